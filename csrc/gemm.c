@@ -1,0 +1,4 @@
+#include "kernels.h"
+#include "vec.h"
+
+const struct gemm_kernels FASTNN_TABLE(gemm) = {0};

@@ -1,0 +1,122 @@
+/* The table of kernels: one instance per (instruction set, dtype), all of this one type.
+ *
+ * Arrays are `void *` here, because the table is the same for float and double; scalars are double. Each kernel
+ * does ONE TILE of work on raw pointers, without threads, allocation or Python; sizes and strides are ptrdiff_t and count
+ * elements. Arguments: inputs are const, outputs are not. What a kernel computes stands above it in csrc/FAMILY.c.
+ */
+#ifndef FASTNN_KERNELS_H
+#define FASTNN_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* csrc/gemm.c: tiles of C[M,N] = A[M,K] B[K,N], from packed operands */
+struct gemm_kernels {
+    ptrdiff_t row_tile;    /* rows of C per micro-kernel call: packed A is [M / row_tile][K][row_tile] */
+    ptrdiff_t column_tile; /* columns of C per micro-kernel call: packed B is [N / column_tile][K][column_tile] */
+    void (*pack)(const void *source, ptrdiff_t line_stride, ptrdiff_t depth_stride, ptrdiff_t lines, ptrdiff_t depth,
+                 ptrdiff_t tile, void *packed);
+    void (*block)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void *packed_a, const void *packed_b,
+                  void *c, ptrdiff_t row_stride, int accumulate);
+};
+
+/* csrc/conv.c: implicit GEMM. One geometry describes a convolution of 1 to 3 spatial dimensions (missing ones are 1),
+ * or one phase of its transpose. */
+struct conv_geometry {
+    ptrdiff_t channels;          /* input channels per group, C */
+    ptrdiff_t in_size[3];        /* depth, height, width of the input image */
+    ptrdiff_t in_image_stride;   /* elements from one image to the next */
+    ptrdiff_t in_channel_stride; /* elements from one input channel to the next */
+    ptrdiff_t images;            /* N */
+    ptrdiff_t grid[3];           /* output positions computed: depth, height, width */
+    ptrdiff_t stride[3];         /* input position = grid position * stride + tap */
+    ptrdiff_t out_image_stride, out_channel_stride;
+    ptrdiff_t out_stride[3]; /* elements of the output per step of the grid */
+    ptrdiff_t taps;          /* filter positions, T */
+    const ptrdiff_t *tap;    /* [T][3]: offset of each filter position in the input */
+};
+
+struct conv_kernels {
+    void (*pack_weight)(const void *weight, ptrdiff_t out_stride, ptrdiff_t channel_stride, const ptrdiff_t *tap_index,
+                        ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t out_channels, ptrdiff_t depth_start,
+                        ptrdiff_t depth, void *packed);
+    void (*tile)(const struct conv_geometry *geometry, const void *input, const void *packed_weight, ptrdiff_t out_channels,
+                 ptrdiff_t depth_block, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t channel_start,
+                 ptrdiff_t channel_count, const void *bias, void *output, void *scratch);
+    void (*weight_tile)(const struct conv_geometry *geometry, const void *input, const void *grad_output,
+                        ptrdiff_t out_channels, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t depth_start,
+                        ptrdiff_t depth_count, void *partial, void *scratch);
+    void (*reduce_weight)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps,
+                          ptrdiff_t channels, ptrdiff_t out_channel_start, ptrdiff_t out_channel_count, void *weight_grad);
+    void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions, void *sum);
+    ptrdiff_t (*scratch_size)(ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixels);
+    ptrdiff_t (*weight_scratch_size)(ptrdiff_t out_channels, ptrdiff_t depth_count);
+};
+
+/* csrc/fold.c: im2col (unfold) and col2im (fold) */
+struct fold_kernels {
+    int placeholder;
+};
+
+/* csrc/pool.c */
+struct pool_kernels {
+    int placeholder;
+};
+
+/* csrc/norm.c */
+struct norm_kernels {
+    int placeholder;
+};
+
+/* csrc/activation.c */
+struct activation_kernels {
+    void (*relu)(const void *input, ptrdiff_t count, void *output);
+    void (*relu_backward)(const void *grad_output, const void *input, ptrdiff_t count, void *grad_input);
+};
+
+/* csrc/softmax.c: softmax, log_softmax and the fused softmax cross-entropy */
+struct softmax_kernels {
+    int placeholder;
+};
+
+/* csrc/loss.c */
+struct loss_kernels {
+    int placeholder;
+};
+
+/* csrc/random.c: counter-based random numbers, dropout */
+struct random_kernels {
+    int placeholder;
+};
+
+/* csrc/optim.c */
+struct optim_kernels {
+    int placeholder;
+};
+
+struct kernels {
+    const struct gemm_kernels *gemm;
+    const struct conv_kernels *conv;
+    const struct fold_kernels *fold;
+    const struct pool_kernels *pool;
+    const struct norm_kernels *norm;
+    const struct activation_kernels *activation;
+    const struct softmax_kernels *softmax;
+    const struct loss_kernels *loss;
+    const struct random_kernels *random;
+    const struct optim_kernels *optim;
+};
+
+/* csrc/dispatch.c */
+enum { FASTNN_FLOAT32 = 0, FASTNN_FLOAT64 = 1 };
+int fastnn_isa_count(void);             /* instruction sets built in, from the plainest to the widest */
+const char *fastnn_isa_name(int isa);   /* "baseline", "avx2", "avx512" */
+int fastnn_isa_supported(int isa);      /* can this CPU run it? */
+const struct kernels *fastnn_kernels(int isa, int dtype);
+
+/* Names of what each (instruction set, dtype) compilation exports: FASTNN_TABLE(pool) is pool_f32_avx2, ... */
+#define FASTNN_JOIN_(a, b) a##_##b
+#define FASTNN_JOIN(a, b) FASTNN_JOIN_(a, b)
+#define FASTNN_TABLE(family) FASTNN_JOIN(family, FASTNN_VARIANT)
+
+#endif

@@ -1,0 +1,4 @@
+#include "kernels.h"
+#include "vec.h"
+
+const struct loss_kernels FASTNN_TABLE(loss) = {0};

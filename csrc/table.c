@@ -1,0 +1,26 @@
+/* Compiled once per (instruction set, dtype): gathers the families' tables of this variant. */
+#include "kernels.h"
+
+extern const struct gemm_kernels FASTNN_TABLE(gemm);
+extern const struct conv_kernels FASTNN_TABLE(conv);
+extern const struct fold_kernels FASTNN_TABLE(fold);
+extern const struct pool_kernels FASTNN_TABLE(pool);
+extern const struct norm_kernels FASTNN_TABLE(norm);
+extern const struct activation_kernels FASTNN_TABLE(activation);
+extern const struct softmax_kernels FASTNN_TABLE(softmax);
+extern const struct loss_kernels FASTNN_TABLE(loss);
+extern const struct random_kernels FASTNN_TABLE(random);
+extern const struct optim_kernels FASTNN_TABLE(optim);
+
+const struct kernels FASTNN_TABLE(kernels) = {
+    .gemm = &FASTNN_TABLE(gemm),
+    .conv = &FASTNN_TABLE(conv),
+    .fold = &FASTNN_TABLE(fold),
+    .pool = &FASTNN_TABLE(pool),
+    .norm = &FASTNN_TABLE(norm),
+    .activation = &FASTNN_TABLE(activation),
+    .softmax = &FASTNN_TABLE(softmax),
+    .loss = &FASTNN_TABLE(loss),
+    .random = &FASTNN_TABLE(random),
+    .optim = &FASTNN_TABLE(optim),
+};

@@ -1,0 +1,76 @@
+/* One vector type for the instruction set and the element type being compiled.
+ *
+ * Every kernel file is compiled once per (instruction set, dtype); the compiler flags decide the width:
+ *   x86-64 baseline  SSE2      16 bytes      arm64 NEON  16 bytes      anything else  16 bytes, lowered to scalars
+ *   x86-64 avx2      AVX2+FMA  32 bytes
+ *   x86-64 avx512    AVX-512   64 bytes
+ * FASTNN_F64 makes `real` a double, otherwise it is a float. GCC/Clang vector extensions only, no intrinsics,
+ * except where a comment gives the reason. a * b + c contracts to one FMA (-ffp-contract=fast).
+ */
+#ifndef FASTNN_VEC_H
+#define FASTNN_VEC_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef FASTNN_F64
+typedef double real;
+typedef int64_t lane_int; /* integer as wide as a real: comparison masks, exponents */
+#else
+typedef float real;
+typedef int32_t lane_int;
+#endif
+
+#if defined(__AVX512F__)
+#define VEC_BYTES 64
+#elif defined(__AVX2__)
+#define VEC_BYTES 32
+#else
+#define VEC_BYTES 16
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef real vec __attribute__((vector_size(VEC_BYTES)));
+typedef lane_int ivec __attribute__((vector_size(VEC_BYTES)));
+typedef real vec_in_memory __attribute__((vector_size(VEC_BYTES), aligned(sizeof(real)), may_alias));
+
+enum { LANES = VEC_BYTES / sizeof(real) };
+
+INLINE vec vec_load(const real *p) { return *(const vec_in_memory *)p; }
+INLINE void vec_store(real *p, vec v) { *(vec_in_memory *)p = v; }
+INLINE vec vec_set(real value) { return value - (vec){0}; }
+
+/* The first `count` lanes (0 <= count <= LANES) from memory, zeros behind them: never reads past the array. */
+INLINE vec vec_load_tail(const real *p, ptrdiff_t count)
+{
+    real lanes[LANES] = {0};
+    for (ptrdiff_t i = 0; i < count; i++) lanes[i] = p[i];
+    return vec_load(lanes);
+}
+
+INLINE void vec_store_tail(real *p, vec v, ptrdiff_t count)
+{
+    real lanes[LANES];
+    vec_store(lanes, v);
+    for (ptrdiff_t i = 0; i < count; i++) p[i] = lanes[i];
+}
+
+/* mask lanes are all ones (take a) or all zeros (take b), as comparisons of vectors give them. */
+INLINE vec vec_select(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
+
+/* NaN in either argument: the second argument comes back, as x86's maxps does. */
+INLINE vec vec_max(vec a, vec b) { return vec_select(a > b, a, b); }
+INLINE vec vec_min(vec a, vec b) { return vec_select(a < b, a, b); }
+
+INLINE real vec_sum(vec v)
+{
+    real lanes[LANES];
+    vec_store(lanes, v);
+    for (int width = LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+
+#endif

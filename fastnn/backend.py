@@ -1,0 +1,106 @@
+"""Which implementation runs the functions: the compiled kernels ("native") or plain NumPy ("reference")."""
+
+import os
+import warnings
+from contextlib import contextmanager
+
+from fastnn import reference
+
+try:
+    from fastnn import native
+except ImportError as error:  # no compiled extension in this installation, or one that cannot be loaded
+    native = None
+    native_error = error
+
+__all__ = ["backend", "get_backend", "set_backend"]
+
+BACKENDS = {"reference": reference, "native": native}
+active = reference  # set below; functional calls implementation(name), which looks here first
+
+
+def set_backend(name):
+    """Run every function on this implementation from now on, in all threads.
+
+    Parameters
+    ----------
+    name : {"native", "reference"}
+        The compiled kernels, or the plain NumPy versions that the tests compare them with. The environment
+        variable ``FASTNN_BACKEND`` sets the one that a process starts with.
+
+    Raises
+    ------
+    ValueError
+        If there is no such backend.
+    RuntimeError
+        If the compiled kernels are asked for where they are not built.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> fastnn.set_backend("native")
+    >>> fastnn.get_backend()
+    'native'
+    """
+    global active
+    if name not in BACKENDS:
+        raise ValueError(f"set_backend: expected 'native' or 'reference', got {name!r}")
+    if BACKENDS[name] is None:
+        raise RuntimeError(f"set_backend: the compiled kernels cannot be loaded ({native_error}); reinstall fastnn")
+    active = BACKENDS[name]
+
+
+def get_backend():
+    """Name of the implementation in use: "native" or "reference".
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> with fastnn.backend("reference"):
+    ...     fastnn.get_backend()
+    'reference'
+    """
+    return "reference" if active is reference else "native"
+
+
+@contextmanager
+def backend(name):
+    """Run every function in the ``with`` block on this implementation ("native" or "reference").
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> with fastnn.backend("reference"):
+    ...     fastnn.get_backend()
+    'reference'
+    """
+    before = get_backend()
+    set_backend(name)
+    try:
+        yield
+    finally:
+        set_backend(before)
+
+
+def implementation(name):
+    """The function of this name in the active backend, or NumPy's where the active backend has no kernel for it."""
+    return getattr(active, name, None) or getattr(reference, name)
+
+
+def _start():
+    name = os.environ.get("FASTNN_BACKEND")
+    if name:
+        if name not in BACKENDS:
+            raise ValueError(f"FASTNN_BACKEND: expected 'native' or 'reference', got {name!r}")
+        set_backend(name)
+    elif native is None:
+        warnings.warn(
+            f"fastnn runs on slow NumPy code, because its compiled kernels cannot be loaded ({native_error}); "
+            "reinstall it, or set FASTNN_BACKEND=reference to silence this",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    else:
+        set_backend("native")
+
+
+_start()

@@ -1,0 +1,85 @@
+"""Checks shared by the functions, so that messages are alike.
+
+Every message names the function, the argument, what was expected and what came. Wrong types raise TypeError, wrong
+values ValueError.
+"""
+
+import operator
+
+import numpy as np
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def check_float_array(function, name, x):
+    """x is a NumPy array of float32 or float64."""
+    if type(x) is not np.ndarray:
+        if not isinstance(x, np.ndarray):
+            raise TypeError(f"{function}: {name} must be a NumPy array, got {type(x).__name__}; use numpy.asarray")
+        if isinstance(x, np.ma.MaskedArray):
+            raise TypeError(f"{function}: {name} must be a plain NumPy array, got a masked array; fill it first")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{function}: {name} must be float32 or float64, got {x.dtype}; use {name}.astype(...)")
+
+
+def check_same_dtype(function, name, x, other_name, other):
+    """x is a float array of other's dtype."""
+    check_float_array(function, name, x)
+    if x.dtype != other.dtype:
+        raise TypeError(f"{function}: {name} must have {other_name}'s dtype {other.dtype}, got {x.dtype}")
+
+
+def check_ndim(function, name, x, expected, layout):
+    """x has this many dimensions; layout says which, e.g. "(N, C, H, W)"."""
+    if x.ndim != expected:
+        raise ValueError(f"{function}: {name} must have {expected} dimensions {layout}, got shape {x.shape}")
+
+
+def check_shape(function, name, x, expected, meaning=""):
+    """x has exactly this shape; meaning says where the shape comes from."""
+    if x.shape != tuple(expected):
+        meaning = f" ({meaning})" if meaning else ""
+        raise ValueError(f"{function}: {name} must have shape {tuple(expected)}{meaning}, got {x.shape}")
+
+
+def check_integer(function, name, value, minimum=None):
+    """The value as an int (bool and float are refused), at least minimum."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{function}: {name} must be an integer, got {value!r}")
+    try:
+        value = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{function}: {name} must be an integer, got {value!r}") from None
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{function}: {name} must be at least {minimum}, got {value}")
+    return value
+
+
+def check_integers(function, name, value, count, minimum=None):
+    """The value as a tuple of `count` ints: one integer stands for all of them, else there is one per dimension."""
+    if not isinstance(value, (tuple, list)):
+        return (check_integer(function, name, value, minimum),) * count
+    if len(value) == 1:
+        value = tuple(value) * count
+    if len(value) != count:
+        raise ValueError(f"{function}: {name} must be an integer or {count} of them, got {value!r}")
+    return tuple(check_integer(function, name, entry, minimum) for entry in value)
+
+
+def check_number(function, name, value, minimum=None, maximum=None):
+    """The value as a float, from minimum to maximum."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{function}: {name} must be a number, got {value!r}")
+    value = float(value)
+    if minimum is not None and maximum is not None and not minimum <= value <= maximum:
+        raise ValueError(f"{function}: {name} must be from {minimum} to {maximum}, got {value}")
+    if minimum is not None and not value >= minimum:
+        raise ValueError(f"{function}: {name} must be at least {minimum}, got {value}")
+    return value
+
+
+def check_choice(function, name, value, choices):
+    """The value is one of these strings."""
+    if value not in choices:
+        raise ValueError(f"{function}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value

@@ -1,0 +1,3 @@
+"""distance: to come."""
+
+__all__ = []

@@ -1,0 +1,3 @@
+"""linear: to come."""
+
+__all__ = []

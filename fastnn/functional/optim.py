@@ -1,0 +1,3 @@
+"""optim: to come."""
+
+__all__ = []

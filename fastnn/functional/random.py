@@ -1,0 +1,3 @@
+"""random: to come."""
+
+__all__ = []

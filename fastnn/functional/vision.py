@@ -1,0 +1,3 @@
+"""vision: to come."""
+
+__all__ = []

@@ -1,0 +1,7 @@
+"""The compiled backend. Takes the arguments that functional has checked and normalised; checks nothing itself.
+
+The names are those of reference/. A name that is missing here has no kernel that pays: functional then uses the
+NumPy composition in reference/.
+"""
+
+from fastnn.native.activation import *

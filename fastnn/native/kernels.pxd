@@ -1,0 +1,89 @@
+# Mirrors csrc/kernels.h: the table of kernels of one instruction set and dtype.
+
+cdef extern from "kernels.h" nogil:
+    struct gemm_kernels:
+        ptrdiff_t row_tile
+        ptrdiff_t column_tile
+        void (*pack)(const void *source, ptrdiff_t line_stride, ptrdiff_t depth_stride, ptrdiff_t lines,
+                     ptrdiff_t depth, ptrdiff_t tile, void *packed) noexcept nogil
+        void (*block)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void *packed_a, const void *packed_b,
+                      void *c, ptrdiff_t row_stride, int accumulate) noexcept nogil
+
+    struct conv_geometry:
+        ptrdiff_t channels
+        ptrdiff_t in_size[3]
+        ptrdiff_t in_image_stride
+        ptrdiff_t in_channel_stride
+        ptrdiff_t images
+        ptrdiff_t grid[3]
+        ptrdiff_t stride[3]
+        ptrdiff_t out_image_stride
+        ptrdiff_t out_channel_stride
+        ptrdiff_t out_stride[3]
+        ptrdiff_t taps
+        const ptrdiff_t *tap
+
+    struct conv_kernels:
+        void (*pack_weight)(const void *weight, ptrdiff_t out_stride, ptrdiff_t channel_stride,
+                            const ptrdiff_t *tap_index, ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t out_channels,
+                            ptrdiff_t depth_start, ptrdiff_t depth, void *packed) noexcept nogil
+        void (*tile)(const conv_geometry *geometry, const void *input, const void *packed_weight,
+                     ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start, ptrdiff_t pixels,
+                     ptrdiff_t channel_start, ptrdiff_t channel_count, const void *bias, void *output,
+                     void *scratch) noexcept nogil
+        void (*weight_tile)(const conv_geometry *geometry, const void *input, const void *grad_output,
+                            ptrdiff_t out_channels, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t depth_start,
+                            ptrdiff_t depth_count, void *partial, void *scratch) noexcept nogil
+        void (*reduce_weight)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps,
+                              ptrdiff_t channels, ptrdiff_t out_channel_start, ptrdiff_t out_channel_count,
+                              void *weight_grad) noexcept nogil
+        void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions,
+                            void *sum) noexcept nogil
+        ptrdiff_t (*scratch_size)(ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixels) noexcept nogil
+        ptrdiff_t (*weight_scratch_size)(ptrdiff_t out_channels, ptrdiff_t depth_count) noexcept nogil
+
+    struct fold_kernels:
+        int placeholder
+
+    struct pool_kernels:
+        int placeholder
+
+    struct norm_kernels:
+        int placeholder
+
+    struct activation_kernels:
+        void (*relu)(const void *input, ptrdiff_t count, void *output) noexcept nogil
+        void (*relu_backward)(const void *grad_output, const void *input, ptrdiff_t count,
+                              void *grad_input) noexcept nogil
+
+    struct softmax_kernels:
+        int placeholder
+
+    struct loss_kernels:
+        int placeholder
+
+    struct random_kernels:
+        int placeholder
+
+    struct optim_kernels:
+        int placeholder
+
+    struct kernels:
+        const gemm_kernels *gemm
+        const conv_kernels *conv
+        const fold_kernels *fold
+        const pool_kernels *pool
+        const norm_kernels *norm
+        const activation_kernels *activation
+        const softmax_kernels *softmax
+        const loss_kernels *loss
+        const random_kernels *random
+        const optim_kernels *optim
+
+    enum:
+        FASTNN_FLOAT32
+        FASTNN_FLOAT64
+    int fastnn_isa_count()
+    const char *fastnn_isa_name(int isa)
+    int fastnn_isa_supported(int isa)
+    const kernels *fastnn_kernels(int isa, int dtype)

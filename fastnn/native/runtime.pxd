@@ -1,0 +1,13 @@
+cimport numpy as np
+from fastnn.native.kernels cimport kernels
+
+cdef class Block:
+    cdef void *data
+    cdef size_t size
+
+cdef const kernels *kernels_for(np.ndarray x)
+cdef int threads_for(double nanoseconds) noexcept nogil
+cdef Block scratch(size_t size)
+cdef np.ndarray empty(int ndim, const np.npy_intp *shape, int typenum)
+cdef np.ndarray empty_like(np.ndarray x)
+cdef np.ndarray contiguous(np.ndarray x)

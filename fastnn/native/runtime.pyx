@@ -1,0 +1,268 @@
+"""What every native family stands on: the chosen kernel tables, threads, and the caching output allocator.
+
+The C core is linked into this extension alone; the other extensions cimport from here. All functions run with the
+GIL held (they allocate, choose and count; the kernels run outside), so the free lists need no lock of their own.
+"""
+cimport numpy as np
+from libc.stdlib cimport free
+from libc.stdint cimport uintptr_t
+from fastnn.native.kernels cimport (
+    FASTNN_FLOAT32, FASTNN_FLOAT64, fastnn_isa_count, fastnn_isa_name, fastnn_isa_supported, fastnn_kernels, kernels)
+
+import os
+
+np.import_array()
+
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #if defined(__linux__)
+    #include <sys/mman.h>
+    #endif
+    #define HUGE_PAGE ((size_t)2 << 20)
+    /* Blocks of 2 MiB and more are aligned to huge pages and advised huge: their first touch costs a sixth. */
+    static void *fastnn_allocate(size_t size)
+    {
+        void *block = NULL;
+        if (posix_memalign(&block, size >= HUGE_PAGE ? HUGE_PAGE : 64, size)) return NULL;
+    #if defined(__linux__) && defined(MADV_HUGEPAGE)
+        if (size >= HUGE_PAGE) madvise(block, size, MADV_HUGEPAGE);
+    #endif
+        return block;
+    }
+    #ifndef FASTNN_OPENMP
+    #define FASTNN_OPENMP 0
+    #endif
+    """
+    void *fastnn_allocate(size_t size) nogil
+    const int FASTNN_OPENMP
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Kernel tables
+# ---------------------------------------------------------------------------------------------------------------------
+
+cdef const kernels *chosen_tables[2]
+cdef int chosen_isa = -1
+
+
+def available_isas():
+    """Names of the instruction sets that are built in and that this CPU runs, the widest last."""
+    return [fastnn_isa_name(i).decode() for i in range(fastnn_isa_count()) if fastnn_isa_supported(i)]
+
+
+def select_isa(name):
+    """Use the tables of this instruction set; None means the widest that the CPU runs."""
+    global chosen_isa
+    built = [fastnn_isa_name(i).decode() for i in range(fastnn_isa_count())]
+    available = available_isas()
+    if name is None:
+        name = available[-1]
+    if name not in built:
+        raise ValueError(f"FASTNN_ISA: expected one of {', '.join(built)}, got {name!r}")
+    if name not in available:
+        raise ValueError(f"FASTNN_ISA: this CPU does not run {name!r}; it runs {', '.join(available)}")
+    chosen_isa = built.index(name)
+    chosen_tables[FASTNN_FLOAT32] = fastnn_kernels(chosen_isa, FASTNN_FLOAT32)
+    chosen_tables[FASTNN_FLOAT64] = fastnn_kernels(chosen_isa, FASTNN_FLOAT64)
+
+
+def isa():
+    """Name of the instruction set in use."""
+    return fastnn_isa_name(chosen_isa).decode()
+
+
+cdef const kernels *kernels_for(np.ndarray x):
+    """The table for x's dtype; functional has checked that it is float32 or float64."""
+    return chosen_tables[FASTNN_FLOAT64 if np.PyArray_TYPE(x) == np.NPY_FLOAT64 else FASTNN_FLOAT32]
+
+
+select_isa(os.environ.get("FASTNN_ISA") or None)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Threads
+# ---------------------------------------------------------------------------------------------------------------------
+
+# A thread must have this much work before it is worth waking: a parallel region costs 2 to 5 microseconds on two
+# cores when the team is awake, ten times that when it sleeps.
+cdef double NANOSECONDS_PER_THREAD = 10_000.0
+
+cdef int num_threads = 1
+cdef bint forked = False
+
+
+def openmp():
+    """Whether the extensions were compiled with OpenMP."""
+    return bool(FASTNN_OPENMP)
+
+
+def get_num_threads():
+    return num_threads if FASTNN_OPENMP and not forked else 1
+
+
+def set_num_threads(int count):
+    global num_threads
+    num_threads = count
+
+
+cdef int threads_for(double nanoseconds) noexcept nogil:
+    """How many threads to use for work that one thread would do in about this many nanoseconds.
+
+    The one place where threading is decided. Never part of a result: work is split by its shape alone.
+    """
+    if not FASTNN_OPENMP or forked or num_threads == 1 or nanoseconds < 2 * NANOSECONDS_PER_THREAD:
+        return 1
+    return <int> min(<double> num_threads, nanoseconds / NANOSECONDS_PER_THREAD)
+
+
+def _after_fork_in_child():
+    # GNU OpenMP's team does not survive a fork: a parallel region in the child would wait for it forever.
+    global forked
+    forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The caching allocator
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Size classes: four per power of two, from 64 bytes, so that at most a fifth of a block is unused. A freed block
+# goes to the free list of its class (the list's links stand in the blocks) and is the first to be used again.
+cdef enum:
+    CLASSES = 4 * 58
+
+cdef void *free_blocks[CLASSES]
+cdef size_t CACHE_LIMIT = <size_t> 2 << 30
+cdef size_t cached_bytes = 0
+cdef size_t used_bytes = 0
+cdef size_t peak_bytes = 0
+cdef size_t request_count = 0
+cdef size_t reuse_count = 0
+
+
+cdef inline int size_class(size_t size, size_t *rounded) noexcept:
+    """The smallest class that holds this many bytes; its block size in rounded[0]."""
+    cdef int power = 6
+    cdef size_t base = 64
+    cdef size_t quarter
+    while base * 2 <= size:
+        base *= 2
+        power += 1
+    if size <= 64:
+        rounded[0] = 64
+        return 0
+    quarter = base // 4
+    steps = (size - base + quarter - 1) // quarter
+    rounded[0] = (base + steps * quarter + 63) & ~<size_t> 63
+    return <int> (4 * (power - 6) + steps)
+
+
+cdef class Block:
+    """A block of memory, 64-byte aligned, that goes back to the cache when the last array on it is gone."""
+
+    def __dealloc__(self):
+        global cached_bytes, used_bytes
+        cdef size_t rounded
+        cdef int index
+        if self.data == NULL:
+            return
+        used_bytes -= self.size
+        if cached_bytes + self.size > CACHE_LIMIT:
+            free(self.data)
+            return
+        index = size_class(self.size, &rounded)
+        (<void **> self.data)[0] = free_blocks[index]
+        free_blocks[index] = self.data
+        cached_bytes += self.size
+
+
+cdef Block scratch(size_t size):
+    """A block of at least `size` bytes, contents undefined."""
+    global cached_bytes, used_bytes, peak_bytes, request_count, reuse_count
+    cdef Block block = Block.__new__(Block)
+    cdef size_t rounded
+    cdef int index
+    if size > <size_t> 1 << 62:
+        raise MemoryError(f"fastnn: an array of {size} bytes is too large")
+    index = size_class(size, &rounded)
+    if free_blocks[index] != NULL:
+        block.data = free_blocks[index]
+        free_blocks[index] = (<void **> block.data)[0]
+        cached_bytes -= rounded
+        reuse_count += 1
+    else:
+        block.data = fastnn_allocate(rounded)
+        if block.data == NULL:
+            raise MemoryError(f"fastnn: no memory for an array of {size} bytes")
+    block.size = rounded
+    request_count += 1
+    used_bytes += rounded
+    peak_bytes = max(peak_bytes, used_bytes)
+    return block
+
+
+cdef np.ndarray empty(int ndim, const np.npy_intp *shape, int typenum):
+    """A C-contiguous array on a cached block, contents undefined."""
+    cdef size_t size = 4 if typenum == np.NPY_FLOAT32 else 8
+    cdef Block block
+    cdef np.ndarray array
+    if typenum == np.NPY_UINT8 or typenum == np.NPY_BOOL:
+        size = 1
+    for i in range(ndim):
+        if shape[i] and size > (<size_t> 1 << 62) // <size_t> shape[i]:
+            raise MemoryError(f"fastnn: an array of shape {tuple([shape[j] for j in range(ndim)])} is too large")
+        size *= <size_t> shape[i]
+    block = scratch(size)
+    array = np.PyArray_SimpleNewFromData(ndim, <np.npy_intp *> shape, typenum, block.data)
+    np.set_array_base(array, block)
+    return array
+
+
+cdef np.ndarray empty_like(np.ndarray x):
+    return empty(np.PyArray_NDIM(x), np.PyArray_DIMS(x), np.PyArray_TYPE(x))
+
+
+cdef np.ndarray contiguous(np.ndarray x):
+    """x itself where it is C-contiguous and aligned, else a copy that is: kernels see no other strides."""
+    cdef np.ndarray copy
+    if np.PyArray_IS_C_CONTIGUOUS(x) and np.PyArray_ISALIGNED(x):
+        return x
+    copy = empty_like(x)
+    np.PyArray_CopyInto(copy, x)
+    return copy
+
+
+def allocate(tuple shape, dtype):
+    """A C-contiguous float32 or float64 array on a cached block, contents undefined."""
+    cdef np.npy_intp dims[32]
+    for i, extent in enumerate(shape):
+        dims[i] = extent
+    return empty(len(shape), dims, np.dtype(dtype).num)
+
+
+def empty_cache():
+    """Gives the cached blocks back to the system."""
+    global cached_bytes
+    cdef void *block
+    for index in range(CLASSES):
+        while free_blocks[index] != NULL:
+            block = free_blocks[index]
+            free_blocks[index] = (<void **> block)[0]
+            free(block)
+    cached_bytes = 0
+
+
+def memory_stats():
+    """Bytes in use and cached, the peak in use, and how many requests were met from the cache."""
+    return {
+        "used_bytes": used_bytes,
+        "cached_bytes": cached_bytes,
+        "peak_bytes": peak_bytes,
+        "limit_bytes": CACHE_LIMIT,
+        "requests": request_count,
+        "reused": reuse_count,
+    }

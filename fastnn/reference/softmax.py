@@ -1,0 +1,3 @@
+"""softmax: to come."""
+
+__all__ = []

@@ -1,0 +1,35 @@
+"""Fixtures shared by all tests: every instruction set this CPU runs, both dtypes, several thread counts."""
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn.native import runtime
+
+
+@pytest.fixture(params=runtime.available_isas())
+def isa(request):
+    """Runs the test once on every kernel table that this CPU can run."""
+    before = runtime.isa()
+    runtime.select_isa(request.param)
+    yield request.param
+    runtime.select_isa(before)
+
+
+@pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
+def dtype(request):
+    return np.dtype(request.param)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def restore_settings():
+    """A test may set threads or the backend; the next one starts from the defaults."""
+    threads, backend = fastnn.get_num_threads(), fastnn.get_backend()
+    yield
+    fastnn.set_num_threads(threads)
+    fastnn.set_backend(backend)

@@ -5,10 +5,12 @@ the compiled kernels, or plain NumPy. A backward takes the gradient of the outpu
 and returns a gradient per differentiable array.
 """
 
-from fastnn.functional import activation, conv, distance, fold, linear, loss, norm, optim, pool, random, softmax, vision
+import sys
+
 from fastnn.functional.activation import *
 from fastnn.functional.conv import *
 from fastnn.functional.distance import *
+from fastnn.functional.embedding import *
 from fastnn.functional.fold import *
 from fastnn.functional.linear import *
 from fastnn.functional.loss import *
@@ -19,8 +21,9 @@ from fastnn.functional.random import *
 from fastnn.functional.softmax import *
 from fastnn.functional.vision import *
 
+# Some families share their name with a function (fold, linear, softmax, ...), which hides the module here.
 __all__ = [
     name
-    for family in (activation, conv, distance, fold, linear, loss, norm, optim, pool, random, softmax, vision)
-    for name in family.__all__
+    for family in ("activation conv distance embedding fold linear loss norm optim pool random softmax vision".split())
+    for name in sys.modules[f"{__name__}.{family}"].__all__
 ]

@@ -5,6 +5,7 @@ compiled. Takes the arguments that functional has checked and normalised. Import
 from fastnn.reference.activation import *
 from fastnn.reference.conv import *
 from fastnn.reference.distance import *
+from fastnn.reference.embedding import *
 from fastnn.reference.fold import *
 from fastnn.reference.linear import *
 from fastnn.reference.loss import *

@@ -1,0 +1,3 @@
+"""embedding: to come."""
+
+__all__ = []

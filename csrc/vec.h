@@ -57,20 +57,47 @@ INLINE void vec_store_tail(real *p, vec v, ptrdiff_t count)
     for (ptrdiff_t i = 0; i < count; i++) p[i] = lanes[i];
 }
 
+/* Lanes of a then b by constant index, as __builtin_shufflevector; GCC before 12 spells it otherwise. */
+#if defined(__clang__) || __GNUC__ >= 12
+#define VEC_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define VEC_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
+#endif
+
+/* a0 b0 a1 b1 ... from the lower halves of a and b, and from their upper halves. */
+#if VEC_BYTES == 64 && !defined(FASTNN_F64)
+#define VEC_ZIP_LOW(a, b) VEC_SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define VEC_ZIP_HIGH(a, b) VEC_SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#elif VEC_BYTES == 64 || (VEC_BYTES == 32 && !defined(FASTNN_F64))
+#define VEC_ZIP_LOW(a, b) VEC_SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define VEC_ZIP_HIGH(a, b) VEC_SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#elif VEC_BYTES == 32 || !defined(FASTNN_F64)
+#define VEC_ZIP_LOW(a, b) VEC_SHUFFLE(a, b, 0, 4, 1, 5)
+#define VEC_ZIP_HIGH(a, b) VEC_SHUFFLE(a, b, 2, 6, 3, 7)
+#else
+#define VEC_ZIP_LOW(a, b) VEC_SHUFFLE(a, b, 0, 2)
+#define VEC_ZIP_HIGH(a, b) VEC_SHUFFLE(a, b, 1, 3)
+#endif
+
+/* Transposes LANES x LANES elements in registers: log2(LANES) rounds of zipping row i with row i + LANES / 2. */
+INLINE void vec_transpose(vec rows[LANES])
+{
+    for (int width = 1; width < LANES; width *= 2) {
+        vec zipped[LANES];
+        for (int i = 0; i < LANES / 2; i++) {
+            zipped[2 * i] = VEC_ZIP_LOW(rows[i], rows[i + LANES / 2]);
+            zipped[2 * i + 1] = VEC_ZIP_HIGH(rows[i], rows[i + LANES / 2]);
+        }
+        for (int i = 0; i < LANES; i++) rows[i] = zipped[i];
+    }
+}
+
 /* mask lanes are all ones (take a) or all zeros (take b), as comparisons of vectors give them. */
 INLINE vec vec_select(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
 
 /* NaN in either argument: the second argument comes back, as x86's maxps does. */
 INLINE vec vec_max(vec a, vec b) { return vec_select(a > b, a, b); }
 INLINE vec vec_min(vec a, vec b) { return vec_select(a < b, a, b); }
-
-/* One instruction (-fno-math-errno), correctly rounded; NaN for negative lanes. */
-INLINE vec vec_sqrt(vec v)
-{
-    vec root;
-    for (int i = 0; i < LANES; i++) root[i] = sizeof(real) == 4 ? __builtin_sqrtf(v[i]) : __builtin_sqrt(v[i]);
-    return root;
-}
 
 INLINE real vec_sum(vec v)
 {

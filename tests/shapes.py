@@ -2,3 +2,39 @@
 
 # Element counts: empty, one, around one vector of every width, primes, one past a chunk of the elementwise driver.
 COUNTS = [0, 1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 127, 1009, 16385]
+
+# Convolutions as (N, C, K, size, kernel, stride, padding, dilation, groups).
+CONVOLUTIONS = [
+    (1, 1, 1, (1, 1), (1, 1), 1, 0, 1, 1),  # ones everywhere
+    (2, 3, 5, (7, 11), (3, 3), 1, 1, 1, 1),  # primes
+    (0, 3, 4, (5, 5), (3, 3), 1, 1, 1, 1),  # empty batch
+    (3, 4, 6, (5, 7), (5, 7), 1, 0, 1, 1),  # kernel = input
+    (2, 3, 7, (9, 8), (2, 3), (4, 5), (0, 1), 1, 1),  # stride > kernel
+    (2, 2, 3, (13, 12), (3, 2), (1, 2), (2, 3), (3, 2), 1),  # dilation, padding larger than the kernel's half
+    (2, 6, 9, (8, 9), (3, 3), (2, 1), 1, 1, 3),  # groups
+    (2, 13, 13, (6, 7), (3, 3), 1, 1, 1, 13),  # depthwise
+    (2, 4, 8, (6, 5), (3, 1), 2, 1, 1, 4),  # depthwise with a multiplier, 3 x 1
+    (1, 17, 19, (1, 49), (1, 1), 1, 0, 1, 1),  # pointwise, one past a panel of pixels
+    (3, 8, 25, (6, 6), (1, 1), 2, 0, 1, 1),  # strided pointwise: most inputs have a zero gradient
+    (2, 1, 6, (32, 32), (5, 5), 1, 0, 1, 1),  # LeNet's first layer
+    (1, 3, 8, (33, 31), (7, 7), 2, 3, 1, 1),  # ResNet's first layer, smaller
+    (1, 65, 49, (5, 7), (3, 3), 1, 1, 1, 1),  # one past several tiles
+    (1, 300, 7, (4, 3), (3, 3), 1, 1, 1, 1),  # depth of several blocks
+    (5, 2, 3, (3, 3), (3, 3), 1, 5, 2, 1),  # taps that never meet the input
+    (1, 2, 2, (4, 40), (1, 9), 1, (0, 4), 1, 1),  # one row of a kernel
+]
+CONVOLUTIONS_OTHER_DIMENSIONS = [
+    (2, 3, 4, (17,), (5,), 2, 2, 1, 1),
+    (1, 4, 6, (9,), (3,), 1, 3, 4, 2),
+    (0, 2, 2, (5,), (2,), 1, 0, 1, 1),
+    (2, 2, 3, (5, 4, 7), (3, 2, 3), (1, 2, 3), (1, 0, 2), (1, 1, 2), 1),
+    (1, 4, 4, (3, 3, 3), (3, 3, 3), 1, 1, 1, 2),
+]
+# The worst is 512 channels x 3 x 3: the longest reduction for which an error is promised.
+CONVOLUTIONS_LARGE = [
+    (1, 512, 24, (7, 7), (3, 3), 1, 1, 1, 1),
+    (4, 64, 64, (16, 16), (3, 3), 1, 1, 1, 1),
+    (8, 3, 32, (32, 32), (3, 3), 1, 1, 1, 1),
+    (2, 64, 128, (15, 15), (3, 3), 2, 1, 1, 1),
+    (2, 128, 32, (14, 14), (1, 1), 1, 0, 1, 1),
+]

@@ -8,7 +8,7 @@ ratio of the machine epsilons (2^-29), with a margin of 4 for the reference's ow
 import numpy as np
 
 TOLERANCES = {
-    # GEMM-based: rounding grows with the root of the reduction length; 4608 = 512 channels x 3 x 3 is the longest tested.
+    # GEMM-based: rounding grows with the root of the reduction length; 4608 = 512 x 3 x 3 is the longest tested.
     "conv": 5e-6,
     "linear": 5e-6,
     # One comparison and one selection: exact.

@@ -21,9 +21,7 @@ from fastnn.functional.random import *
 from fastnn.functional.softmax import *
 from fastnn.functional.vision import *
 
+FAMILIES = "activation conv distance embedding fold linear loss norm optim pool random softmax vision"
+
 # Some families share their name with a function (fold, linear, softmax, ...), which hides the module here.
-__all__ = [
-    name
-    for family in ("activation conv distance embedding fold linear loss norm optim pool random softmax vision".split())
-    for name in sys.modules[f"{__name__}.{family}"].__all__
-]
+__all__ = [name for family in FAMILIES.split() for name in sys.modules[f"{__name__}.{family}"].__all__]

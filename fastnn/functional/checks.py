@@ -42,8 +42,11 @@ def check_shape(function, name, x, expected, meaning=""):
         raise ValueError(f"{function}: {name} must have shape {tuple(expected)}{meaning}, got {x.shape}")
 
 
-def check_integer(function, name, value, minimum=None):
-    """The value as an int (bool and float are refused), at least minimum."""
+LARGEST_SIZE = 2**31 - 1  # of a kernel, stride, padding or dilation: their products stay within 64 bits
+
+
+def check_integer(function, name, value, minimum=None, maximum=None):
+    """The value as an int (bool and float are refused), from minimum to maximum."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{function}: {name} must be an integer, got {value!r}")
     try:
@@ -52,18 +55,20 @@ def check_integer(function, name, value, minimum=None):
         raise TypeError(f"{function}: {name} must be an integer, got {value!r}") from None
     if minimum is not None and value < minimum:
         raise ValueError(f"{function}: {name} must be at least {minimum}, got {value}")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{function}: {name} must be at most {maximum}, got {value}")
     return value
 
 
-def check_integers(function, name, value, count, minimum=None):
+def check_integers(function, name, value, count, minimum=None, maximum=LARGEST_SIZE):
     """The value as a tuple of `count` ints: one integer stands for all of them, else there is one per dimension."""
     if not isinstance(value, (tuple, list)):
-        return (check_integer(function, name, value, minimum),) * count
+        return (check_integer(function, name, value, minimum, maximum),) * count
     if len(value) == 1:
         value = tuple(value) * count
     if len(value) != count:
         raise ValueError(f"{function}: {name} must be an integer or {count} of them, got {value!r}")
-    return tuple(check_integer(function, name, entry, minimum) for entry in value)
+    return tuple(check_integer(function, name, entry, minimum, maximum) for entry in value)
 
 
 def check_number(function, name, value, minimum=None, maximum=None):

@@ -1,3 +1,707 @@
-"""conv: to come."""
+"""Convolutions: the arguments of 1, 2 and 3 dimensions are checked and normalised by the same functions.
 
-__all__ = []
+The backends know three operations, each for any number of dimensions: `conv`, `conv_input_grad` (which is the
+transposed convolution too) and `conv_weight_grad`. They take the zeros before each dimension and the output's size,
+which says how many there are behind it.
+"""
+
+from fastnn.backend import implementation
+from fastnn.functional.checks import (
+    check_float_array,
+    check_integer,
+    check_integers,
+    check_ndim,
+    check_same_dtype,
+    check_shape,
+)
+from fastnn.functional.linear import check_needs
+
+__all__ = [
+    "conv1d",
+    "conv1d_backward",
+    "conv2d",
+    "conv2d_backward",
+    "conv3d",
+    "conv3d_backward",
+    "conv_transpose1d",
+    "conv_transpose1d_backward",
+    "conv_transpose2d",
+    "conv_transpose2d_backward",
+    "conv_transpose3d",
+    "conv_transpose3d_backward",
+]
+
+LAYOUTS = {1: "(N, C, L)", 2: "(N, C, H, W)", 3: "(N, C, D, H, W)"}
+WEIGHT_LAYOUTS = {1: "(K, C / groups, R)", 2: "(K, C / groups, R, S)", 3: "(K, C / groups, Q, R, S)"}
+TRANSPOSED_LAYOUTS = {1: "(C, K / groups, R)", 2: "(C, K / groups, R, S)", 3: "(C, K / groups, Q, R, S)"}
+
+
+def check_arrays(function, input, weight, bias, dims, layouts):
+    check_float_array(function, "input", input)
+    check_ndim(function, "input", input, dims + 2, LAYOUTS[dims])
+    check_same_dtype(function, "weight", weight, "input", input)
+    check_ndim(function, "weight", weight, dims + 2, layouts[dims])
+    if weight.size == 0:
+        raise ValueError(f"{function}: weight must not be empty, got shape {weight.shape}")
+    if bias is not None:
+        check_same_dtype(function, "bias", bias, "input", input)
+
+
+def check_groups(function, groups, out_channels):
+    groups = check_integer(function, "groups", groups, 1)
+    if out_channels % groups:
+        raise ValueError(
+            f"{function}: weight's first dimension must be a multiple of groups={groups}, got {out_channels} channels"
+        )
+    return groups
+
+
+def normalise(function, input, weight, bias, stride, padding, dilation, groups, dims):
+    """The backends' arguments (out_size, stride, padding, dilation, groups), all checked."""
+    check_arrays(function, input, weight, bias, dims, WEIGHT_LAYOUTS)
+    groups = check_groups(function, groups, weight.shape[0])
+    if input.shape[1] != weight.shape[1] * groups:
+        raise ValueError(
+            f"{function}: weight expects {weight.shape[1]} input channels per group, but input has "
+            f"{input.shape[1]} channels and groups={groups}"
+        )
+    if bias is not None:
+        check_shape(function, "bias", bias, weight.shape[:1], "one per output channel")
+    stride = check_integers(function, "stride", stride, dims, 1)
+    dilation = check_integers(function, "dilation", dilation, dims, 1)
+    kernel = weight.shape[2:]
+    reach = tuple(d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
+    before, total = check_padding(function, padding, stride, reach, dims)
+    padded = tuple(n + p for n, p in zip(input.shape[2:], total, strict=True))
+    if any(r >= n for r, n in zip(reach, padded, strict=True)):
+        raise ValueError(
+            f"{function}: the kernel reaches over {tuple(r + 1 for r in reach)} elements (size {kernel}, dilation "
+            f"{dilation}), more than the padded input's {padded}; use a larger input, more padding or a smaller kernel"
+        )
+    size = tuple((n - r - 1) // s + 1 for n, r, s in zip(padded, reach, stride, strict=True))
+    return size, stride, before, dilation, groups
+
+
+def check_padding(function, padding, stride, reach, dims):
+    """Zeros before each dimension, and before and behind it together."""
+    if not isinstance(padding, str):
+        before = check_integers(function, "padding", padding, dims, 0)
+        return before, tuple(2 * p for p in before)
+    if padding == "valid":
+        return (0,) * dims, (0,) * dims
+    if padding != "same":
+        raise ValueError(f"{function}: padding must be integers, 'same' or 'valid', got {padding!r}")
+    if any(s != 1 for s in stride):
+        raise ValueError(f"{function}: padding='same' needs stride 1, got stride {stride}; give the padding in numbers")
+    return tuple(r // 2 for r in reach), reach
+
+
+def convolve(function, input, weight, bias, stride, padding, dilation, groups, dims):
+    arguments = normalise(function, input, weight, bias, stride, padding, dilation, groups, dims)
+    return implementation("conv")(input, weight, bias, *arguments)
+
+
+def convolve_backward(function, grad_output, input, weight, bias, stride, padding, dilation, groups, needs, dims):
+    out_size, *arguments = normalise(function, input, weight, bias, stride, padding, dilation, groups, dims)
+    check_same_dtype(function, "grad_output", grad_output, "input", input)
+    check_shape(function, "grad_output", grad_output, (input.shape[0], weight.shape[0], *out_size), "the output's")
+    needs = check_needs(function, needs, bias)
+    return gradients(
+        lambda: implementation("conv_input_grad")(grad_output, weight, None, input.shape[2:], *arguments),
+        lambda: implementation("conv_weight_grad")(grad_output, input, weight.shape[2:], *arguments),
+        lambda: implementation("conv_channel_sum")(grad_output),
+        needs,
+    )
+
+
+def gradients(input_gradient, weight_gradient, bias_gradient, needs):
+    return (
+        input_gradient() if needs[0] else None,
+        weight_gradient() if needs[1] else None,
+        bias_gradient() if needs[2] else None,
+    )
+
+
+def normalise_transposed(function, input, weight, bias, stride, padding, output_padding, groups, dilation, dims):
+    """As normalise, for the convolution whose input gradient this is: out_size is that convolution's input."""
+    check_arrays(function, input, weight, bias, dims, TRANSPOSED_LAYOUTS)
+    groups = check_groups(function, groups, weight.shape[0])
+    if input.shape[1] != weight.shape[0]:
+        raise ValueError(
+            f"{function}: weight expects {weight.shape[0]} input channels (its first dimension), but input has "
+            f"{input.shape[1]}"
+        )
+    if bias is not None:
+        check_shape(function, "bias", bias, (weight.shape[1] * groups,), "one per output channel")
+    stride = check_integers(function, "stride", stride, dims, 1)
+    dilation = check_integers(function, "dilation", dilation, dims, 1)
+    padding = check_integers(function, "padding", padding, dims, 0)
+    extra = check_integers(function, "output_padding", output_padding, dims, 0)
+    if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
+        raise ValueError(
+            f"{function}: output_padding must be smaller than stride or dilation, got output_padding {extra}, "
+            f"stride {stride}, dilation {dilation}"
+        )
+    size = tuple(
+        (n - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for n, s, p, d, k, e in zip(input.shape[2:], stride, padding, dilation, weight.shape[2:], extra, strict=True)
+    )
+    if any(n < 1 for n in (*size, *input.shape[2:])):
+        raise ValueError(
+            f"{function}: the output would have size {size}; use a larger input or kernel, or less padding "
+            f"(input {input.shape[2:]}, kernel {weight.shape[2:]}, padding {padding})"
+        )
+    return size, stride, padding, dilation, groups
+
+
+def convolve_transposed(function, input, weight, bias, stride, padding, output_padding, groups, dilation, dims):
+    arguments = normalise_transposed(
+        function, input, weight, bias, stride, padding, output_padding, groups, dilation, dims
+    )
+    return implementation("conv_input_grad")(input, weight, bias, *arguments)
+
+
+def convolve_transposed_backward(
+    function, grad_output, input, weight, bias, stride, padding, output_padding, groups, dilation, needs, dims
+):
+    out_size, *arguments = normalise_transposed(
+        function, input, weight, bias, stride, padding, output_padding, groups, dilation, dims
+    )
+    check_same_dtype(function, "grad_output", grad_output, "input", input)
+    channels = weight.shape[1] * arguments[-1]
+    check_shape(function, "grad_output", grad_output, (input.shape[0], channels, *out_size), "the output's")
+    needs = check_needs(function, needs, bias)
+    return gradients(
+        lambda: implementation("conv")(grad_output, weight, None, input.shape[2:], *arguments),
+        lambda: implementation("conv_weight_grad")(input, grad_output, weight.shape[2:], *arguments),
+        lambda: implementation("conv_channel_sum")(grad_output),
+        needs,
+    )
+
+
+def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """1-D convolution (cross-correlation): ``y[n,k,p] = b[k] + sum w[k,c,t] x[n,c, p stride + t dilation - padding]``.
+
+    The sum goes over the group's channels c and the filter positions t; the input counts as zero outside itself.
+    The output has ``floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1`` elements per dimension.
+
+    Parameters
+    ----------
+    input : ndarray of float32 or float64, shape (N, C, L)
+    weight : ndarray, shape (K, C / groups, R)
+    bias : ndarray, shape (K,), optional
+    stride, dilation : int
+        Steps between output positions and between filter positions, in elements.
+    padding : int, "same" or "valid"
+        Zeros on both sides of each dimension. "same" keeps the size at stride 1 (an odd zero goes behind); "valid": 0.
+    groups : int
+        Channels are cut into this many groups that do not see each other; C groups are a depthwise convolution.
+
+    Returns
+    -------
+    ndarray, shape (N, K, L_out)
+
+    Raises
+    ------
+    TypeError
+        If an array is not float32 or float64, or the dtypes differ.
+    ValueError
+        If a shape or a number does not fit, or the kernel is larger than the padded input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.conv1d(np.ones((1, 1, 5)), np.ones((1, 1, 3)), stride=2).shape
+    (1, 1, 2)
+    """
+    return convolve("conv1d", input, weight, bias, stride, padding, dilation, groups, 1)
+
+
+def conv1d_backward(
+    grad_output, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, needs=(True, True, True)
+):
+    """Gradients of :func:`conv1d` by its input, weight and bias.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient of the output, of its shape and dtype.
+    input, weight, bias, stride, padding, dilation, groups
+        The forward's arguments.
+    needs : three bools
+        Which gradients to compute; the others come back as None. A first layer needs none of its input.
+
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias
+        ``grad_bias`` is None where there is no bias.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`conv1d`, and if ``grad_output`` has not the output's shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> x, w = np.ones((1, 1, 3)), np.ones((1, 1, 3))
+    >>> dx, dw, db = F.conv1d_backward(np.ones((1, 1, 1)), x, w)
+    >>> dx.shape, dw.shape, db
+    ((1, 1, 3), (1, 1, 3), None)
+    """
+    return convolve_backward(
+        "conv1d_backward", grad_output, input, weight, bias, stride, padding, dilation, groups, needs, 1
+    )
+
+
+def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """2-D convolution (cross-correlation): ``y[n,k,p] = b[k] + sum w[k,c,t] x[n,c, p stride + t dilation - padding]``.
+
+    The sum goes over the group's channels c and the filter positions t; the input counts as zero outside itself.
+    The output has ``floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1`` elements per dimension.
+
+    Parameters
+    ----------
+    input : ndarray of float32 or float64, shape (N, C, H, W)
+    weight : ndarray, shape (K, C / groups, R, S)
+    bias : ndarray, shape (K,), optional
+    stride, dilation : int or 2 ints
+        Steps between output positions and between filter positions, in elements.
+    padding : int or 2 ints, "same" or "valid"
+        Zeros on both sides of each dimension. "same" keeps the size at stride 1 (an odd zero goes behind); "valid": 0.
+    groups : int
+        Channels are cut into this many groups that do not see each other; C groups are a depthwise convolution.
+
+    Returns
+    -------
+    ndarray, shape (N, K, H_out, W_out)
+
+    Raises
+    ------
+    TypeError
+        If an array is not float32 or float64, or the dtypes differ.
+    ValueError
+        If a shape or a number does not fit, or the kernel is larger than the padded input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.conv2d(np.ones((1, 1, 5, 5)), np.ones((1, 1, 3, 3)), stride=2).shape
+    (1, 1, 2, 2)
+    """
+    return convolve("conv2d", input, weight, bias, stride, padding, dilation, groups, 2)
+
+
+def conv2d_backward(
+    grad_output, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, needs=(True, True, True)
+):
+    """Gradients of :func:`conv2d` by its input, weight and bias.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient of the output, of its shape and dtype.
+    input, weight, bias, stride, padding, dilation, groups
+        The forward's arguments.
+    needs : three bools
+        Which gradients to compute; the others come back as None. A first layer needs none of its input.
+
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias
+        ``grad_bias`` is None where there is no bias.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`conv2d`, and if ``grad_output`` has not the output's shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> x, w = np.ones((1, 1, 3, 3)), np.ones((1, 1, 3, 3))
+    >>> dx, dw, db = F.conv2d_backward(np.ones((1, 1, 1, 1)), x, w)
+    >>> dx.shape, dw.shape, db
+    ((1, 1, 3, 3), (1, 1, 3, 3), None)
+    """
+    return convolve_backward(
+        "conv2d_backward", grad_output, input, weight, bias, stride, padding, dilation, groups, needs, 2
+    )
+
+
+def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """3-D convolution (cross-correlation): ``y[n,k,p] = b[k] + sum w[k,c,t] x[n,c, p stride + t dilation - padding]``.
+
+    The sum goes over the group's channels c and the filter positions t; the input counts as zero outside itself.
+    The output has ``floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1`` elements per dimension.
+
+    Parameters
+    ----------
+    input : ndarray of float32 or float64, shape (N, C, D, H, W)
+    weight : ndarray, shape (K, C / groups, Q, R, S)
+    bias : ndarray, shape (K,), optional
+    stride, dilation : int or 3 ints
+        Steps between output positions and between filter positions, in elements.
+    padding : int or 3 ints, "same" or "valid"
+        Zeros on both sides of each dimension. "same" keeps the size at stride 1 (an odd zero goes behind); "valid": 0.
+    groups : int
+        Channels are cut into this many groups that do not see each other; C groups are a depthwise convolution.
+
+    Returns
+    -------
+    ndarray, shape (N, K, D_out, H_out, W_out)
+
+    Raises
+    ------
+    TypeError
+        If an array is not float32 or float64, or the dtypes differ.
+    ValueError
+        If a shape or a number does not fit, or the kernel is larger than the padded input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.conv3d(np.ones((1, 1, 5, 5, 5)), np.ones((1, 1, 3, 3, 3)), stride=2).shape
+    (1, 1, 2, 2, 2)
+    """
+    return convolve("conv3d", input, weight, bias, stride, padding, dilation, groups, 3)
+
+
+def conv3d_backward(
+    grad_output, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, needs=(True, True, True)
+):
+    """Gradients of :func:`conv3d` by its input, weight and bias.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient of the output, of its shape and dtype.
+    input, weight, bias, stride, padding, dilation, groups
+        The forward's arguments.
+    needs : three bools
+        Which gradients to compute; the others come back as None. A first layer needs none of its input.
+
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias
+        ``grad_bias`` is None where there is no bias.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`conv3d`, and if ``grad_output`` has not the output's shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> x, w = np.ones((1, 1, 3, 3, 3)), np.ones((1, 1, 3, 3, 3))
+    >>> dx, dw, db = F.conv3d_backward(np.ones((1, 1, 1, 1, 1)), x, w)
+    >>> dx.shape, dw.shape, db
+    ((1, 1, 3, 3, 3), (1, 1, 3, 3, 3), None)
+    """
+    return convolve_backward(
+        "conv3d_backward", grad_output, input, weight, bias, stride, padding, dilation, groups, needs, 3
+    )
+
+
+def conv_transpose1d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+    """1-D transposed convolution: what :func:`conv1d_backward` computes as the gradient of its input, plus a bias.
+
+    Output size per dimension: ``(size - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1``.
+
+    Parameters
+    ----------
+    input : ndarray of float32 or float64, shape (N, C, L)
+    weight : ndarray, shape (C, K / groups, R)
+    bias : ndarray, shape (K,), optional
+    stride, padding, dilation : int
+        Those of the convolution that is transposed; so padding cuts the output's border off.
+    output_padding : int
+        Elements added behind each dimension of the output; smaller than stride or dilation.
+    groups : int
+        As for :func:`conv1d`.
+
+    Returns
+    -------
+    ndarray, shape (N, K, L_out)
+
+    Raises
+    ------
+    TypeError
+        If an array is not float32 or float64, or the dtypes differ.
+    ValueError
+        If a shape or a number does not fit, or the output would be empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.conv_transpose1d(np.ones((1, 1, 2)), np.ones((1, 1, 3)), stride=2).shape
+    (1, 1, 5)
+    """
+    return convolve_transposed(
+        "conv_transpose1d", input, weight, bias, stride, padding, output_padding, groups, dilation, 1
+    )
+
+
+def conv_transpose1d_backward(
+    grad_output,
+    input,
+    weight,
+    bias=None,
+    stride=1,
+    padding=0,
+    output_padding=0,
+    groups=1,
+    dilation=1,
+    *,
+    needs=(True, True, True),
+):
+    """Gradients of :func:`conv_transpose1d` by its input, weight and bias.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient of the output, of its shape and dtype.
+    input, weight, bias, stride, padding, output_padding, groups, dilation
+        The forward's arguments.
+    needs : three bools
+        Which gradients to compute; the others come back as None.
+
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias
+        ``grad_bias`` is None where there is no bias.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`conv_transpose1d`, and if ``grad_output`` has not the output's shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> x, w = np.ones((1, 1, 2)), np.ones((1, 1, 3))
+    >>> dx, dw, db = F.conv_transpose1d_backward(np.ones((1, 1, 4)), x, w)
+    >>> dx.shape, dw.shape, db
+    ((1, 1, 2), (1, 1, 3), None)
+    """
+    return convolve_transposed_backward(
+        "conv_transpose1d_backward",
+        grad_output,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        needs,
+        1,
+    )
+
+
+def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+    """2-D transposed convolution: what :func:`conv2d_backward` computes as the gradient of its input, plus a bias.
+
+    Output size per dimension: ``(size - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1``.
+
+    Parameters
+    ----------
+    input : ndarray of float32 or float64, shape (N, C, H, W)
+    weight : ndarray, shape (C, K / groups, R, S)
+    bias : ndarray, shape (K,), optional
+    stride, padding, dilation : int or 2 ints
+        Those of the convolution that is transposed; so padding cuts the output's border off.
+    output_padding : int or 2 ints
+        Elements added behind each dimension of the output; smaller than stride or dilation.
+    groups : int
+        As for :func:`conv2d`.
+
+    Returns
+    -------
+    ndarray, shape (N, K, H_out, W_out)
+
+    Raises
+    ------
+    TypeError
+        If an array is not float32 or float64, or the dtypes differ.
+    ValueError
+        If a shape or a number does not fit, or the output would be empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.conv_transpose2d(np.ones((1, 1, 2, 2)), np.ones((1, 1, 3, 3)), stride=2).shape
+    (1, 1, 5, 5)
+    """
+    return convolve_transposed(
+        "conv_transpose2d", input, weight, bias, stride, padding, output_padding, groups, dilation, 2
+    )
+
+
+def conv_transpose2d_backward(
+    grad_output,
+    input,
+    weight,
+    bias=None,
+    stride=1,
+    padding=0,
+    output_padding=0,
+    groups=1,
+    dilation=1,
+    *,
+    needs=(True, True, True),
+):
+    """Gradients of :func:`conv_transpose2d` by its input, weight and bias.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient of the output, of its shape and dtype.
+    input, weight, bias, stride, padding, output_padding, groups, dilation
+        The forward's arguments.
+    needs : three bools
+        Which gradients to compute; the others come back as None.
+
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias
+        ``grad_bias`` is None where there is no bias.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`conv_transpose2d`, and if ``grad_output`` has not the output's shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> x, w = np.ones((1, 1, 2, 2)), np.ones((1, 1, 3, 3))
+    >>> dx, dw, db = F.conv_transpose2d_backward(np.ones((1, 1, 4, 4)), x, w)
+    >>> dx.shape, dw.shape, db
+    ((1, 1, 2, 2), (1, 1, 3, 3), None)
+    """
+    return convolve_transposed_backward(
+        "conv_transpose2d_backward",
+        grad_output,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        needs,
+        2,
+    )
+
+
+def conv_transpose3d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+    """3-D transposed convolution: what :func:`conv3d_backward` computes as the gradient of its input, plus a bias.
+
+    Output size per dimension: ``(size - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1``.
+
+    Parameters
+    ----------
+    input : ndarray of float32 or float64, shape (N, C, D, H, W)
+    weight : ndarray, shape (C, K / groups, Q, R, S)
+    bias : ndarray, shape (K,), optional
+    stride, padding, dilation : int or 3 ints
+        Those of the convolution that is transposed; so padding cuts the output's border off.
+    output_padding : int or 3 ints
+        Elements added behind each dimension of the output; smaller than stride or dilation.
+    groups : int
+        As for :func:`conv3d`.
+
+    Returns
+    -------
+    ndarray, shape (N, K, D_out, H_out, W_out)
+
+    Raises
+    ------
+    TypeError
+        If an array is not float32 or float64, or the dtypes differ.
+    ValueError
+        If a shape or a number does not fit, or the output would be empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.conv_transpose3d(np.ones((1, 1, 2, 2, 2)), np.ones((1, 1, 3, 3, 3)), stride=2).shape
+    (1, 1, 5, 5, 5)
+    """
+    return convolve_transposed(
+        "conv_transpose3d", input, weight, bias, stride, padding, output_padding, groups, dilation, 3
+    )
+
+
+def conv_transpose3d_backward(
+    grad_output,
+    input,
+    weight,
+    bias=None,
+    stride=1,
+    padding=0,
+    output_padding=0,
+    groups=1,
+    dilation=1,
+    *,
+    needs=(True, True, True),
+):
+    """Gradients of :func:`conv_transpose3d` by its input, weight and bias.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient of the output, of its shape and dtype.
+    input, weight, bias, stride, padding, output_padding, groups, dilation
+        The forward's arguments.
+    needs : three bools
+        Which gradients to compute; the others come back as None.
+
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias
+        ``grad_bias`` is None where there is no bias.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`conv_transpose3d`, and if ``grad_output`` has not the output's shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> x, w = np.ones((1, 1, 2, 2, 2)), np.ones((1, 1, 3, 3, 3))
+    >>> dx, dw, db = F.conv_transpose3d_backward(np.ones((1, 1, 4, 4, 4)), x, w)
+    >>> dx.shape, dw.shape, db
+    ((1, 1, 2, 2, 2), (1, 1, 3, 3, 3), None)
+    """
+    return convolve_transposed_backward(
+        "conv_transpose3d_backward",
+        grad_output,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        needs,
+        3,
+    )

@@ -5,3 +5,5 @@ NumPy composition in reference/.
 """
 
 from fastnn.native.activation import *
+from fastnn.native.conv import *
+from fastnn.native.linear import *

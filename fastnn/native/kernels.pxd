@@ -24,23 +24,22 @@ cdef extern from "kernels.h" nogil:
         const ptrdiff_t *tap
 
     struct conv_kernels:
+        ptrdiff_t (*scratch_size)(ptrdiff_t depth_block, ptrdiff_t pixels) noexcept nogil
         void (*pack_weight)(const void *weight, ptrdiff_t out_stride, ptrdiff_t channel_stride,
-                            const ptrdiff_t *tap_index, ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t out_channels,
+                            const ptrdiff_t *tap_index, ptrdiff_t channels, ptrdiff_t out_channels,
                             ptrdiff_t depth_start, ptrdiff_t depth, void *packed) noexcept nogil
         void (*tile)(const conv_geometry *geometry, const void *input, const void *packed_weight,
                      ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start, ptrdiff_t pixels,
                      ptrdiff_t channel_start, ptrdiff_t channel_count, const void *bias, void *output,
                      void *scratch) noexcept nogil
+        ptrdiff_t (*weight_scratch_size)(ptrdiff_t out_channels, ptrdiff_t depth_count) noexcept nogil
         void (*weight_tile)(const conv_geometry *geometry, const void *input, const void *grad_output,
                             ptrdiff_t out_channels, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t depth_start,
-                            ptrdiff_t depth_count, void *partial, void *scratch) noexcept nogil
-        void (*reduce_weight)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps,
-                              ptrdiff_t channels, ptrdiff_t out_channel_start, ptrdiff_t out_channel_count,
-                              void *weight_grad) noexcept nogil
+                            ptrdiff_t depth_count, void *partial, ptrdiff_t row_stride, void *scratch) noexcept nogil
+        void (*reduce_weight)(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps,
+                              ptrdiff_t channels, void *weight_grad) noexcept nogil
         void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions,
                             void *sum) noexcept nogil
-        ptrdiff_t (*scratch_size)(ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixels) noexcept nogil
-        ptrdiff_t (*weight_scratch_size)(ptrdiff_t out_channels, ptrdiff_t depth_count) noexcept nogil
 
     struct fold_kernels:
         int placeholder

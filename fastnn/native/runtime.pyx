@@ -5,7 +5,6 @@ GIL held (they allocate, choose and count; the kernels run outside), so the free
 """
 cimport numpy as np
 from libc.stdlib cimport free
-from libc.stdint cimport uintptr_t
 from fastnn.native.kernels cimport (
     FASTNN_FLOAT32, FASTNN_FLOAT64, fastnn_isa_count, fastnn_isa_name, fastnn_isa_supported, fastnn_kernels, kernels)
 

@@ -1,3 +1,18 @@
-"""linear: to come."""
+"""Affine layer y = x W^T + b on rows, and its gradients."""
 
-__all__ = []
+__all__ = ["linear", "linear_backward"]
+
+
+def linear(x, weight, bias):
+    """x (M, I), weight (O, I), bias (O,) or None -> (M, O)."""
+    y = x @ weight.T
+    return y if bias is None else y + bias
+
+
+def linear_backward(grad_output, x, weight, needs):
+    """grad_output (M, O) -> gradients of x, weight and bias; None where not needed."""
+    return (
+        grad_output @ weight if needs[0] else None,
+        grad_output.T @ x if needs[1] else None,
+        grad_output.sum(axis=0) if needs[2] else None,
+    )

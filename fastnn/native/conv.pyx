@@ -1,0 +1,300 @@
+"""Convolutions of 1 to 3 dimensions by implicit matrix products: geometry, work split, scratch memory.
+
+Everything is three-dimensional here; missing leading dimensions have extent 1. A transposed convolution is the input
+gradient of a convolution, and that is a convolution of the output's gradient per phase of the stride: input positions
+that leave the same remainder by the stride see the same taps, and see them one step apart.
+"""
+cimport numpy as np
+from cython.parallel cimport prange, threadid
+from fastnn.native.kernels cimport conv_geometry, conv_kernels, gemm_kernels
+from fastnn.native.runtime cimport Block, contiguous, empty, kernels_for, scratch, threads_for
+
+import numpy as np
+
+np.import_array()
+
+__all__ = ["conv", "conv_channel_sum", "conv_input_grad", "conv_weight_grad"]
+
+# Depth (taps x channels) of a block: 144 to 1024 are within 4 % of each other.
+cdef ptrdiff_t DEPTH_BLOCK = 320
+# Panels of pixels in one tile: 4 to 32 are within 4 % of each other.
+cdef ptrdiff_t TILE_PANELS = 8
+# Tiles are made smaller until there are this many, so that a single small image still occupies all threads.
+cdef ptrdiff_t ENOUGH_TASKS = 64
+# Backward-weights: bytes of partial sums at most, and pixels per partial sum at least.
+cdef ptrdiff_t PARTIAL_BYTES = 16 << 20
+cdef ptrdiff_t PARTIAL_PIXELS = 768
+cdef double FLOP_PER_NANOSECOND = 40.0
+
+
+cdef ptrdiff_t ceil_div(ptrdiff_t a, ptrdiff_t b) noexcept nogil:
+    return (a + b - 1) // b
+
+
+cdef tuple three(sequence, fill):
+    """Values per spatial dimension as (depth, height, width)."""
+    return (fill,) * (3 - len(sequence)) + tuple(sequence)
+
+
+cdef ptrdiff_t product(tuple sizes):
+    cdef ptrdiff_t result = 1
+    for size in sizes:
+        result *= size
+    return result
+
+
+cdef struct weight_view:
+    # One group's weights as the matrix of the product: row, channel and tap to an element.
+    const char *data
+    ptrdiff_t group_stride
+    ptrdiff_t row_stride
+    ptrdiff_t channel_stride
+
+
+cdef struct plane_view:
+    # An array of images: where a group's first channel starts.
+    char *data
+    ptrdiff_t group_stride
+
+
+cdef correlate(np.ndarray like, conv_geometry *geometry, const ptrdiff_t *tap_index, weight_view weight,
+               plane_view source, plane_view target, ptrdiff_t groups, ptrdiff_t rows, const char *bias):
+    """target[n, k, p] = bias[k] + sum over taps and channels: packs the weights, then runs tiles of pixels x rows."""
+    cdef const conv_kernels *kernel = kernels_for(like).conv
+    cdef const gemm_kernels *tiles = kernels_for(like).gemm
+    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(like), channels = geometry.channels
+    cdef ptrdiff_t depth = geometry.taps * channels
+    cdef ptrdiff_t pixels = geometry.images * geometry.grid[0] * geometry.grid[1] * geometry.grid[2]
+    cdef ptrdiff_t blocks = max(1, ceil_div(depth, DEPTH_BLOCK)), depth_block = ceil_div(depth, blocks)
+    cdef ptrdiff_t padded_rows = ceil_div(rows, tiles.row_tile) * tiles.row_tile
+    cdef ptrdiff_t pixel_tile = TILE_PANELS * tiles.column_tile, row_tile = padded_rows
+    cdef ptrdiff_t task, group, start, pixel_tiles, row_tiles, pixel_start, row_start
+    if pixels == 0 or rows == 0:
+        return
+    while pixel_tile > tiles.column_tile and groups * ceil_div(pixels, pixel_tile) < ENOUGH_TASKS:
+        pixel_tile //= 2
+    pixel_tiles = ceil_div(pixels, pixel_tile)
+    while row_tile > 4 * tiles.row_tile and groups * pixel_tiles * ceil_div(rows, row_tile) < ENOUGH_TASKS:
+        row_tile = ceil_div(row_tile, 2 * tiles.row_tile) * tiles.row_tile
+    row_tiles = ceil_div(rows, row_tile)
+    blocks = ceil_div(depth, max(1, depth_block))
+
+    cdef int threads = threads_for(groups * (2.0 * rows / FLOP_PER_NANOSECOND + 0.3) * depth * pixels)
+    cdef ptrdiff_t scratch_bytes = kernel.scratch_size(depth_block, pixel_tile)
+    cdef ptrdiff_t packed_bytes = depth * padded_rows * itemsize
+    cdef Block packed_memory = scratch(groups * packed_bytes), thread_memory = scratch(threads * scratch_bytes)
+    cdef char *packed = <char *> packed_memory.data
+    cdef char *thread_scratch = <char *> thread_memory.data
+    with nogil:
+        for task in prange(groups * blocks, num_threads=threads, schedule="static"):
+            group = task // blocks
+            start = task % blocks * depth_block
+            kernel.pack_weight(
+                weight.data + group * weight.group_stride * itemsize, weight.row_stride, weight.channel_stride,
+                tap_index, channels, rows, start, min(depth_block, depth - start),
+                packed + group * packed_bytes + start * padded_rows * itemsize)
+        for task in prange(groups * pixel_tiles * row_tiles, num_threads=threads, schedule="dynamic"):
+            group = task // (pixel_tiles * row_tiles)
+            pixel_start = task % (pixel_tiles * row_tiles) // row_tiles * pixel_tile
+            row_start = task % row_tiles * row_tile
+            kernel.tile(
+                geometry, source.data + group * source.group_stride * itemsize, packed + group * packed_bytes, rows,
+                depth_block, pixel_start, min(pixel_tile, pixels - pixel_start),
+                row_start, min(row_tile, rows - row_start),
+                bias + group * rows * itemsize if bias != NULL else NULL,
+                target.data + group * target.group_stride * itemsize, thread_scratch + threadid() * scratch_bytes)
+
+
+cdef Block forward_geometry(conv_geometry *geometry, tuple in_shape, tuple out_size, tuple kernel, tuple stride,
+                            tuple padding, tuple dilation, ptrdiff_t groups, ptrdiff_t out_channels):
+    """The geometry of a convolution; in_shape is (N, C, D, H, W), padding the zeros before each dimension. The block
+    returned holds the taps [T][3] and behind them their indices [T]; keep it while the geometry is used."""
+    cdef ptrdiff_t taps = product(kernel), in_plane = product(in_shape[2:]), out_plane = product(out_size)
+    cdef Block memory = scratch(4 * taps * sizeof(ptrdiff_t))
+    cdef ptrdiff_t *tap = <ptrdiff_t *> memory.data
+    cdef ptrdiff_t i, z, y, x
+    geometry.images = in_shape[0]
+    geometry.channels = in_shape[1] // groups
+    geometry.in_channel_stride = in_plane
+    geometry.in_image_stride = in_shape[1] * in_plane
+    geometry.out_channel_stride = out_plane
+    geometry.out_image_stride = out_channels * out_plane
+    for i in range(3):
+        geometry.in_size[i] = in_shape[2 + i]
+        geometry.grid[i] = out_size[i]
+        geometry.stride[i] = stride[i]
+    geometry.out_stride[0] = out_size[1] * out_size[2]
+    geometry.out_stride[1] = out_size[2]
+    geometry.out_stride[2] = 1
+    geometry.taps = taps
+    geometry.tap = tap
+    i = 0
+    for z in range(kernel[0]):
+        for y in range(kernel[1]):
+            for x in range(kernel[2]):
+                tap[3 * i] = z * dilation[0] - padding[0]
+                tap[3 * i + 1] = y * dilation[1] - padding[1]
+                tap[3 * i + 2] = x * dilation[2] - padding[2]
+                tap[3 * taps + i] = i
+                i += 1
+    return memory
+
+
+def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups):
+    """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel)."""
+    x = contiguous(x)
+    weight = contiguous(weight)
+    cdef ptrdiff_t out_channels = weight.shape[0], taps
+    cdef np.ndarray y = np_empty((x.shape[0], out_channels, *out_size), x)
+    cdef conv_geometry geometry
+    cdef tuple kernel = three((<object> weight).shape[2:], 1), size = three(out_size, 1)
+    cdef tuple shape = (<object> x).shape[:2] + three((<object> x).shape[2:], 1)
+    cdef Block memory = forward_geometry(&geometry, shape, size, kernel, three(stride, 1), three(padding, 0),
+                                         three(dilation, 1), groups, out_channels)
+    cdef np.ndarray bias_values = None if bias is None else contiguous(bias)
+    taps = geometry.taps
+    cdef ptrdiff_t rows = out_channels // groups
+    correlate(
+        x, &geometry, <ptrdiff_t *> memory.data + 3 * taps,
+        weight_view(np.PyArray_BYTES(weight), rows * geometry.channels * taps, geometry.channels * taps, taps),
+        plane_view(np.PyArray_BYTES(x), geometry.channels * geometry.in_channel_stride),
+        plane_view(np.PyArray_BYTES(y), rows * geometry.out_channel_stride),
+        groups, rows, NULL if bias is None else np.PyArray_BYTES(bias_values))
+    return y
+
+
+cdef np.ndarray np_empty(tuple shape, np.ndarray like):
+    cdef np.npy_intp dims[5]
+    for i, extent in enumerate(shape):
+        dims[i] = extent
+    return empty(<int> len(shape), dims, np.PyArray_TYPE(like))
+
+
+cdef list phase_taps(ptrdiff_t phase, ptrdiff_t kernel, ptrdiff_t stride, ptrdiff_t padding, ptrdiff_t dilation):
+    """(tap, offset in the output's gradient) of the taps that reach input positions phase, phase + stride, ..."""
+    return [(tap, (phase + padding - tap * dilation) // stride) for tap in range(kernel)
+            if (phase + padding - tap * dilation) % stride == 0]
+
+
+def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, padding, dilation, ptrdiff_t groups):
+    """The gradient (N, C, *in_size) by the input of a convolution with output gradient `grad`; with a bias per input
+    channel added it is a transposed convolution."""
+    grad = contiguous(grad)
+    weight = contiguous(weight)
+    cdef ptrdiff_t rows = weight.shape[1], out_channels = weight.shape[0]
+    cdef np.ndarray result = np_empty((grad.shape[0], rows * groups, *in_size), grad)
+    cdef tuple kernel = three((<object> weight).shape[2:], 1), grad_size = three((<object> grad).shape[2:], 1)
+    cdef tuple size = three(in_size, 1)
+    cdef ptrdiff_t taps = product(kernel), plane = product(size), grad_plane = product(grad_size)
+    cdef np.ndarray bias_values = None if bias is None else contiguous(bias)
+    cdef Block memory = scratch(4 * max(1, taps) * sizeof(ptrdiff_t))
+    cdef ptrdiff_t *tap = <ptrdiff_t *> memory.data
+    cdef ptrdiff_t *tap_index = tap + 3 * taps
+    cdef conv_geometry geometry
+    cdef ptrdiff_t i, offset
+    stride, padding, dilation = three(stride, 1), three(padding, 0), three(dilation, 1)
+    geometry.images = grad.shape[0]
+    geometry.channels = out_channels // groups
+    geometry.in_channel_stride = grad_plane
+    geometry.in_image_stride = out_channels * grad_plane
+    geometry.out_channel_stride = plane
+    geometry.out_image_stride = rows * groups * plane
+    geometry.tap = tap
+    for i in range(3):
+        geometry.in_size[i] = grad_size[i]
+        geometry.stride[i] = 1
+        geometry.out_stride[i] = stride[i] * product(size[i + 1:])
+    for phase in np.ndindex(*[min(stride[i], size[i]) for i in range(3)]):
+        choices = [phase_taps(phase[i], kernel[i], stride[i], padding[i], dilation[i]) for i in range(3)]
+        i = 0
+        # C's division truncates, Python's floors: the offsets were divided in Python, so negative ones are right.
+        for z, offset_z in choices[0]:
+            for y, offset_y in choices[1]:
+                for x, offset_x in choices[2]:
+                    tap[3 * i], tap[3 * i + 1], tap[3 * i + 2] = offset_z, offset_y, offset_x
+                    tap_index[i] = (z * <ptrdiff_t> kernel[1] + y) * <ptrdiff_t> kernel[2] + x
+                    i += 1
+        geometry.taps = i
+        for i in range(3):
+            geometry.grid[i] = ceil_div(<ptrdiff_t> size[i] - <ptrdiff_t> phase[i], <ptrdiff_t> stride[i])
+        offset = (phase[0] * <ptrdiff_t> size[1] + phase[1]) * <ptrdiff_t> size[2] + phase[2]
+        correlate(
+            grad, &geometry, tap_index,
+            weight_view(np.PyArray_BYTES(weight), geometry.channels * rows * taps, taps, rows * taps),
+            plane_view(np.PyArray_BYTES(grad), geometry.channels * grad_plane),
+            plane_view(np.PyArray_BYTES(result) + offset * np.PyArray_ITEMSIZE(result), rows * plane),
+            groups, rows, NULL if bias is None else np.PyArray_BYTES(bias_values))
+    return result
+
+
+def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups):
+    """The gradient (K, C / groups, *kernel) by the weight, from the output's gradient and the input."""
+    grad = contiguous(grad)
+    x = contiguous(x)
+    cdef ptrdiff_t out_channels = grad.shape[1], rows = out_channels // groups
+    cdef np.ndarray result = np_empty((out_channels, x.shape[1] // groups, *kernel), x)
+    cdef conv_geometry geometry
+    cdef tuple shape = (<object> x).shape[:2] + three((<object> x).shape[2:], 1)
+    cdef Block _taps = forward_geometry(
+        &geometry, shape, three((<object> grad).shape[2:], 1), three(kernel, 1), three(stride, 1), three(padding, 0),
+        three(dilation, 1), groups, out_channels)
+    cdef const conv_kernels *kernels = kernels_for(x).conv
+    cdef ptrdiff_t tile = kernels_for(x).gemm.column_tile, itemsize = np.PyArray_ITEMSIZE(x)
+    cdef ptrdiff_t depth = geometry.taps * geometry.channels, row_length = ceil_div(depth, tile) * tile
+    cdef ptrdiff_t pixels = geometry.images * geometry.grid[0] * geometry.grid[1] * geometry.grid[2]
+    if pixels == 0 or depth == 0 or rows == 0:
+        result[...] = 0
+        return result
+
+    # Tasks: blocks of the depth, times parts of the pixels; parts cost memory and a sum, so only as many as needed.
+    cdef ptrdiff_t blocks = ceil_div(depth, DEPTH_BLOCK)
+    cdef ptrdiff_t depth_block = ceil_div(ceil_div(depth, blocks), tile) * tile
+    blocks = ceil_div(depth, depth_block)
+    cdef ptrdiff_t part_stride = out_channels * row_length
+    cdef ptrdiff_t parts = max(1, min(ceil_div(ENOUGH_TASKS, blocks * groups), pixels // PARTIAL_PIXELS,
+                                      PARTIAL_BYTES // (part_stride * itemsize)))
+    cdef ptrdiff_t part_pixels = ceil_div(pixels, parts)
+    parts = ceil_div(pixels, part_pixels)
+    cdef int threads = threads_for(groups * (2.0 * rows / FLOP_PER_NANOSECOND + 0.5) * depth * pixels)
+    cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(rows, depth_block)
+    cdef Block partial_memory = scratch(parts * part_stride * itemsize)
+    cdef Block thread_memory = scratch(threads * scratch_bytes)
+    cdef char *partials = <char *> partial_memory.data
+    cdef char *thread_scratch = <char *> thread_memory.data
+    cdef const char *source = np.PyArray_BYTES(x)
+    cdef const char *gradient = np.PyArray_BYTES(grad)
+    cdef char *target = np.PyArray_BYTES(result)
+    cdef ptrdiff_t task, group, part, start
+    with nogil:
+        for task in prange(groups * parts * blocks, num_threads=threads, schedule="dynamic"):
+            group = task // (parts * blocks)
+            part = task % (parts * blocks) // blocks
+            start = task % blocks * depth_block
+            kernels.weight_tile(
+                &geometry, source + group * geometry.channels * geometry.in_channel_stride * itemsize,
+                gradient + group * rows * geometry.out_channel_stride * itemsize, rows,
+                part * part_pixels, min(part_pixels, pixels - part * part_pixels),
+                start, min(depth_block, depth - start),
+                partials + (part * part_stride + group * rows * row_length + start) * itemsize, row_length,
+                thread_scratch + threadid() * scratch_bytes)
+        for task in prange(out_channels, num_threads=min(threads, threads_for(0.5 * parts * part_stride)),
+                           schedule="static"):
+            kernels.reduce_weight(partials + task * row_length * itemsize, parts, part_stride, geometry.taps,
+                                  geometry.channels, target + task * depth * itemsize)
+    return result
+
+
+def conv_channel_sum(np.ndarray x):
+    """Sum over images and positions of each channel: the bias gradient."""
+    x = contiguous(x)
+    cdef np.ndarray result = np_empty((x.shape[1],), x)
+    cdef const conv_kernels *kernel = kernels_for(x).conv
+    cdef ptrdiff_t channels = x.shape[1], images = x.shape[0], positions = product((<object> x).shape[2:])
+    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), channel
+    cdef const char *source = np.PyArray_BYTES(x)
+    cdef char *target = np.PyArray_BYTES(result)
+    for channel in prange(channels, nogil=True, num_threads=threads_for(0.2 * channels * images * positions),
+                          schedule="static"):
+        kernel.channel_sum(source + channel * positions * itemsize, images, channels * positions, positions,
+                           target + channel * itemsize)
+    return result

@@ -1,0 +1,301 @@
+"""Convolutions: native against reference, finite differences and torch, on shapes chosen to hurt; bad input."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import fastnn
+import fastnn.functional as F
+from tests.oracle import assert_gradient, assert_matches, numerical_gradient
+from tests.shapes import CONVOLUTIONS, CONVOLUTIONS_LARGE, CONVOLUTIONS_OTHER_DIMENSIONS
+
+ALL = CONVOLUTIONS + CONVOLUTIONS_OTHER_DIMENSIONS + CONVOLUTIONS_LARGE
+
+
+def functions(dims):
+    return getattr(F, f"conv{dims}d"), getattr(F, f"conv{dims}d_backward")
+
+
+def transposed_functions(dims):
+    return getattr(F, f"conv_transpose{dims}d"), getattr(F, f"conv_transpose{dims}d_backward")
+
+
+def case(rng, shape, dtype=np.float64):
+    """(x, weight, bias), the remaining arguments, and a gradient of the output."""
+    n, c, k, size, kernel, stride, padding, dilation, groups = shape
+    x = rng.standard_normal((n, c, *size)).astype(dtype)
+    weight = rng.standard_normal((k, c // groups, *kernel)).astype(dtype)
+    bias = rng.standard_normal(k).astype(dtype)
+    settings = (stride, padding, dilation, groups)
+    y = functions(len(size))[0](x, weight, bias, *settings)
+    return (x, weight, bias), settings, rng.standard_normal(y.shape).astype(dtype)
+
+
+def in_float64(arrays):
+    return [array.astype(np.float64) for array in arrays]
+
+
+@pytest.mark.parametrize("shape", ALL, ids=str)
+def test_conv_matches_reference_forward_and_backward(isa, dtype, rng, shape):
+    arrays, arguments, dy = case(rng, shape, dtype)
+    forward, backward = functions(len(shape[3]))
+    with fastnn.backend("reference"):
+        expected = forward(*in_float64(arrays), *arguments)
+        gradients = backward(dy.astype(np.float64), *in_float64(arrays), *arguments)
+    assert_matches(forward(*arrays, *arguments), expected, "conv")
+    for actual, gradient in zip(backward(dy, *arrays, *arguments), gradients, strict=True):
+        assert_matches(actual, gradient, "conv")
+
+
+@pytest.mark.parametrize("shape", [s for s in CONVOLUTIONS + CONVOLUTIONS_OTHER_DIMENSIONS if s[1] < 60], ids=str)
+def test_conv_backward_matches_finite_differences(rng, shape):
+    (x, weight, bias), arguments, dy = case(rng, shape)
+    forward, backward = functions(len(shape[3]))
+    dx, dw, db = backward(dy, x, weight, bias, *arguments)
+
+    def run(_):
+        return forward(x, weight, bias, *arguments)
+
+    for array, gradient in ((x, dx), (weight, dw), (bias, db)):
+        if array.size <= 700:
+            assert_gradient(gradient, numerical_gradient(run, array, dy))
+
+
+@pytest.mark.parametrize("shape", ALL, ids=str)
+def test_conv_matches_torch_forward_and_backward(rng, shape):
+    torch = pytest.importorskip("torch")
+    arrays, arguments, dy = case(rng, shape)
+    forward, backward = functions(len(shape[3]))
+    tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
+    y = getattr(torch.nn.functional, forward.__name__)(*tensors, *arguments)
+    assert_matches(forward(*arrays, *arguments), y.detach().numpy(), "conv")
+    y.backward(torch.tensor(dy))
+    for actual, tensor in zip(backward(dy, *arrays, *arguments), tensors, strict=True):
+        assert_matches(actual, tensor.grad.numpy(), "conv")
+
+
+# (C, K, size, kernel, stride, padding, output_padding, groups, dilation)
+TRANSPOSED = [
+    (3, 4, (5,), (3,), 2, 1, 1, 1, 1),
+    (2, 3, (4, 5), (3, 3), 1, 0, 0, 1, 1),
+    (4, 6, (4, 5), (3, 2), (2, 3), (1, 0), (1, 2), 2, 1),
+    (2, 2, (3, 3), (2, 2), 3, 0, 2, 1, 1),
+    (2, 2, (3, 4), (3, 3), 1, 2, 1, 1, 2),  # output_padding beyond the stride
+    (5, 5, (6, 6), (4, 4), 2, 1, 0, 5, 1),
+    (2, 3, (2, 3, 2), (2, 3, 2), 2, (0, 1, 0), 1, 1, 1),
+]
+
+
+@pytest.mark.parametrize("shape", TRANSPOSED, ids=str)
+def test_conv_transpose_matches_reference_torch_and_finite_differences(isa, dtype, rng, shape):
+    torch = pytest.importorskip("torch")
+    c, k, size, kernel, *arguments = shape
+    forward, backward = transposed_functions(len(size))
+    x = rng.standard_normal((2, c, *size)).astype(dtype)
+    weight = rng.standard_normal((c, k // arguments[3], *kernel)).astype(dtype)
+    bias = rng.standard_normal(k).astype(dtype)
+    y = forward(x, weight, bias, *arguments)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    gradients = backward(dy, x, weight, bias, *arguments)
+    wide = in_float64((x, weight, bias))
+    with fastnn.backend("reference"):
+        assert_matches(y, forward(*wide, *arguments), "conv")
+        expected = backward(dy.astype(np.float64), *wide, *arguments)
+    for actual, gradient in zip(gradients, expected, strict=True):
+        assert_matches(actual, gradient, "conv")
+    tensors = [torch.tensor(array, requires_grad=True) for array in wide]
+    result = getattr(torch.nn.functional, forward.__name__)(*tensors, *arguments)
+    assert_matches(y, result.detach().numpy(), "conv")
+    result.backward(torch.tensor(dy.astype(np.float64)))
+    for actual, tensor in zip(gradients, tensors, strict=True):
+        assert_matches(actual, tensor.grad.numpy(), "conv")
+    if dtype == np.float64:
+        for array, gradient in zip((x, weight, bias), gradients, strict=True):
+            assert_gradient(gradient, numerical_gradient(lambda _: forward(x, weight, bias, *arguments), array, dy))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_conv2d_matches_reference_on_random_shapes(data):
+    draw = data.draw
+    groups = draw(st.integers(1, 3))
+    kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    dilation = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    padding = draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
+    smallest = [max(1, d * (k - 1) + 1 - 2 * p) for d, k, p in zip(dilation, kernel, padding, strict=True)]
+    size = tuple(n + draw(st.integers(0, 20)) for n in smallest)
+    stride = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    c, k = groups * draw(st.integers(1, 9)), groups * draw(st.integers(1, 14))
+    rng = np.random.default_rng(0)
+    shape = (draw(st.integers(0, 3)), c, k, size, kernel, stride, padding, dilation, groups)
+    arrays, arguments, dy = case(rng, shape)
+    with fastnn.backend("reference"):
+        expected = F.conv2d(*arrays, *arguments)
+        gradients = F.conv2d_backward(dy, *arrays, *arguments)
+    assert_matches(F.conv2d(*arrays, *arguments), expected, "conv")
+    for actual, gradient in zip(F.conv2d_backward(dy, *arrays, *arguments), gradients, strict=True):
+        assert_matches(actual, gradient, "conv")
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (2, 2), (3, 4), (5, 3)])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's, once a process
+def test_conv2d_padding_same_keeps_the_size_and_matches_torch(rng, kernel, dilation):
+    torch = pytest.importorskip("torch")
+    x, weight = rng.standard_normal((2, 3, 9, 8)), rng.standard_normal((4, 3, *kernel))
+    y = F.conv2d(x, weight, padding="same", dilation=dilation)
+    tx, tw = torch.tensor(x, requires_grad=True), torch.tensor(weight, requires_grad=True)
+    expected = torch.nn.functional.conv2d(tx, tw, padding="same", dilation=dilation)
+    assert_matches(y, expected.detach().numpy(), "conv")
+    dy = rng.standard_normal(y.shape)
+    dx, dw, _ = F.conv2d_backward(dy, x, weight, padding="same", dilation=dilation)
+    expected.backward(torch.tensor(dy))
+    assert_matches(dx, tx.grad.numpy(), "conv")
+    assert_matches(dw, tw.grad.numpy(), "conv")
+
+
+def test_conv2d_padding_valid_is_no_padding(rng):
+    x, weight = rng.standard_normal((2, 3, 9, 8)), rng.standard_normal((4, 3, 3, 3))
+    np.testing.assert_array_equal(F.conv2d(x, weight, padding="valid"), F.conv2d(x, weight))
+
+
+def test_conv2d_takes_any_strides(isa, dtype, rng):
+    weight = rng.standard_normal((5, 3, 3, 3)).astype(dtype)
+    base = rng.standard_normal((4, 9, 20, 6)).astype(dtype)
+    for x in (
+        base.transpose(0, 3, 1, 2)[:, ::2],  # channels last, every other channel
+        base[:, :3, ::-1, :],  # reversed rows
+        base[::2, ::3],
+        np.broadcast_to(base[0, 0], (2, 3, 20, 6)),
+    ):
+        x.flags.writeable = False
+        y = F.conv2d(x, weight, padding=1)
+        np.testing.assert_array_equal(y, F.conv2d(x.copy(order="C"), weight, padding=1))
+        dy = rng.standard_normal(y.shape).astype(dtype)
+        flipped = np.asfortranarray(dy)
+        for a, b in zip(
+            F.conv2d_backward(flipped, x, weight, padding=1),
+            F.conv2d_backward(dy, x.copy(order="C"), np.asfortranarray(weight), padding=1),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_conv2d_backward_computes_only_what_is_needed(rng):
+    arrays, arguments, dy = case(rng, CONVOLUTIONS[1])
+    everything = F.conv2d_backward(dy, *arrays, *arguments)
+    for needs in ((False, True, True), (True, False, False), (False, False, False)):
+        for need, gradient, full in zip(
+            needs, F.conv2d_backward(dy, *arrays, *arguments, needs=needs), everything, strict=True
+        ):
+            assert (gradient is None) == (not need)
+            if need:
+                np.testing.assert_array_equal(gradient, full)
+
+
+@pytest.mark.parametrize(
+    "shape", [CONVOLUTIONS_LARGE[1], CONVOLUTIONS_LARGE[2], (1, 64, 64, (28, 28), (3, 3), 1, 1, 1, 1)]
+)
+def test_conv2d_has_the_same_bits_for_any_number_of_threads(isa, dtype, rng, shape):
+    arrays, arguments, dy = case(rng, shape, dtype)
+    results = []
+    for threads in (1, 2, 5):
+        with fastnn.threads(threads):
+            results.append((F.conv2d(*arrays, *arguments), *F.conv2d_backward(dy, *arrays, *arguments)))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_conv2d_nan_and_infinity_reach_only_what_they_touch(dtype):
+    x = np.zeros((1, 1, 8, 8), dtype)
+    x[0, 0, 2, 2] = np.nan
+    x[0, 0, 6, 6] = np.inf
+    y = F.conv2d(x, np.ones((1, 1, 3, 3), dtype))[0, 0]
+    assert np.isnan(y[:3, :3]).all()
+    assert np.isinf(y[4:, 4:]).all()
+    assert np.isfinite(y[:3, 3:]).all()
+
+
+def test_conv2d_theory_output_sizes():
+    def size(n, k, s, p, d):
+        return F.conv2d(np.zeros((1, 1, n, 1)), np.zeros((1, 1, k, 1)), None, (s, 1), (p, 0), (d, 1)).shape[2]
+
+    for s, k in ((4, 44), (1, 59), (2, 54), (3, 49)):
+        assert size(64, k, s, 0, 1) == 6
+    for s, k in ((1, 31), (3, 26), (5, 21)):
+        assert size(64, k, s, 1, 2) == 6
+    for s, k in ((1, 61), (2, 56), (3, 51), (4, 46), (5, 41)):
+        assert size(64, k, s, 1, 1) == 6
+
+
+X, W = np.zeros((2, 4, 6, 6)), np.zeros((8, 4, 3, 3))
+BAD = [
+    (dict(input=[1.0]), TypeError, "conv2d: input must be a NumPy array, got list"),
+    (dict(input=X.astype(int)), TypeError, "conv2d: input must be float32 or float64, got int64"),
+    (dict(weight=W.astype(np.float32)), TypeError, "conv2d: weight must have input's dtype float64, got float32"),
+    (dict(bias=np.zeros(8, np.float32)), TypeError, "conv2d: bias must have input's dtype float64, got float32"),
+    (dict(input=X[0]), ValueError, r"conv2d: input must have 4 dimensions \(N, C, H, W\), got shape \(4, 6, 6\)"),
+    (dict(weight=W[0]), ValueError, r"conv2d: weight must have 4 dimensions"),
+    (
+        dict(input=X[:, :3]),
+        ValueError,
+        "conv2d: weight expects 4 input channels per group, but input has 3 channels and",
+    ),
+    (dict(groups=3), ValueError, "conv2d: weight's first dimension must be a multiple of groups=3, got 8 channels"),
+    (dict(groups=2), ValueError, "conv2d: weight expects 4 input channels per group, but input has 4 .* groups=2"),
+    (dict(groups=0), ValueError, "conv2d: groups must be at least 1, got 0"),
+    (dict(bias=np.zeros(7)), ValueError, r"conv2d: bias must have shape \(8,\) \(one per output channel\), got \(7,\)"),
+    (dict(stride=0), ValueError, "conv2d: stride must be at least 1, got 0"),
+    (dict(stride=1.5), TypeError, "conv2d: stride must be an integer, got 1.5"),
+    (dict(stride=(1, 2, 3)), ValueError, "conv2d: stride must be an integer or 2 of them"),
+    (dict(padding=-1), ValueError, "conv2d: padding must be at least 0, got -1"),
+    (dict(padding="full"), ValueError, "conv2d: padding must be integers, 'same' or 'valid', got 'full'"),
+    (dict(padding="same", stride=2), ValueError, "conv2d: padding='same' needs stride 1"),
+    (dict(dilation=0), ValueError, "conv2d: dilation must be at least 1, got 0"),
+    (
+        dict(dilation=3),
+        ValueError,
+        r"conv2d: the kernel reaches over \(7, 7\) elements .* more than the padded input's",
+    ),
+    (dict(weight=np.zeros((8, 4, 7, 7))), ValueError, "conv2d: the kernel reaches over"),
+    (dict(weight=np.zeros((8, 4, 0, 3))), ValueError, "conv2d: weight must not be empty"),
+    (dict(input=np.zeros((2, 4, 0, 6))), ValueError, "conv2d: the kernel reaches over"),
+    (dict(padding=2**62), ValueError, f"conv2d: padding must be at most {2**31 - 1}, got {2**62}"),
+    (dict(stride=2**80), ValueError, "conv2d: stride must be at most"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD)
+def test_conv2d_bad_input(change, error, message):
+    with pytest.raises(error, match=message):
+        F.conv2d(**{"input": X, "weight": W, **change})
+
+
+def test_conv2d_backward_bad_gradient():
+    with pytest.raises(ValueError, match=r"conv2d_backward: grad_output must have shape \(2, 8, 4, 4\)"):
+        F.conv2d_backward(np.zeros((2, 8, 6, 6)), X, W)
+    with pytest.raises(TypeError, match="conv2d_backward: grad_output must have input's dtype float64, got float32"):
+        F.conv2d_backward(np.zeros((2, 8, 4, 4), np.float32), X, W)
+    with pytest.raises(ValueError, match="conv2d_backward: needs must be three bools"):
+        F.conv2d_backward(np.zeros((2, 8, 4, 4)), X, W, needs=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(output_padding=1), "conv_transpose2d: output_padding must be smaller than stride or dilation"),
+        (dict(padding=5), "conv_transpose2d: the output would have size"),
+        (dict(weight=np.zeros((5, 4, 3, 3))), "conv_transpose2d: weight expects 5 input channels"),
+        (dict(bias=np.zeros(8)), r"conv_transpose2d: bias must have shape \(4,\)"),
+    ],
+)
+def test_conv_transpose2d_bad_input(change, message):
+    with pytest.raises(ValueError, match=message):
+        F.conv_transpose2d(**{"input": np.zeros((2, 8, 4, 4)), "weight": W, **change})
+
+
+def test_conv2d_too_large_output_raises_memory_error():
+    with pytest.raises(MemoryError):
+        F.conv2d(np.zeros((1, 1, 1, 1)), np.zeros((8, 1, 1, 1)), padding=2**31 - 1)

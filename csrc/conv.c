@@ -27,7 +27,7 @@ struct run {
 
 struct pixels {
     ptrdiff_t count, runs;
-    int contiguous;                /* targets follow one another */
+    int contiguous;                  /* targets follow one another */
     ptrdiff_t target[REDUCE_PIXELS]; /* offset of each pixel in one output channel */
     struct run run[REDUCE_PIXELS];
 };
@@ -42,8 +42,8 @@ static void describe_pixels(const struct conv_geometry *g, ptrdiff_t start, ptrd
         ptrdiff_t q = start + done, n = q / positions, p = q % positions;
         ptrdiff_t z = p / plane, y = p % plane / g->grid[2], x = p % g->grid[2];
         ptrdiff_t length = smaller(count - done, g->grid[2] - x);
-        pixels->run[pixels->runs++] = (struct run){
-            done, length, n * g->in_image_stride, {z * g->stride[0], y * g->stride[1], x * g->stride[2]}};
+        pixels->run[pixels->runs++] =
+            (struct run){done, length, n * g->in_image_stride, {z * g->stride[0], y * g->stride[1], x * g->stride[2]}};
         ptrdiff_t target = n * g->out_image_stride + z * g->out_stride[0] + y * g->out_stride[1] + x * g->out_stride[2];
         for (ptrdiff_t i = 0; i < length; i++) pixels->target[done + i] = target + i * g->out_stride[2];
         done += length;
@@ -149,7 +149,8 @@ INLINE void add_bias(ptrdiff_t rows, const real *bias, real *output, ptrdiff_t r
 static ptrdiff_t scratch_size(ptrdiff_t depth_block, ptrdiff_t pixels)
 {
     ptrdiff_t panels = (pixels + COLUMN_TILE - 1) / COLUMN_TILE;
-    return panels * ((ptrdiff_t)sizeof(struct pixels) + depth_block * COLUMN_TILE * (ptrdiff_t)sizeof(real)) + VEC_BYTES;
+    return panels * ((ptrdiff_t)sizeof(struct pixels) + depth_block * COLUMN_TILE * (ptrdiff_t)sizeof(real)) +
+           VEC_BYTES;
 }
 
 /* Output channels channel_start .. + channel_count (a multiple of ROW_TILE from the start) of one group, for pixels
@@ -194,9 +195,7 @@ static void tile(const struct conv_geometry *g, const void *input, const void *p
 
 /* packed[d / COLUMN_TILE][pixel][COLUMN_TILE]: the gathered rows of one panel, transposed. */
 INLINE void pack_transposed(const real *rows, ptrdiff_t count, real *packed)
-{
-    pack_panels(rows, REDUCE_PIXELS, 1, COLUMN_TILE, count, COLUMN_TILE, packed);
-}
+{ pack_panels(rows, REDUCE_PIXELS, 1, COLUMN_TILE, count, COLUMN_TILE, packed); }
 
 static ptrdiff_t weight_scratch_size(ptrdiff_t out_channels, ptrdiff_t depth_count)
 {

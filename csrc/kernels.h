@@ -109,9 +109,9 @@ struct kernels {
 
 /* csrc/dispatch.c */
 enum { FASTNN_FLOAT32 = 0, FASTNN_FLOAT64 = 1 };
-int fastnn_isa_count(void);             /* instruction sets built in, from the plainest to the widest */
-const char *fastnn_isa_name(int isa);   /* "baseline", "avx2", "avx512" */
-int fastnn_isa_supported(int isa);      /* can this CPU run it? */
+int fastnn_isa_count(void);           /* instruction sets built in, from the plainest to the widest */
+const char *fastnn_isa_name(int isa); /* "baseline", "avx2", "avx512" */
+int fastnn_isa_supported(int isa);    /* can this CPU run it? */
 const struct kernels *fastnn_kernels(int isa, int dtype);
 
 /* Names of what each (instruction set, dtype) compilation exports: FASTNN_TABLE(pool) is pool_f32_avx2, ... */

@@ -3,9 +3,11 @@
 import os
 import warnings
 from contextlib import contextmanager
+from types import ModuleType
 
 from fastnn import reference
 
+native: ModuleType | None
 try:
     from fastnn import native
 except ImportError as error:  # no compiled extension in this installation, or one that cannot be loaded
@@ -14,8 +16,8 @@ except ImportError as error:  # no compiled extension in this installation, or o
 
 __all__ = ["backend", "get_backend", "set_backend"]
 
-BACKENDS = {"reference": reference, "native": native}
-active = reference  # set below; functional calls implementation(name), which looks here first
+BACKENDS: dict[str, ModuleType | None] = {"reference": reference, "native": native}
+active: ModuleType = reference  # set below; functional calls implementation(name), which looks here first
 
 
 def set_backend(name):
@@ -44,9 +46,10 @@ def set_backend(name):
     global active
     if name not in BACKENDS:
         raise ValueError(f"set_backend: expected 'native' or 'reference', got {name!r}")
-    if BACKENDS[name] is None:
+    chosen = BACKENDS[name]
+    if chosen is None:
         raise RuntimeError(f"set_backend: the compiled kernels cannot be loaded ({native_error}); reinstall fastnn")
-    active = BACKENDS[name]
+    active = chosen
 
 
 def get_backend():

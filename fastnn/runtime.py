@@ -3,9 +3,11 @@
 import operator
 import os
 from contextlib import contextmanager
+from types import ModuleType
 
 from fastnn.backend import native
 
+native_runtime: ModuleType | None
 if native is not None:
     from fastnn.native import runtime as native_runtime
 else:

@@ -1,0 +1,46 @@
+# make demo | test | lint | bench | sanitize | wheel | clean. Everything is installed into .venv; nothing is needed but
+# Python 3.11 or later, a C compiler and the Python package index.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What `make test` installs beside pytest. EXTRAS=test,torch compares with PyTorch too.
+EXTRAS ?= test
+SOURCES := setup.py pyproject.toml $(wildcard csrc/* fastnn/native/*.pyx fastnn/native/*.pxd)
+
+.PHONY: demo test lint bench sanitize wheel clean
+
+demo: $(VENV)/installed-train
+	$(BIN)/python -m fastnn demo
+
+test: $(VENV)/installed-$(EXTRAS)
+	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+
+lint: $(VENV)/installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/cython-lint fastnn/native
+	$(BIN)/clang-format --dry-run --Werror csrc/*.c csrc/*.h
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
+
+# The C core under AddressSanitizer and UndefinedBehaviorSanitizer, every kernel on every instruction set of this CPU.
+sanitize: $(VENV)/installed-test
+	$(BIN)/python tests/sanitize.py
+
+wheel: $(VENV)/bin/python
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf build dist *.egg-info fastnn/native/*.so $(VENV)
+
+# python3 -m venv needs Debian's python3-venv; virtualenv does not.
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV) || (rm -rf $(VENV) && $(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv $(VENV))
+
+# An editable installation: the extensions are built beside their sources. Again whenever one of these has changed.
+$(VENV)/installed-%: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	touch $@

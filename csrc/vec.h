@@ -113,6 +113,14 @@ INLINE vec vec_min(vec a, vec b)
     return a;
 }
 
+/* One instruction (-fno-math-errno), correctly rounded; NaN for negative lanes. */
+INLINE vec vec_sqrt(vec v)
+{
+    vec root;
+    for (int i = 0; i < LANES; i++) root[i] = sizeof(real) == 4 ? __builtin_sqrtf(v[i]) : __builtin_sqrt(v[i]);
+    return root;
+}
+
 INLINE real vec_sum(vec v)
 {
     real lanes[LANES];

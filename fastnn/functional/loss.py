@@ -1,3 +1,1013 @@
-"""loss: to come."""
+"""Losses: checked arguments, then the active backend.
 
-__all__ = []
+A class loss sees its scores as (outer, C, inner) and its targets as (outer, inner) in int64, whatever the shape was.
+"""
+
+import numpy as np
+
+from fastnn.backend import implementation
+from fastnn.functional.checks import (
+    FLOATS,
+    check_choice,
+    check_float_array,
+    check_integer,
+    check_number,
+    check_same_dtype,
+    check_shape,
+)
+
+__all__ = [
+    "binary_cross_entropy",
+    "binary_cross_entropy_backward",
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_backward",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "cross_entropy_with_grad",
+    "huber_loss",
+    "huber_loss_backward",
+    "kl_div",
+    "kl_div_backward",
+    "l1_loss",
+    "l1_loss_backward",
+    "mse_loss",
+    "mse_loss_backward",
+    "multi_margin_loss",
+    "multi_margin_loss_backward",
+    "nll_loss",
+    "nll_loss_backward",
+    "smooth_l1_loss",
+    "smooth_l1_loss_backward",
+]
+
+REDUCTIONS = ("none", "mean", "sum")
+
+
+def check_pair(function, input, target):
+    """Two float arrays of one shape and dtype: broadcasting (N,) against (N, 1) would be a silent mistake."""
+    check_float_array(function, "input", input)
+    check_same_dtype(function, "target", target, "input", input)
+    check_shape(function, "target", target, input.shape, "input's shape")
+
+
+def check_grad_output(function, grad_output, reduction, losses_shape, input):
+    """A number for one loss, an array for reduction="none"."""
+    if reduction == "none":
+        check_same_dtype(function, "grad_output", grad_output, "input", input)
+        check_shape(function, "grad_output", grad_output, losses_shape, "one entry per loss")
+        return grad_output
+    if isinstance(grad_output, np.ndarray) and grad_output.ndim == 0:
+        grad_output = grad_output[()]
+    return check_number(function, "grad_output", grad_output)
+
+
+def check_broadcast(function, name, weight, input):
+    """None, or weights that broadcast to input's shape, broadcast."""
+    if weight is None:
+        return None
+    check_same_dtype(function, name, weight, "input", input)
+    try:
+        return np.broadcast_to(weight, input.shape)
+    except ValueError:
+        raise ValueError(
+            f"{function}: {name} must broadcast to input's shape {input.shape}, got shape {weight.shape}"
+        ) from None
+
+
+def check_class_weight(function, weight, input, classes):
+    if weight is not None:
+        check_same_dtype(function, "weight", weight, "input", input)
+        check_shape(function, "weight", weight, (classes,), "one weight per class")
+
+
+def check_scores(function, input):
+    """Scores (C,), (N, C) or (N, C, d1, ...) as (outer, C, inner), and the shape of the positions."""
+    check_float_array(function, "input", input)
+    if input.ndim == 0:
+        raise ValueError(f"{function}: input must have shape (C,), (N, C) or (N, C, d1, ...), got a single number")
+    axis = min(input.ndim - 1, 1)
+    outer, classes, inner = input.shape[:axis], input.shape[axis], input.shape[axis + 1 :]
+    if classes == 0:
+        raise ValueError(f"{function}: input must have at least one class, got shape {input.shape}")
+    return input.reshape(int(np.prod(outer)), classes, int(np.prod(inner))), outer + inner
+
+
+def check_class_target(function, target, positions, classes, ignore_index=None):
+    """Class indices shaped like the positions, each a class or ignore_index, as int64."""
+    if not isinstance(target, np.ndarray):
+        raise TypeError(f"{function}: target must be a NumPy array, got {type(target).__name__}; use numpy.asarray")
+    if target.dtype.kind not in "iu":
+        raise TypeError(f"{function}: target must hold class indices of an integer dtype, got {target.dtype}")
+    check_shape(function, "target", target, positions, "one class index per position of input")
+    if target.size and not (target.min() >= 0 and target.max() < classes):
+        wrong = (target < 0) | (target >= classes)
+        if ignore_index is not None:
+            wrong &= target != ignore_index
+        if wrong.any():
+            first = tuple(int(index) for index in np.argwhere(wrong)[0])
+            place = f"[{', '.join(map(str, first))}]" if first else ""
+            ignored = "" if ignore_index is None else f" or ignore_index={ignore_index}"
+            raise ValueError(
+                f"{function}: target{place} must be a class index from 0 to {classes - 1}{ignored}, got {target[first]}"
+            )
+    return target.astype(np.int64, copy=False)
+
+
+def check_ignore_index(function, ignore_index):
+    ignore_index = check_integer(function, "ignore_index", ignore_index)
+    if not -(2**63) <= ignore_index < 2**63:
+        raise ValueError(f"{function}: ignore_index must fit in 64 bits, got {ignore_index}")
+    return ignore_index
+
+
+def check_cross_entropy(function, input, target, weight, ignore_index, reduction, label_smoothing):
+    """The arguments of cross_entropy as the backends take them, and the shape of the positions."""
+    scores, positions = check_scores(function, input)
+    outer, classes, inner = scores.shape
+    check_class_weight(function, weight, input, classes)
+    ignore_index = check_ignore_index(function, ignore_index)
+    check_choice(function, "reduction", reduction, REDUCTIONS)
+    label_smoothing = check_number(function, "label_smoothing", label_smoothing, 0, 1)
+    if isinstance(target, np.ndarray) and target.dtype in FLOATS:
+        check_same_dtype(function, "target", target, "input", input)
+        check_shape(function, "target", target, input.shape, "probabilities shaped like input")
+        target = target.reshape(scores.shape)
+    else:
+        target = check_class_target(function, target, positions, classes, ignore_index).reshape(outer, inner)
+    return (scores, target, weight, ignore_index, reduction, label_smoothing), positions
+
+
+def check_nll_loss(function, input, target, weight, ignore_index, reduction):
+    scores, positions = check_scores(function, input)
+    outer, classes, inner = scores.shape
+    check_class_weight(function, weight, input, classes)
+    ignore_index = check_ignore_index(function, ignore_index)
+    check_choice(function, "reduction", reduction, REDUCTIONS)
+    target = check_class_target(function, target, positions, classes, ignore_index).reshape(outer, inner)
+    return (scores, target, weight, ignore_index, reduction), positions
+
+
+def check_multi_margin_loss(function, input, target, p, margin, weight, reduction):
+    scores, positions = check_scores(function, input)
+    if input.ndim > 2:
+        raise ValueError(f"{function}: input must have shape (C,) or (N, C), got {input.shape}")
+    classes = scores.shape[1]
+    target = check_class_target(function, target, positions, classes).reshape(-1, 1)
+    p = check_integer(function, "p", p)
+    if p not in (1, 2):
+        raise ValueError(f"{function}: p must be 1 or 2, got {p}")
+    margin = check_number(function, "margin", margin)
+    check_class_weight(function, weight, input, classes)
+    check_choice(function, "reduction", reduction, REDUCTIONS)
+    return (scores, target, p, margin, weight, reduction), positions
+
+
+def check_width(function, name, value, zero_allowed):
+    """A finite or infinite width, positive or (where it makes sense) zero."""
+    value = check_number(function, name, value, 0)
+    if value == 0 and not zero_allowed:
+        raise ValueError(f"{function}: {name} must be above 0, got {value}")
+    return value
+
+
+def check_probabilities(function, input):
+    """Entries from 0 to 1; NaN passes, and comes out again."""
+    if input.size and (np.fmin.reduce(input, axis=None) < 0 or np.fmax.reduce(input, axis=None) > 1):
+        raise ValueError(
+            f"{function}: input must hold probabilities from 0 to 1, got entries from {np.nanmin(input)} to "
+            f"{np.nanmax(input)}; for unbounded scores use binary_cross_entropy_with_logits"
+        )
+
+
+def check_kl_div(function, input, target, reduction, log_target):
+    """The arguments as the backends take them, and by how much the result is to be divided (the batch, or 1)."""
+    check_pair(function, input, target)
+    check_choice(function, "reduction", reduction, (*REDUCTIONS, "batchmean"))
+    if not isinstance(log_target, (bool, np.bool_)):
+        raise TypeError(f"{function}: log_target must be True or False, got {log_target!r}")
+    if reduction != "batchmean":
+        return reduction, 1
+    return "sum", input.shape[0] if input.ndim else 1
+
+
+def shaped(result, shape):
+    """An array in this shape; a float (a reduced loss) as it is."""
+    return result.reshape(shape) if isinstance(result, np.ndarray) else result
+
+
+def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
+    """Softmax and cross-entropy in one: ``logsumexp(a) - a_y`` for scores a and class y.
+
+    In general ``-sum_c w_c t_c log softmax(a)_c`` with the target probabilities t (1 for the true class, 0 for the
+    others) and class weights w. Never overflows, and keeps small losses accurate.
+
+    Parameters
+    ----------
+    input : ndarray of float32 or float64
+        Unnormalised scores (logits): (N, C), (N, C, d1, ...), or (C,) for one example.
+    target : ndarray
+        Class indices of any integer dtype, shaped like ``input`` without its class axis; or probabilities, with the
+        shape and dtype of ``input``.
+    weight : ndarray, optional
+        (C,) class weights, in the dtype of ``input``.
+    ignore_index : int
+        Class indices only: positions with this target count neither in the loss nor in the mean.
+    reduction : {"none", "mean", "sum"}
+        "mean" divides by the sum of the weights of the kept targets (for probabilities: by the number of positions).
+    label_smoothing : float
+        ``e`` from 0 to 1: the target becomes ``(1 - e) t + e / C``. With 10 classes and 0.1 that is 0.91 for the true
+        class and 0.01 for the others; for any other way to smooth, pass probabilities.
+
+    Returns
+    -------
+    float or ndarray
+        The loss; with ``reduction="none"`` an array of the positions' shape, in the dtype of ``input``.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If a shape does not fit, a target is no class (the message names the first), or an option is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> scores = np.array([[2.0, 0.0], [0.0, 0.0]])
+    >>> round(F.cross_entropy(scores, np.array([0, 1])), 6)
+    0.410038
+    """
+    arguments, positions = check_cross_entropy(
+        "cross_entropy", input, target, weight, ignore_index, reduction, label_smoothing
+    )
+    return shaped(implementation("cross_entropy")(*arguments), positions)
+
+
+def cross_entropy_backward(
+    grad_output, input, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0
+):
+    """Gradient of :func:`cross_entropy` by its input: ``softmax(a) sum(w t) - w t``, times ``grad_output``.
+
+    Parameters
+    ----------
+    grad_output : float or ndarray
+        Gradient of the loss: a number, or with ``reduction="none"`` an array of the positions' shape.
+    input, target, weight, ignore_index, reduction, label_smoothing
+        The forward's arguments.
+
+    Returns
+    -------
+    ndarray
+        Gradient of ``input``, in its shape.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If a shape does not fit, a target is no class (the message names the first), or an option is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> scores = np.array([[2.0, 0.0], [0.0, 0.0]])
+    >>> F.cross_entropy_backward(1.0, scores, np.array([0, 1])).round(3)
+    array([[-0.06,  0.06],
+           [ 0.25, -0.25]])
+    """
+    arguments, positions = check_cross_entropy(
+        "cross_entropy_backward", input, target, weight, ignore_index, reduction, label_smoothing
+    )
+    grad_output = check_grad_output("cross_entropy_backward", grad_output, reduction, positions, input)
+    grad_output = shaped(grad_output, (arguments[0].shape[0], arguments[0].shape[2]))
+    return implementation("cross_entropy_backward")(grad_output, *arguments).reshape(input.shape)
+
+
+def cross_entropy_with_grad(input, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
+    """:func:`cross_entropy` and its gradient in one pass: one exponential per score instead of two.
+
+    Parameters
+    ----------
+    input, target, weight, ignore_index, reduction, label_smoothing
+        As in :func:`cross_entropy`.
+
+    Returns
+    -------
+    loss : float or ndarray
+        As from :func:`cross_entropy`.
+    gradient : ndarray
+        Gradient of the loss by ``input``; with ``reduction="none"`` of each position's own loss.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If a shape does not fit, a target is no class (the message names the first), or an option is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> scores = np.array([[2.0, 0.0], [0.0, 0.0]])
+    >>> loss, gradient = F.cross_entropy_with_grad(scores, np.array([0, 1]))
+    >>> gradient.round(3)
+    array([[-0.06,  0.06],
+           [ 0.25, -0.25]])
+    """
+    arguments, positions = check_cross_entropy(
+        "cross_entropy_with_grad", input, target, weight, ignore_index, reduction, label_smoothing
+    )
+    loss, gradient = implementation("cross_entropy_with_grad")(*arguments)
+    return shaped(loss, positions), gradient.reshape(input.shape)
+
+
+def nll_loss(input, target, weight=None, ignore_index=-100, reduction="mean"):
+    """Negative log-likelihood ``-w_y x_y`` of log-probabilities x; with log_softmax before it, cross_entropy.
+
+    Parameters
+    ----------
+    input : ndarray of float32 or float64
+        Log-probabilities: (N, C), (N, C, d1, ...), or (C,) for one example.
+    target : ndarray
+        Class indices of any integer dtype, shaped like ``input`` without its class axis.
+    weight : ndarray, optional
+        (C,) class weights, in the dtype of ``input``.
+    ignore_index : int
+        Positions with this target count neither in the loss nor in the mean.
+    reduction : {"none", "mean", "sum"}
+        "mean" divides by the sum of the weights of the kept targets.
+
+    Returns
+    -------
+    float or ndarray
+        The loss; with ``reduction="none"`` an array of the positions' shape, in the dtype of ``input``.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If a shape does not fit, or a target is no class (the message names the first).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.nll_loss(np.log([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 0])).__round__(6)
+    1.039721
+    """
+    arguments, positions = check_nll_loss("nll_loss", input, target, weight, ignore_index, reduction)
+    return shaped(implementation("nll_loss")(*arguments), positions)
+
+
+def nll_loss_backward(grad_output, input, target, weight=None, ignore_index=-100, reduction="mean"):
+    """Gradient of :func:`nll_loss` by its input: ``-w_y`` at the class y, times ``grad_output``.
+
+    Parameters
+    ----------
+    grad_output : float or ndarray
+        Gradient of the loss: a number, or with ``reduction="none"`` an array of the positions' shape.
+    input, target, weight, ignore_index, reduction
+        The forward's arguments.
+
+    Returns
+    -------
+    ndarray
+        Gradient of ``input``, in its shape.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If a shape does not fit, or a target is no class (the message names the first).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.nll_loss_backward(1.0, np.log([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 1]))
+    array([[-0.5, -0. ],
+           [-0. , -0.5]])
+    """
+    arguments, positions = check_nll_loss("nll_loss_backward", input, target, weight, ignore_index, reduction)
+    grad_output = check_grad_output("nll_loss_backward", grad_output, reduction, positions, input)
+    grad_output = shaped(grad_output, arguments[1].shape)
+    return implementation("nll_loss_backward")(grad_output, *arguments).reshape(input.shape)
+
+
+def mse_loss(input, target, reduction="mean"):
+    """Squared error ``(x - t)^2``.
+
+    Parameters
+    ----------
+    input, target : ndarray of float32 or float64
+        Predictions and what they should be; one shape and dtype.
+    reduction : {"none", "mean", "sum"}
+        "mean" divides by the number of entries.
+
+    Returns
+    -------
+    float or ndarray
+        The loss; with ``reduction="none"`` an array of the shape of ``input``, in the dtype of ``input``.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.mse_loss(np.array([3.0, 0.0]), np.array([1.3, 1.9]))
+    3.25
+    """
+    check_pair("mse_loss", input, target)
+    check_choice("mse_loss", "reduction", reduction, REDUCTIONS)
+    return implementation("mse_loss")(input, target, reduction)
+
+
+def mse_loss_backward(grad_output, input, target, reduction="mean"):
+    """Gradient of :func:`mse_loss` by its input: ``2 (x - t)``, times ``grad_output``.
+
+    Parameters
+    ----------
+    grad_output : float or ndarray
+        Gradient of the loss: a number, or with ``reduction="none"`` an array of the shape of ``input``.
+    input, target, reduction
+        The forward's arguments.
+
+    Returns
+    -------
+    ndarray
+        Gradient of ``input``, in its shape.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.mse_loss_backward(1.0, np.array([3.0, 0.0]), np.array([1.3, 1.9]))
+    array([ 1.7, -1.9])
+    """
+    check_pair("mse_loss_backward", input, target)
+    check_choice("mse_loss_backward", "reduction", reduction, REDUCTIONS)
+    grad_output = check_grad_output("mse_loss_backward", grad_output, reduction, input.shape, input)
+    return np.asarray(implementation("mse_loss_backward")(grad_output, input, target, reduction))
+
+
+def l1_loss(input, target, reduction="mean"):
+    """Absolute error ``|x - t|``.
+
+    Parameters
+    ----------
+    input, target : ndarray of float32 or float64
+        Predictions and what they should be; one shape and dtype.
+    reduction : {"none", "mean", "sum"}
+        "mean" divides by the number of entries.
+
+    Returns
+    -------
+    float or ndarray
+        The loss; with ``reduction="none"`` an array of the shape of ``input``, in the dtype of ``input``.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.l1_loss(np.array([3.0, 0.0]), np.array([1.0, 0.5]))
+    1.25
+    """
+    check_pair("l1_loss", input, target)
+    check_choice("l1_loss", "reduction", reduction, REDUCTIONS)
+    return implementation("l1_loss")(input, target, reduction)
+
+
+def l1_loss_backward(grad_output, input, target, reduction="mean"):
+    """Gradient of :func:`l1_loss` by its input: the sign of ``x - t`` (0 at 0), times ``grad_output``.
+
+    Parameters
+    ----------
+    grad_output : float or ndarray
+        Gradient of the loss: a number, or with ``reduction="none"`` an array of the shape of ``input``.
+    input, target, reduction
+        The forward's arguments.
+
+    Returns
+    -------
+    ndarray
+        Gradient of ``input``, in its shape.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.l1_loss_backward(1.0, np.array([3.0, 0.0]), np.array([1.0, 0.5]))
+    array([ 0.5, -0.5])
+    """
+    check_pair("l1_loss_backward", input, target)
+    check_choice("l1_loss_backward", "reduction", reduction, REDUCTIONS)
+    grad_output = check_grad_output("l1_loss_backward", grad_output, reduction, input.shape, input)
+    return np.asarray(implementation("l1_loss_backward")(grad_output, input, target, reduction))
+
+
+def smooth_l1_loss(input, target, reduction="mean", beta=1.0):
+    """``d^2 / (2 beta)`` where ``|d| < beta``, else ``|d| - beta / 2``, with ``d = x - t``.
+
+    Squared error near zero, absolute error far from it; with ``beta=0`` it is l1_loss.
+    Girshick, "Fast R-CNN", 2015, equation 3.
+
+    Parameters
+    ----------
+    input, target : ndarray of float32 or float64
+        Predictions and what they should be; one shape and dtype.
+    reduction : {"none", "mean", "sum"}
+        "mean" divides by the number of entries.
+    beta : float
+        Where the two forms meet, in the unit of ``input``; at least 0.
+
+    Returns
+    -------
+    float or ndarray
+        The loss; with ``reduction="none"`` an array of the shape of ``input``, in the dtype of ``input``.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If the shapes differ or ``beta`` is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.smooth_l1_loss(np.array([3.0, 0.0]), np.array([1.0, 0.5]))
+    0.8125
+    """
+    check_pair("smooth_l1_loss", input, target)
+    check_choice("smooth_l1_loss", "reduction", reduction, REDUCTIONS)
+    beta = check_width("smooth_l1_loss", "beta", beta, zero_allowed=True)
+    return implementation("smooth_l1_loss")(input, target, reduction, beta)
+
+
+def smooth_l1_loss_backward(grad_output, input, target, reduction="mean", beta=1.0):
+    """Gradient of :func:`smooth_l1_loss` by its input: ``d / beta``, at most 1 in size, times ``grad_output``.
+
+    Parameters
+    ----------
+    grad_output : float or ndarray
+        Gradient of the loss: a number, or with ``reduction="none"`` an array of the shape of ``input``.
+    input, target, reduction, beta
+        The forward's arguments.
+
+    Returns
+    -------
+    ndarray
+        Gradient of ``input``, in its shape.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If the shapes differ or ``beta`` is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.smooth_l1_loss_backward(1.0, np.array([3.0, 0.0]), np.array([1.0, 0.5]))
+    array([ 0.5 , -0.25])
+    """
+    check_pair("smooth_l1_loss_backward", input, target)
+    check_choice("smooth_l1_loss_backward", "reduction", reduction, REDUCTIONS)
+    beta = check_width("smooth_l1_loss_backward", "beta", beta, zero_allowed=True)
+    grad_output = check_grad_output("smooth_l1_loss_backward", grad_output, reduction, input.shape, input)
+    return np.asarray(implementation("smooth_l1_loss_backward")(grad_output, input, target, reduction, beta))
+
+
+def huber_loss(input, target, reduction="mean", delta=1.0):
+    """``d^2 / 2`` where ``|d| <= delta``, else ``delta (|d| - delta / 2)``, with ``d = x - t``.
+
+    ``delta`` times smooth_l1_loss with ``beta=delta``. Huber, "Robust estimation of a location parameter", 1964.
+
+    Parameters
+    ----------
+    input, target : ndarray of float32 or float64
+        Predictions and what they should be; one shape and dtype.
+    reduction : {"none", "mean", "sum"}
+        "mean" divides by the number of entries.
+    delta : float
+        Where the two forms meet, in the unit of ``input``; above 0.
+
+    Returns
+    -------
+    float or ndarray
+        The loss; with ``reduction="none"`` an array of the shape of ``input``, in the dtype of ``input``.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If the shapes differ or ``delta`` is not above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.huber_loss(np.array([3.0, 0.0]), np.array([0.0, 0.5]), delta=2.0)
+    2.0625
+    """
+    check_pair("huber_loss", input, target)
+    check_choice("huber_loss", "reduction", reduction, REDUCTIONS)
+    delta = check_width("huber_loss", "delta", delta, zero_allowed=False)
+    return implementation("huber_loss")(input, target, reduction, delta)
+
+
+def huber_loss_backward(grad_output, input, target, reduction="mean", delta=1.0):
+    """Gradient of :func:`huber_loss` by its input: ``d``, at most ``delta`` in size, times ``grad_output``.
+
+    Parameters
+    ----------
+    grad_output : float or ndarray
+        Gradient of the loss: a number, or with ``reduction="none"`` an array of the shape of ``input``.
+    input, target, reduction, delta
+        The forward's arguments.
+
+    Returns
+    -------
+    ndarray
+        Gradient of ``input``, in its shape.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If the shapes differ or ``delta`` is not above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.huber_loss_backward(1.0, np.array([3.0, 0.0]), np.array([0.0, 0.5]), delta=2.0)
+    array([ 1.  , -0.25])
+    """
+    check_pair("huber_loss_backward", input, target)
+    check_choice("huber_loss_backward", "reduction", reduction, REDUCTIONS)
+    delta = check_width("huber_loss_backward", "delta", delta, zero_allowed=False)
+    grad_output = check_grad_output("huber_loss_backward", grad_output, reduction, input.shape, input)
+    return np.asarray(implementation("huber_loss_backward")(grad_output, input, target, reduction, delta))
+
+
+def binary_cross_entropy(input, target, weight=None, reduction="mean"):
+    """``-w (t log x + (1 - t) log(1 - x))`` for probabilities x.
+
+    The logarithms are at least -100, so that a certain and wrong prediction costs 100. Where x comes from a sigmoid,
+    binary_cross_entropy_with_logits is more accurate and does not saturate.
+
+    Parameters
+    ----------
+    input, target : ndarray of float32 or float64
+        Probabilities from 0 to 1, predicted and true; one shape and dtype.
+    weight : ndarray, optional
+        A factor for each entry; broadcasts to ``input``.
+    reduction : {"none", "mean", "sum"}
+        "mean" divides by the number of entries.
+
+    Returns
+    -------
+    float or ndarray
+        The loss; with ``reduction="none"`` an array of the shape of ``input``, in the dtype of ``input``.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If shapes do not fit or ``input`` leaves the range from 0 to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> round(F.binary_cross_entropy(np.array([0.5, 0.75]), np.array([1.0, 0.0])), 6)
+    1.039721
+    """
+    check_pair("binary_cross_entropy", input, target)
+    check_choice("binary_cross_entropy", "reduction", reduction, REDUCTIONS)
+    weight = check_broadcast("binary_cross_entropy", "weight", weight, input)
+    check_probabilities("binary_cross_entropy", input)
+    return implementation("binary_cross_entropy")(input, target, weight, reduction)
+
+
+def binary_cross_entropy_backward(grad_output, input, target, weight=None, reduction="mean"):
+    """Gradient of :func:`binary_cross_entropy` by its input.
+
+    ``w (x - t) / (x (1 - x))``, the divisor at least 1e-12, times ``grad_output``.
+
+    Parameters
+    ----------
+    grad_output : float or ndarray
+        Gradient of the loss: a number, or with ``reduction="none"`` an array of the shape of ``input``.
+    input, target, weight, reduction
+        The forward's arguments.
+
+    Returns
+    -------
+    ndarray
+        Gradient of ``input``, in its shape.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If shapes do not fit or ``input`` leaves the range from 0 to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.binary_cross_entropy_backward(1.0, np.array([0.5, 0.75]), np.array([1.0, 0.0]))
+    array([-1.,  2.])
+    """
+    check_pair("binary_cross_entropy_backward", input, target)
+    check_choice("binary_cross_entropy_backward", "reduction", reduction, REDUCTIONS)
+    weight = check_broadcast("binary_cross_entropy_backward", "weight", weight, input)
+    check_probabilities("binary_cross_entropy_backward", input)
+    grad_output = check_grad_output("binary_cross_entropy_backward", grad_output, reduction, input.shape, input)
+    return np.asarray(implementation("binary_cross_entropy_backward")(grad_output, input, target, weight, reduction))
+
+
+def binary_cross_entropy_with_logits(input, target, weight=None, reduction="mean", pos_weight=None):
+    """``-w (p t log s(x) + (1 - t) log(1 - s(x)))`` with the sigmoid s, for scores x of any size.
+
+    The gradient, ``s(x) - t`` without weights, does not vanish where the sigmoid is saturated and wrong.
+
+    Parameters
+    ----------
+    input, target : ndarray of float32 or float64
+        Scores (logits), and probabilities from 0 to 1; one shape and dtype.
+    weight : ndarray, optional
+        A factor for each entry; broadcasts to ``input``.
+    reduction : {"none", "mean", "sum"}
+        "mean" divides by the number of entries.
+    pos_weight : ndarray, optional
+        p, the factor of the positive part; broadcasts to ``input``.
+
+    Returns
+    -------
+    float or ndarray
+        The loss; with ``reduction="none"`` an array of the shape of ``input``, in the dtype of ``input``.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If shapes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> round(F.binary_cross_entropy_with_logits(np.array([0.0, 2.0]), np.array([1.0, 0.0])), 6)
+    1.410038
+    """
+    check_pair("binary_cross_entropy_with_logits", input, target)
+    check_choice("binary_cross_entropy_with_logits", "reduction", reduction, REDUCTIONS)
+    weight = check_broadcast("binary_cross_entropy_with_logits", "weight", weight, input)
+    pos_weight = check_broadcast("binary_cross_entropy_with_logits", "pos_weight", pos_weight, input)
+    return implementation("binary_cross_entropy_with_logits")(input, target, weight, reduction, pos_weight)
+
+
+def binary_cross_entropy_with_logits_backward(
+    grad_output, input, target, weight=None, reduction="mean", pos_weight=None
+):
+    """Gradient of :func:`binary_cross_entropy_with_logits` by its input.
+
+    ``w ((1 - t) s(x) - p t (1 - s(x)))`` with the sigmoid s, times ``grad_output``.
+
+    Parameters
+    ----------
+    grad_output : float or ndarray
+        Gradient of the loss: a number, or with ``reduction="none"`` an array of the shape of ``input``.
+    input, target, weight, reduction, pos_weight
+        The forward's arguments.
+
+    Returns
+    -------
+    ndarray
+        Gradient of ``input``, in its shape.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If shapes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.binary_cross_entropy_with_logits_backward(1.0, np.array([0.0, 2.0]), np.array([1.0, 0.0])).round(4)
+    array([-0.25  ,  0.4404])
+    """
+    check_pair("binary_cross_entropy_with_logits_backward", input, target)
+    check_choice("binary_cross_entropy_with_logits_backward", "reduction", reduction, REDUCTIONS)
+    weight = check_broadcast("binary_cross_entropy_with_logits_backward", "weight", weight, input)
+    pos_weight = check_broadcast("binary_cross_entropy_with_logits_backward", "pos_weight", pos_weight, input)
+    grad_output = check_grad_output(
+        "binary_cross_entropy_with_logits_backward", grad_output, reduction, input.shape, input
+    )
+    return np.asarray(
+        implementation("binary_cross_entropy_with_logits_backward")(
+            grad_output, input, target, weight, reduction, pos_weight
+        )
+    )
+
+
+def multi_margin_loss(input, target, p=1, margin=1.0, weight=None, reduction="mean"):
+    """Multiclass SVM loss: ``w_y / C`` times the sum over classes j other than y of ``max(0, margin - x_y + x_j)^p``.
+
+    CS231n's SVM loss is C times this.
+
+    Parameters
+    ----------
+    input : ndarray of float32 or float64
+        Scores: (N, C), or (C,) for one example.
+    target : ndarray
+        (N,) class indices y of any integer dtype, or one of shape ().
+    p : {1, 2}
+        1 for the hinge, 2 for the squared hinge.
+    margin : float
+        By how much the true class should lead.
+    weight : ndarray, optional
+        (C,) class weights, in the dtype of ``input``.
+    reduction : {"none", "mean", "sum"}
+        "mean" divides by the number of examples N.
+
+    Returns
+    -------
+    float or ndarray
+        The loss; with ``reduction="none"`` an array of shape (N,), in the dtype of ``input``.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If a shape does not fit, a target is no class (the message names the first), or ``p`` is neither 1 nor 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.multi_margin_loss(np.array([[2.0, 1.5, 0.0, -1.0]]), np.array([0]))
+    0.125
+    """
+    arguments, positions = check_multi_margin_loss("multi_margin_loss", input, target, p, margin, weight, reduction)
+    return shaped(implementation("multi_margin_loss")(*arguments), positions)
+
+
+def multi_margin_loss_backward(grad_output, input, target, p=1, margin=1.0, weight=None, reduction="mean"):
+    """Gradient of :func:`multi_margin_loss` by its input.
+
+    Parameters
+    ----------
+    grad_output : float or ndarray
+        Gradient of the loss: a number, or with ``reduction="none"`` an array of shape (N,).
+    input, target, p, margin, weight, reduction
+        The forward's arguments.
+
+    Returns
+    -------
+    ndarray
+        Gradient of ``input``, in its shape.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If a shape does not fit, a target is no class (the message names the first), or ``p`` is neither 1 nor 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.multi_margin_loss_backward(1.0, np.array([[2.0, 1.5, 0.0, -1.0]]), np.array([0]))
+    array([[-0.25,  0.25,  0.  ,  0.  ]])
+    """
+    arguments, positions = check_multi_margin_loss(
+        "multi_margin_loss_backward", input, target, p, margin, weight, reduction
+    )
+    grad_output = check_grad_output("multi_margin_loss_backward", grad_output, reduction, positions, input)
+    grad_output = shaped(grad_output, arguments[1].shape)
+    return implementation("multi_margin_loss_backward")(grad_output, *arguments).reshape(input.shape)
+
+
+def kl_div(input, target, reduction="mean", log_target=False):
+    """Kullback-Leibler divergence, elementwise ``t (log t - x)``, with 0 log 0 = 0.
+
+    Parameters
+    ----------
+    input : ndarray of float32 or float64
+        Log-probabilities x of the model.
+    target : ndarray
+        Probabilities t, or their logarithms with ``log_target``; shape and dtype of ``input``.
+    reduction : {"none", "mean", "sum", "batchmean"}
+        "mean" divides by the number of entries; "batchmean" by the first dimension, which gives the divergence.
+    log_target : bool
+        Whether ``target`` holds logarithms.
+
+    Returns
+    -------
+    float or ndarray
+        The loss; with ``reduction="none"`` an array of the shape of ``input``, in the dtype of ``input``.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> round(F.kl_div(np.log([[0.5, 0.5]]), np.array([[0.25, 0.75]]), reduction="batchmean"), 6)
+    0.130812
+    """
+    reduction, batch = check_kl_div("kl_div", input, target, reduction, log_target)
+    loss = implementation("kl_div")(input, target, reduction, log_target)
+    if reduction == "none":
+        return loss
+    return loss / batch if batch else float("nan")
+
+
+def kl_div_backward(grad_output, input, target, reduction="mean", log_target=False):
+    """Gradient of :func:`kl_div` by its input: ``-t``, times ``grad_output``.
+
+    Parameters
+    ----------
+    grad_output : float or ndarray
+        Gradient of the loss: a number, or with ``reduction="none"`` an array of the shape of ``input``.
+    input, target, reduction, log_target
+        The forward's arguments.
+
+    Returns
+    -------
+    ndarray
+        Gradient of ``input``, in its shape.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.kl_div_backward(1.0, np.log([[0.5, 0.5]]), np.array([[0.25, 0.75]]), reduction="sum")
+    array([[-0.25, -0.75]])
+    """
+    reduction, batch = check_kl_div("kl_div_backward", input, target, reduction, log_target)
+    grad_output = check_grad_output("kl_div_backward", grad_output, reduction, input.shape, input)
+    if reduction == "sum":
+        grad_output /= max(batch, 1)
+    return np.asarray(implementation("kl_div_backward")(grad_output, input, target, reduction, log_target))

@@ -199,7 +199,7 @@ def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean
     """Softmax and cross-entropy in one: ``logsumexp(a) - a_y`` for scores a and class y.
 
     In general ``-sum_c w_c t_c log softmax(a)_c`` with the target probabilities t (1 for the true class, 0 for the
-    others) and class weights w. Never overflows, and keeps small losses accurate.
+    others) and class weights w. It never overflows.
 
     Parameters
     ----------

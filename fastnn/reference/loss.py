@@ -51,9 +51,11 @@ def spread(grad_output, count, reduction):
 # Classes -------------------------------------------------------------------------------------------------------------
 
 
-def log_softmax_of(logits):
+def softmax_and_log_of(logits):
     shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    exponentials = np.exp(shifted)
+    total = exponentials.sum(axis=1, keepdims=True)
+    return exponentials / total, shifted - np.log(total)
 
 
 def one_hot_of(target, kept, classes, dtype):
@@ -81,7 +83,7 @@ def class_shares(logits, target, weight, ignore_index, label_smoothing):
 def cross_entropy_with_grad(logits, target, weight, ignore_index, reduction, label_smoothing, grad_output=None):
     """L = -sum over classes of w_c t_c log S_c;  dL/da_c = S_c sum(w t) - w_c t_c;  S = softmax(a)."""
     shares, weight, counts, kept = class_shares(logits, target, weight, ignore_index, label_smoothing)
-    log_probability = log_softmax_of(logits)
+    probability, log_probability = softmax_and_log_of(logits)
     terms = weight * shares * log_probability
     if target.ndim == 2:
         terms = np.where(shares == 0, 0, terms)  # a class that is not asked for may be impossible
@@ -91,7 +93,7 @@ def cross_entropy_with_grad(logits, target, weight, ignore_index, reduction, lab
     scale = spread(1.0 if grad_output is None else grad_output, count, reduction)
     scale = np.where(kept, scale, 0).astype(logits.dtype)[:, None]
     weighted = weight * shares
-    gradient = scale * (np.exp(log_probability) * weighted.sum(axis=1, keepdims=True) - weighted)
+    gradient = scale * (probability * weighted.sum(axis=1, keepdims=True) - weighted)
     return reduced(losses, count, reduction), gradient
 
 

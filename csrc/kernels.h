@@ -53,9 +53,17 @@ struct conv_kernels {
     void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions, void *sum);
 };
 
-/* csrc/fold.c: im2col (unfold) and col2im (fold) */
+/* csrc/fold.c: im2col (unfold) and col2im (fold), one channel of one image at a time. Of each pair, height comes first. */
+struct fold_geometry {
+    ptrdiff_t image[2];  /* size of the image */
+    ptrdiff_t kernel[2]; /* size of a patch */
+    ptrdiff_t grid[2];   /* patches down and across */
+    ptrdiff_t dilation[2], padding[2], stride[2];
+};
+
 struct fold_kernels {
-    int placeholder;
+    void (*unfold)(const struct fold_geometry *geometry, const void *image, void *columns);
+    void (*fold)(const struct fold_geometry *geometry, const void *columns, void *image);
 };
 
 /* csrc/pool.c */
@@ -86,7 +94,10 @@ struct loss_kernels {
 
 /* csrc/random.c: counter-based random numbers, dropout */
 struct random_kernels {
-    int placeholder;
+    void (*philox)(uint64_t seed, uint64_t position, ptrdiff_t count, uint32_t *words);
+    void (*dropout)(const void *input, ptrdiff_t count, uint64_t seed, uint64_t position, double p, void *output);
+    void (*gaussian_dropout)(const void *input, ptrdiff_t count, uint64_t seed, uint64_t position, double std,
+                             void *output);
 };
 
 /* csrc/optim.c */

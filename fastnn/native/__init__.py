@@ -7,3 +7,4 @@ NumPy composition in reference/.
 from fastnn.native.activation import *
 from fastnn.native.conv import *
 from fastnn.native.linear import *
+from fastnn.native.random import *

@@ -1,5 +1,7 @@
 # Mirrors csrc/kernels.h: the table of kernels of one instruction set and dtype.
 
+from libc.stdint cimport uint32_t, uint64_t
+
 cdef extern from "kernels.h" nogil:
     struct gemm_kernels:
         ptrdiff_t row_tile
@@ -41,8 +43,17 @@ cdef extern from "kernels.h" nogil:
         void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions,
                             void *sum) noexcept nogil
 
+    struct fold_geometry:
+        ptrdiff_t image[2]
+        ptrdiff_t kernel[2]
+        ptrdiff_t grid[2]
+        ptrdiff_t dilation[2]
+        ptrdiff_t padding[2]
+        ptrdiff_t stride[2]
+
     struct fold_kernels:
-        int placeholder
+        void (*unfold)(const fold_geometry *geometry, const void *image, void *columns) noexcept nogil
+        void (*fold)(const fold_geometry *geometry, const void *columns, void *image) noexcept nogil
 
     struct pool_kernels:
         int placeholder
@@ -62,7 +73,11 @@ cdef extern from "kernels.h" nogil:
         int placeholder
 
     struct random_kernels:
-        int placeholder
+        void (*philox)(uint64_t seed, uint64_t position, ptrdiff_t count, uint32_t *words) noexcept nogil
+        void (*dropout)(const void *input, ptrdiff_t count, uint64_t seed, uint64_t position, double p,
+                        void *output) noexcept nogil
+        void (*gaussian_dropout)(const void *input, ptrdiff_t count, uint64_t seed, uint64_t position, double std,
+                                 void *output) noexcept nogil
 
     struct optim_kernels:
         int placeholder

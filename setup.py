@@ -41,6 +41,7 @@ class BuildExtensions(build_ext):
             extension.define_macros += macros
             if extension.name == "fastnn.native.runtime":
                 extension.extra_objects += self.compile_core()
+                extension.depends += extension.extra_objects  # or an edited kernel would not be linked anew
         self.parallel = self.parallel or os.cpu_count()
         super().build_extensions()
 

@@ -100,9 +100,45 @@ struct random_kernels {
                              void *output);
 };
 
-/* csrc/optim.c */
+/* csrc/optim.c: optimiser updates in place, and what clips gradients */
+struct optim_span { /* elements that are adjacent in every array */
+    ptrdiff_t count;
+    void *param;
+    const void *grad;
+    void *state[3];            /* the rule's buffers, in the order that stands above its kernel */
+    const unsigned char *mask; /* bytes, 0 where the parameter is held at zero; NULL for no mask */
+};
+
+struct optim_rule {
+    double sign;           /* of the gradient: -1 where the objective is maximised */
+    double weight_decay;   /* gradient += weight_decay * parameter */
+    double l1_subgradient; /* gradient += l1_subgradient * sign(parameter) */
+    double keep;           /* parameter *= keep, before the update: decoupled decay */
+    double threshold;      /* soft threshold of the parameter after the update: proximal L1 */
+    double rate;           /* parameter += rate * direction */
+    double gradient_rate;  /* NAdam: the gradient's own share of the step */
+    double momentum, gain; /* buffer = momentum * buffer + gain * gradient */
+    double average;        /* first moment += average * (gradient - first moment) */
+    double decay, fresh;   /* second moment = decay * second moment + fresh * gradient^2 */
+    double root_scale;     /* denominator = root_scale * sqrt(second moment) + eps */
+    double eps;
+};
+
 struct optim_kernels {
-    int placeholder;
+    void (*sgd)(const struct optim_span *span, const struct optim_rule *rule);
+    void (*sgd_momentum)(const struct optim_span *span, const struct optim_rule *rule);
+    void (*sgd_nesterov)(const struct optim_span *span, const struct optim_rule *rule);
+    void (*rmsprop)(const struct optim_span *span, const struct optim_rule *rule);
+    void (*rmsprop_momentum)(const struct optim_span *span, const struct optim_rule *rule);
+    void (*rmsprop_centered)(const struct optim_span *span, const struct optim_rule *rule);
+    void (*rmsprop_centered_momentum)(const struct optim_span *span, const struct optim_rule *rule);
+    void (*adam)(const struct optim_span *span, const struct optim_rule *rule);
+    void (*adam_amsgrad)(const struct optim_span *span, const struct optim_rule *rule);
+    void (*adadelta)(const struct optim_span *span, const struct optim_rule *rule);
+    void (*adamax)(const struct optim_span *span, const struct optim_rule *rule);
+    double (*sum_of_squares)(const void *x, ptrdiff_t count);
+    void (*scale)(void *x, ptrdiff_t count, double factor);
+    void (*clamp)(void *x, ptrdiff_t count, double limit);
 };
 
 struct kernels {

@@ -7,4 +7,5 @@ NumPy composition in reference/.
 from fastnn.native.activation import *
 from fastnn.native.conv import *
 from fastnn.native.linear import *
+from fastnn.native.optim import *
 from fastnn.native.random import *

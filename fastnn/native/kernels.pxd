@@ -79,8 +79,44 @@ cdef extern from "kernels.h" nogil:
         void (*gaussian_dropout)(const void *input, ptrdiff_t count, uint64_t seed, uint64_t position, double std,
                                  void *output) noexcept nogil
 
+    struct optim_span:
+        ptrdiff_t count
+        void *param
+        const void *grad
+        void *state[3]
+        const unsigned char *mask
+
+    struct optim_rule:
+        double sign
+        double weight_decay
+        double l1_subgradient
+        double keep
+        double threshold
+        double rate
+        double gradient_rate
+        double momentum
+        double gain
+        double average
+        double decay
+        double fresh
+        double root_scale
+        double eps
+
     struct optim_kernels:
-        int placeholder
+        void (*sgd)(const optim_span *span, const optim_rule *rule) noexcept nogil
+        void (*sgd_momentum)(const optim_span *span, const optim_rule *rule) noexcept nogil
+        void (*sgd_nesterov)(const optim_span *span, const optim_rule *rule) noexcept nogil
+        void (*rmsprop)(const optim_span *span, const optim_rule *rule) noexcept nogil
+        void (*rmsprop_momentum)(const optim_span *span, const optim_rule *rule) noexcept nogil
+        void (*rmsprop_centered)(const optim_span *span, const optim_rule *rule) noexcept nogil
+        void (*rmsprop_centered_momentum)(const optim_span *span, const optim_rule *rule) noexcept nogil
+        void (*adam)(const optim_span *span, const optim_rule *rule) noexcept nogil
+        void (*adam_amsgrad)(const optim_span *span, const optim_rule *rule) noexcept nogil
+        void (*adadelta)(const optim_span *span, const optim_rule *rule) noexcept nogil
+        void (*adamax)(const optim_span *span, const optim_rule *rule) noexcept nogil
+        double (*sum_of_squares)(const void *x, ptrdiff_t count) noexcept nogil
+        void (*scale)(void *x, ptrdiff_t count, double factor) noexcept nogil
+        void (*clamp)(void *x, ptrdiff_t count, double limit) noexcept nogil
 
     struct kernels:
         const gemm_kernels *gemm

@@ -6,6 +6,7 @@ NumPy composition in reference/.
 
 from fastnn.native.activation import *
 from fastnn.native.conv import *
+from fastnn.native.fold import *
 from fastnn.native.linear import *
 from fastnn.native.optim import *
 from fastnn.native.random import *

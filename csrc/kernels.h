@@ -76,10 +76,33 @@ struct norm_kernels {
     int placeholder;
 };
 
-/* csrc/activation.c */
+/* csrc/activation.c: a and b are an activation's parameters, in the order of its arguments */
+enum activation {
+    RELU,
+    LEAKY_RELU, /* a = slope */
+    ELU,        /* a = alpha */
+    SIGMOID,
+    TANH,
+    SOFTPLUS, /* a = beta, b = threshold */
+    LOG_SIGMOID,
+    GELU,
+    GELU_TANH,
+    SILU,
+    HARDTANH, /* a = lowest, b = highest value */
+    HARDSWISH,
+    ACTIVATIONS
+};
+
 struct activation_kernels {
-    void (*relu)(const void *input, ptrdiff_t count, void *output);
-    void (*relu_backward)(const void *grad_output, const void *input, ptrdiff_t count, void *grad_input);
+    void (*forward[ACTIVATIONS])(const void *input, ptrdiff_t count, double a, double b, void *output);
+    void (*backward[ACTIVATIONS])(const void *grad_output, const void *input, ptrdiff_t count, double a, double b,
+                                  void *grad_input);
+    void (*prelu)(const void *input, const void *weight, ptrdiff_t first_line, ptrdiff_t lines, ptrdiff_t count,
+                  ptrdiff_t line_stride, ptrdiff_t channels, int per_element, void *output);
+    void (*prelu_backward)(const void *grad_output, const void *input, const void *weight, ptrdiff_t first_line,
+                           ptrdiff_t lines, ptrdiff_t count, ptrdiff_t line_stride, ptrdiff_t channels, int per_element,
+                           void *grad_input, void *partials, ptrdiff_t partial_step);
+    void (*prelu_reduce)(const void *partials, ptrdiff_t outer, ptrdiff_t channels, ptrdiff_t inner, void *grad_weight);
 };
 
 /* csrc/softmax.c: softmax, log_softmax and the fused softmax cross-entropy */

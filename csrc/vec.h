@@ -57,6 +57,16 @@ INLINE void vec_store_tail(real *p, vec v, ptrdiff_t count)
     for (ptrdiff_t i = 0; i < count; i++) p[i] = lanes[i];
 }
 
+/* The next vector of an array that has `rest` elements left: whole, or as much of it as there is. */
+INLINE vec vec_load_rest(const real *p, ptrdiff_t rest) { return rest < LANES ? vec_load_tail(p, rest) : vec_load(p); }
+INLINE void vec_store_rest(real *p, vec v, ptrdiff_t rest)
+{
+    if (rest < LANES)
+        vec_store_tail(p, v, rest);
+    else
+        vec_store(p, v);
+}
+
 /* Lanes of a then b by constant index, as __builtin_shufflevector; GCC before 12 spells it otherwise. */
 #if defined(__clang__) || __GNUC__ >= 12
 #define VEC_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)

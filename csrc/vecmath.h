@@ -2,7 +2,7 @@
  *
  * No libm and no branches, so they inline into any loop over vectors. float and double share the formulas; the
  * constants that depend on the format stand in front. The worst error is below 2 ulp (expm1 2.5, erfc see there),
- * denormal results are rounded, not flushed, and NaN, infinities, signed zeros and overflow give what C's functions give.
+ * denormal results are rounded, not flushed; NaN, infinities, signed zeros and overflow give what C's functions give.
  * tests/test_vecmath.py checks each function and each of these claims.
  *
  * The polynomials are minimax fits (Remez) in 60 digits, lowest power first; the figure by each is its relative error.
@@ -83,14 +83,12 @@ static const real ERFC_POLYNOMIAL[] = {
 };
 #ifdef FASTNN_F64
 static const real ERFC_K = 3.5;
-static const real ERFC_LARGEST = 27.3;
 static const real EXP_LARGEST = 710, EXP_SMALLEST = -746; /* beyond these: infinity and 0 */
 static const real EXPM1_SMALLEST = -40;                   /* below this: -1 */
 static const real LN2_HIGH = 0.693145751953125, LN2_LOW = 1.42860682030941723212e-6; /* n * LN2_HIGH is exact */
 static const real SMALLEST_NORMAL = 2.2250738585072014e-308;
 #else
 static const real ERFC_K = 2.5;
-static const real ERFC_LARGEST = 10.1;
 static const real EXP_LARGEST = 89, EXP_SMALLEST = -104;
 static const real EXPM1_SMALLEST = -20;
 static const real LN2_HIGH = 0.693359375, LN2_LOW = -2.12194440054690583e-4;
@@ -214,14 +212,17 @@ INLINE vec vec_sigmoid(vec x)
     return vec_select(x < 0, e, vec_set(1)) / (1 + e);
 }
 
-/* 1 - erf(x), within 10 ulp for x <= 1 and about x^2 ulp more in the upper tail, which scales the square's rounding up.
- * The form of Shepherd and Laframboise (Math. Comp. 36, 1981). */
+/* e^(z^2) (1 - erf(z)) for z >= 0; the form of Shepherd and Laframboise (Math. Comp. 36, 1981) */
+INLINE vec vec_erfcx(vec z)
+{
+    vec inverse = 1 / (z + ERFC_K);
+    return inverse * POLYNOMIAL(1 - 2 * ERFC_K * inverse, ERFC_POLYNOMIAL);
+}
+
+/* 1 - erf(x), within 10 ulp for x <= 1 and about x^2 ulp more in the upper tail, which scales the square's rounding up */
 INLINE vec vec_erfc(vec x)
 {
-    vec z = vec_min(vec_set(ERFC_LARGEST), vec_abs(x));
-    vec inverse = 1 / (z + ERFC_K);
-    vec t = 1 - 2 * ERFC_K * inverse;
-    vec upper = vec_exp(-z * z) * (inverse * POLYNOMIAL(t, ERFC_POLYNOMIAL));
+    vec z = vec_abs(x), upper = vec_exp(-z * z) * vec_erfcx(z);
     return vec_select(x < 0, 2 - upper, upper);
 }
 

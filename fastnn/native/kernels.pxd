@@ -61,10 +61,34 @@ cdef extern from "kernels.h" nogil:
     struct norm_kernels:
         int placeholder
 
+    enum activation:
+        RELU
+        LEAKY_RELU
+        ELU
+        SIGMOID
+        TANH
+        SOFTPLUS
+        LOG_SIGMOID
+        GELU
+        GELU_TANH
+        SILU
+        HARDTANH
+        HARDSWISH
+        ACTIVATIONS
+
     struct activation_kernels:
-        void (*relu)(const void *input, ptrdiff_t count, void *output) noexcept nogil
-        void (*relu_backward)(const void *grad_output, const void *input, ptrdiff_t count,
-                              void *grad_input) noexcept nogil
+        void (*forward[ACTIVATIONS])(const void *input, ptrdiff_t count, double a, double b,
+                                     void *output) noexcept nogil
+        void (*backward[ACTIVATIONS])(const void *grad_output, const void *input, ptrdiff_t count, double a, double b,
+                                      void *grad_input) noexcept nogil
+        void (*prelu)(const void *input, const void *weight, ptrdiff_t first_line, ptrdiff_t lines, ptrdiff_t count,
+                      ptrdiff_t line_stride, ptrdiff_t channels, int per_element, void *output) noexcept nogil
+        void (*prelu_backward)(const void *grad_output, const void *input, const void *weight, ptrdiff_t first_line,
+                               ptrdiff_t lines, ptrdiff_t count, ptrdiff_t line_stride, ptrdiff_t channels,
+                               int per_element, void *grad_input, void *partials,
+                               ptrdiff_t partial_step) noexcept nogil
+        void (*prelu_reduce)(const void *partials, ptrdiff_t outer, ptrdiff_t channels, ptrdiff_t inner,
+                             void *grad_weight) noexcept nogil
 
     struct softmax_kernels:
         int placeholder

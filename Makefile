@@ -24,7 +24,7 @@ lint: $(VENV)/installed-lint
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-bench
-	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
 
 # The C core under AddressSanitizer and UndefinedBehaviorSanitizer, every kernel on every instruction set of this CPU.
 sanitize: $(VENV)/installed-test

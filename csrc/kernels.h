@@ -164,6 +164,12 @@ struct optim_kernels {
     void (*clamp)(void *x, ptrdiff_t count, double limit);
 };
 
+/* csrc/machine.c: the yardsticks of the benchmarks */
+struct machine_kernels {
+    double (*multiply_add)(ptrdiff_t repeats, void *result);
+    void (*triad)(void *a, const void *b, const void *c, double factor, ptrdiff_t count);
+};
+
 struct kernels {
     const struct gemm_kernels *gemm;
     const struct conv_kernels *conv;
@@ -175,6 +181,7 @@ struct kernels {
     const struct loss_kernels *loss;
     const struct random_kernels *random;
     const struct optim_kernels *optim;
+    const struct machine_kernels *machine;
 };
 
 /* csrc/dispatch.c */

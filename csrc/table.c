@@ -11,6 +11,7 @@ extern const struct softmax_kernels FASTNN_TABLE(softmax);
 extern const struct loss_kernels FASTNN_TABLE(loss);
 extern const struct random_kernels FASTNN_TABLE(random);
 extern const struct optim_kernels FASTNN_TABLE(optim);
+extern const struct machine_kernels FASTNN_TABLE(machine);
 
 const struct kernels FASTNN_TABLE(kernels) = {
     .gemm = &FASTNN_TABLE(gemm),
@@ -23,4 +24,5 @@ const struct kernels FASTNN_TABLE(kernels) = {
     .loss = &FASTNN_TABLE(loss),
     .random = &FASTNN_TABLE(random),
     .optim = &FASTNN_TABLE(optim),
+    .machine = &FASTNN_TABLE(machine),
 };

@@ -142,6 +142,10 @@ cdef extern from "kernels.h" nogil:
         void (*scale)(void *x, ptrdiff_t count, double factor) noexcept nogil
         void (*clamp)(void *x, ptrdiff_t count, double limit) noexcept nogil
 
+    struct machine_kernels:
+        double (*multiply_add)(ptrdiff_t repeats, void *result) noexcept nogil
+        void (*triad)(void *a, const void *b, const void *c, double factor, ptrdiff_t count) noexcept nogil
+
     struct kernels:
         const gemm_kernels *gemm
         const conv_kernels *conv
@@ -153,6 +157,7 @@ cdef extern from "kernels.h" nogil:
         const loss_kernels *loss
         const random_kernels *random
         const optim_kernels *optim
+        const machine_kernels *machine
 
     enum:
         FASTNN_FLOAT32

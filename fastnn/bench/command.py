@@ -1,0 +1,25 @@
+"""`python -m fastnn bench`."""
+
+import fastnn
+from fastnn.bench.report import plot_roofline, print_table
+from fastnn.bench.workloads import WORKLOADS
+
+FAMILIES = list(dict.fromkeys(workload.family for workload in WORKLOADS))
+
+
+def add_arguments(parser):
+    parser.add_argument("families", nargs="*", metavar="family", help=f"some of {', '.join(FAMILIES)}; all if none")
+    parser.add_argument("--threads", type=int, nargs="+", help="numbers of threads (default: 1 and all)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time to spend on each call (default: 1)")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw the roofline into this file")
+
+
+def run(arguments):
+    unknown = set(arguments.families) - set(FAMILIES)
+    if unknown:
+        raise SystemExit(f"bench: there is no family {', '.join(sorted(unknown))}; choose from {', '.join(FAMILIES)}")
+    threads = arguments.threads or sorted({1, fastnn.get_num_threads()})
+    rows, limits = print_table(arguments.families, threads, arguments.seconds)
+    if arguments.plot:
+        plot_roofline(rows, limits, arguments.plot)
+        print(f"roofline drawn in {arguments.plot}")

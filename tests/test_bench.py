@@ -1,0 +1,36 @@
+"""The benchmark command: its table, its roofline, its errors. Figures are not judged."""
+
+import argparse
+
+import pytest
+
+from fastnn.bench import command, timing
+
+
+def parse(*words):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_bench_prints_the_limits_and_a_line_per_pass(capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "roofline.png"
+    command.run(parse("linear", "--threads", "1", "2", "--seconds", "0.01", "--plot", str(path)))
+    output = capsys.readouterr().out
+    assert output.count("peak") == 2 + 2  # the limits and the header, per number of threads
+    assert output.count("linear 64x400 -> 120") == 4
+    assert path.stat().st_size > 10_000
+
+
+def test_bench_names_the_families_it_knows():
+    with pytest.raises(SystemExit, match="bench: there is no family nonsense; choose from conv, linear"):
+        command.run(parse("nonsense"))
+
+
+def test_medians_in_turn_calls_every_function_equally_often():
+    calls = []
+    first, second = timing.medians_in_turn([lambda: calls.append(1), lambda: calls.append(2)], 0.02)
+    assert calls.count(1) == calls.count(2) >= 2
+    assert first >= 0
+    assert second >= 0

@@ -29,11 +29,20 @@ cdef extern from *:
     #endif
         return block;
     }
+    /* Under AddressSanitizer the part of a block behind what was asked for is out of bounds too. */
+    #if defined(__SANITIZE_ADDRESS__)
+    #include <sanitizer/asan_interface.h>
+    #define fastnn_guard(data, used, size) \
+        (ASAN_UNPOISON_MEMORY_REGION(data, used), ASAN_POISON_MEMORY_REGION((char *)(data) + (used), (size) - (used)))
+    #else
+    #define fastnn_guard(data, used, size) ((void)0)
+    #endif
     #ifndef FASTNN_OPENMP
     #define FASTNN_OPENMP 0
     #endif
     """
     void *fastnn_allocate(size_t size) nogil
+    void fastnn_guard(void *data, size_t used, size_t size) nogil
     const int FASTNN_OPENMP
 
 
@@ -170,6 +179,7 @@ cdef class Block:
         if self.data == NULL:
             return
         used_bytes -= self.size
+        fastnn_guard(self.data, self.size, self.size)
         if cached_bytes + self.size > CACHE_LIMIT:
             free(self.data)
             return
@@ -198,6 +208,7 @@ cdef Block scratch(size_t size):
         if block.data == NULL:
             raise MemoryError(f"fastnn: no memory for an array of {size} bytes")
     block.size = rounded
+    fastnn_guard(block.data, size, rounded)
     request_count += 1
     used_bytes += rounded
     peak_bytes = max(peak_bytes, used_bytes)

@@ -28,8 +28,7 @@ bench: $(VENV)/installed-bench
 
 # Every test (but those against torch) on kernels built with AddressSanitizer and UndefinedBehaviorSanitizer.
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
-sanitize: $(VENV)/installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check cython setuptools
+sanitize: $(VENV)/installed-test,build
 	rm -rf build/sanitize && mkdir -p build/sanitize
 	cp -r setup.py pyproject.toml csrc fastnn tests build/sanitize
 	rm -f build/sanitize/fastnn/native/*.so

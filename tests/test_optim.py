@@ -1,9 +1,14 @@
 """Optimisers: native against reference and torch, the theory's variants, masks, schedules, saving, bad input."""
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fastnn
+import fastnn.functional as F
 from fastnn import optim
 from tests.oracle import assert_matches, error
 
@@ -126,3 +131,786 @@ def test_defaults_are_those_of_torch():
         theirs = getattr(torch.optim, name)([torch.zeros(1)]).param_groups[0]
         for option in set(ours) & set(theirs) - {"params"}:
             assert ours[option] == theirs[option], (name, option)
+
+
+def test_the_two_backends_share_their_state_layout(dtype):
+    params, grads = problem(dtype, steps=3)
+    _, optimizer = train("Adam", {}, params, grads)
+    with fastnn.backend("reference"):
+        _, oracle = train("Adam", {}, params, grads)
+    assert optimizer.state_dict()["state"][0].keys() == oracle.state_dict()["state"][0].keys()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Memory: spans, threads, strides
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def flat_views(flat, cuts):
+    return np.split(flat, cuts)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    cuts=st.lists(st.integers(0, 40000), max_size=6).map(sorted),
+    gaps=st.booleans(),
+    masked=st.booleans(),
+    name=st.sampled_from(["SGD", "Adam", "RMSprop"]),
+)
+def test_views_of_a_flat_buffer_step_as_separate_arrays_do(cuts, gaps, masked, name):
+    rng = np.random.default_rng(len(cuts))
+    data, grad = rng.standard_normal((2, 40000)).astype(np.float32)
+    mask = rng.random(40000) > 0.3
+    views, grads, masks = (flat_views(array, cuts) for array in (data, grad, mask))
+    if gaps:  # every other view leaves its neighbours apart
+        views, grads, masks = views[::2], grads[::2], masks[::2]
+    apart, apart_grads = [v.copy() for v in views], [g.copy() for g in grads]
+    for params, gradients in ((views, grads), (apart, apart_grads)):
+        optimizer = getattr(optim, name)(params, lr=0.1, masks=masks if masked else None)
+        for _ in range(2):
+            optimizer.step(gradients)
+    for view, copy in zip(views, apart, strict=True):
+        np.testing.assert_array_equal(view, copy)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop", "Adadelta", "Adamax"])
+def test_every_number_of_threads_gives_the_same_bits(name, dtype):
+    params, grads = problem(dtype, [(300, 401), (7,), (50000,)], steps=2)
+    results = []
+    for count in (1, 2, 5):
+        with fastnn.threads(count):
+            stepped, _ = train(name, {"lr": 0.1}, params, grads)
+            clipped = [g.copy() for g in grads[0]]
+            norm = F.clip_grad_norm_(clipped, 1.0)
+        results.append([*stepped, *clipped, np.float64(norm)])
+    for other in results[1:]:
+        for x, y in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def strided(arrays, how):
+    """The same values behind other strides; parameters stay writeable."""
+    if how == "fortran":
+        return [np.asfortranarray(x) for x in arrays]
+    wide = [np.zeros((2 * x.shape[0], *x.shape[1:]), x.dtype) for x in arrays]
+    views = [w[::-2] if how == "negative" else w[::2] for w in wide]
+    for view, x in zip(views, arrays, strict=True):
+        view[...] = x
+    return views
+
+
+@pytest.mark.parametrize("how", ["fortran", "negative", "gaps"])
+def test_parameters_gradients_and_masks_may_have_any_strides(how, isa, dtype):
+    params, grads = problem(dtype, [(6, 7), (5, 4, 3)], steps=2)
+    masks = [np.arange(42).reshape(6, 7) % 2 > 0, None]
+    expected, _ = train("Adam", {"lr": 0.1}, params, grads, masks=masks)
+    params = strided(params, how)
+    optimizer = optim.Adam(params, lr=0.1, masks=[strided(masks[:1], how)[0], None])
+    for grad in grads:
+        grad = strided(grad, how)
+        for g in grad:
+            g.flags.writeable = False
+        optimizer.step(grad)
+    for p, q in zip(params, expected, strict=True):
+        np.testing.assert_array_equal(p, q)
+
+
+def test_gradients_are_only_read(dtype):
+    params, grads = problem(dtype, steps=1)
+    before = [g.copy() for g in grads[0]]
+    for name, options in CASES:
+        train(name, options, params, grads)
+    for g, b in zip(grads[0], before, strict=True):
+        np.testing.assert_array_equal(g, b)
+
+
+def test_nan_and_infinity_go_where_torch_sends_them(case, isa, dtype):
+    torch = pytest.importorskip("torch")
+    name, options = case
+    special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, 1.0], dtype)
+    p, g = (np.ascontiguousarray(x).reshape(-1) for x in np.meshgrid(special, special))
+    theirs = torch.tensor(p)
+    oracle = getattr(torch.optim, name)([theirs], foreach=False, **options)
+    (actual,), _ = train(name, options, [p], [[g], [np.ones_like(g)]])
+    for gradient in (g, np.ones_like(g)):
+        theirs.grad = torch.tensor(gradient)
+        oracle.step()
+    np.testing.assert_array_equal(np.isfinite(actual), np.isfinite(theirs.numpy()))
+    finite = np.isfinite(actual)
+    np.testing.assert_allclose(actual[finite], theirs.numpy()[finite], rtol=1e-5, atol=1e-6)
+
+
+def test_empty_lists_and_arrays_are_fine(isa, dtype):
+    F.sgd_([], [], lr=0.1)
+    assert F.nadam_([], [], [], [], step=1, mu_product=0.5, lr=0.1) == 0.5
+    empty = np.zeros((0, 3), dtype)
+    F.adam_([empty], [empty], [empty.copy()], [empty.copy()], step=1, lr=0.1)
+    assert F.clip_grad_norm_([], 1.0) == 0.0
+    assert F.clip_grad_norm_([empty], 1.0) == 0.0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The theory's figures (section D, C3, F3)
+# ---------------------------------------------------------------------------------------------------------------------
+
+LR, MOMENTUM = 0.1, 0.9
+
+
+@pytest.fixture
+def walk(rng):
+    """A parameter and four gradients."""
+    return rng.standard_normal(5), rng.standard_normal((4, 5))
+
+
+def follow(name, options, start, grads):
+    (p,), optimizer = train(name, {"lr": LR, **options}, [start], [[g] for g in grads])
+    return p, optimizer
+
+
+def test_d1_sgd(walk):
+    start, grads = walk
+    np.testing.assert_allclose(follow("SGD", {}, start, grads)[0], start - LR * grads.sum(axis=0), rtol=1e-12)
+
+
+def test_d2_momentum_is_a_weighted_sum_of_gradients(walk):
+    start, (g1, g2, g3, g4) = walk
+    velocity = -LR * (MOMENTUM**3 * g1 + MOMENTUM**2 * g2 + MOMENTUM * g3 + g4)
+    _, optimizer = follow("SGD", {"momentum": MOMENTUM, "lr_in_momentum": True}, start, walk[1])
+    np.testing.assert_allclose(optimizer.state_dict()["state"][0]["momentum_buffer"], velocity, rtol=1e-12)
+
+
+def test_d2_the_rate_inside_the_momentum_matters_once_it_changes(walk):
+    start, grads = walk
+    params = [start.copy()]
+    optimizer = optim.SGD(params, lr=LR, momentum=MOMENTUM, lr_in_momentum=True)
+    expected, velocity, lr = start.copy(), 0.0, LR
+    for g in grads:
+        optimizer.step([g])
+        velocity = MOMENTUM * velocity - lr * g
+        expected += velocity
+        lr = optimizer.param_groups[0]["lr"] = lr / 2
+    np.testing.assert_allclose(params[0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("lr_in_momentum", [False, True])
+def test_d3_both_forms_of_nesterov_are_one_method_in_shifted_variables(lr_in_momentum):
+    hessian = np.diag([1.0, 3.0])
+    options = {"lr": LR, "momentum": MOMENTUM, "lr_in_momentum": lr_in_momentum}
+    start = np.array([1.0, -2.0])
+    ahead, shifted, plain, velocity = start.copy(), start.copy(), start.copy(), np.zeros(2)
+    first, second = optim.SGD([ahead], **options), optim.SGD([shifted], nesterov=True, **options)
+    for _ in range(10):
+        with first.lookahead():
+            gradient = hessian @ ahead
+        first.step([gradient])
+        second.step([hessian @ shifted])
+        velocity = MOMENTUM * velocity - LR * hessian @ (plain + MOMENTUM * velocity)
+        plain += velocity
+        np.testing.assert_allclose(ahead, plain, rtol=1e-12)
+        np.testing.assert_allclose(shifted, plain + MOMENTUM * velocity, rtol=1e-12)
+
+
+NU = 1e-7
+
+
+def test_d4_adagrad_adds_nu_outside_the_root(walk):
+    start, grads = walk
+    expected, s = start.copy(), 0.0
+    for g in grads * 1e-6:  # small enough for nu to matter
+        s = s + g * g
+        expected -= LR * g / (np.sqrt(s) + NU)
+    np.testing.assert_allclose(follow("Adagrad", {"eps": NU}, start, grads * 1e-6)[0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("momentum", [0.0, MOMENTUM], ids=["d5", "d6"])
+def test_d5_d6_rmsprop_with_and_without_momentum(walk, momentum):
+    start, grads = walk
+    expected, s, velocity = start.copy(), 0.0, 0.0
+    for g in grads * 1e-6:
+        s = 0.9 * s + 0.1 * g * g
+        velocity = momentum * velocity - LR * g / (np.sqrt(s) + NU)
+        expected += velocity
+    options = {"eps": NU, "alpha": 0.9, "momentum": momentum, "lr_in_momentum": momentum > 0}
+    np.testing.assert_allclose(follow("RMSprop", options, start, grads * 1e-6)[0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("bias_correction", [False, True])
+def test_d7_adam_without_and_with_bias_correction(walk, bias_correction):
+    start, grads = walk
+    expected, v, s = start.copy(), 0.0, 0.0
+    for t, g in enumerate(grads * 1e-6, 1):
+        v = 0.9 * v + 0.1 * g
+        s = 0.99 * s + 0.01 * g * g
+        first, second = (v / (1 - 0.9**t), s / (1 - 0.99**t)) if bias_correction else (v, s)
+        expected -= LR * first / (np.sqrt(second) + NU)
+    options = {"eps": NU, "betas": (0.9, 0.99), "bias_correction": bias_correction}
+    np.testing.assert_allclose(follow("Adam", options, start, grads * 1e-6)[0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.24, 0.26, 0.5])
+def test_d8_gradient_descent_converges_iff_rate_times_eigenvalue_is_below_one(rate):
+    hessian = np.array([[3.0, 1.0], [1.0, 3.0]])  # eigenvalues 2 and 4: the limit is a rate of 1/4
+    start = np.array([1.0, 0.5])
+    w = start.copy()
+    optimizer = optim.SGD([w], lr=rate)
+    for _ in range(200):
+        optimizer.step([2 * hessian @ w])
+    expected = np.linalg.matrix_power(np.eye(2) - 2 * rate * hessian, 200) @ start
+    np.testing.assert_allclose(w, expected, rtol=1e-9, atol=1e-12)
+    assert (np.linalg.norm(w) < 1e-3) == (rate * 4 < 1)
+
+
+def test_d8_one_newton_step_reaches_the_minimum():
+    hessian = np.array([[3.0, 1.0], [1.0, 3.0]])
+    w = np.array([1.0, 0.5])
+    optim.SGD([w], lr=1.0).step([np.linalg.solve(2 * hessian, 2 * hessian @ w)])
+    np.testing.assert_allclose(w, 0, atol=1e-15)
+
+
+def test_c3_weight_decay_shrinks_the_weights_by_the_rate_times_alpha(walk):
+    start, grads = walk
+    expected = (1 - LR * 0.3) * start - LR * grads[0]
+    np.testing.assert_allclose(follow("SGD", {"weight_decay": 0.3}, start, grads[:1])[0], expected, rtol=1e-12)
+    expected = start - LR * 0.3 * np.sign(start) - LR * grads[0]
+    np.testing.assert_allclose(follow("SGD", {"l1_subgradient": 0.3}, start, grads[:1])[0], expected, rtol=1e-12)
+
+
+def test_c3_the_proximal_l1_step_gives_exact_zeros_and_the_subgradient_does_not(isa, dtype):
+    target = np.linspace(-2, 2, 41).astype(dtype)  # minimise |w - target|^2 / 2 + 0.55 |w|_1
+    weights = {}
+    for penalty in ("l1", "l1_subgradient"):
+        w = weights[penalty] = np.ones(41, dtype)
+        optimizer = optim.SGD([w], lr=0.1, **{penalty: 0.55})
+        for _ in range(200):
+            optimizer.step([w - target])
+    solution = np.sign(target) * np.maximum(np.abs(target) - 0.55, 0)
+    np.testing.assert_allclose(weights["l1"], solution, atol=1e-5)
+    np.testing.assert_array_equal(weights["l1"] == 0, np.abs(target) < 0.55)
+    assert (weights["l1_subgradient"] == 0).sum() <= 1  # the middle one may stand at sign(0) = 0
+
+
+def test_f3_masked_weights_stay_exactly_zero_in_every_optimiser(case, isa, dtype):
+    name, options = case
+    params, grads = problem(dtype, [(9, 11), (40,)])
+    optimizer = getattr(optim, name)(params, **options)
+    for grad in grads[:5]:
+        optimizer.step(grad)  # momentum has built up
+    masks = [np.arange(99).reshape(9, 11) % 3 > 0, None]
+    optimizer.param_groups[0]["masks"] = masks
+    for grad in grads[5:10]:
+        grad[0][0, 0] = np.nan  # and a pruned weight's gradient counts for nothing
+        optimizer.step(grad)
+        assert not params[0][~masks[0]].any()
+    assert np.isfinite(params[0]).all()
+    assert params[0][masks[0]].all()
+    for buffer in (x for x in optimizer.state_dict()["state"][0].values() if isinstance(x, np.ndarray)):
+        assert np.isfinite(buffer).all()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Clipping
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 1.0, 1e9])
+def test_clip_grad_norm_scales_to_the_norm_of_all_arrays(max_norm, isa, dtype):
+    grads, _ = problem(dtype)
+    before = doubled(grads)
+    norm = np.sqrt(sum(np.sum(g**2) for g in before))
+    assert F.clip_grad_norm_(grads, max_norm) == pytest.approx(norm, rel=1e-14)
+    for g, b in zip(grads, before, strict=True):
+        assert_matches(g, b * min(1, max_norm / (norm + 1e-6)), "clip")
+
+
+def test_clip_grad_norm_matches_torch(dtype):
+    torch = pytest.importorskip("torch")
+    for norm_type in (2.0, math.inf):
+        for bad in (1.0, np.nan, np.inf):
+            grads, _ = problem(dtype, [(3, 5), (17,)])
+            grads[1][3] = bad
+            theirs = [torch.zeros(g.shape, dtype=getattr(torch, str(dtype))) for g in grads]
+            for t, g in zip(theirs, grads, strict=True):
+                t.grad = torch.tensor(g)
+            expected = torch.nn.utils.clip_grad_norm_(theirs, 1.5, norm_type).item()
+            assert F.clip_grad_norm_(grads, 1.5, norm_type) == pytest.approx(expected, rel=1e-6, nan_ok=True)
+            for t, g in zip(theirs, grads, strict=True):
+                np.testing.assert_allclose(g, t.grad.numpy(), rtol=1e-5)
+
+
+def test_d9_a_clipped_gradient_has_the_norm_and_the_direction(rng):
+    g = rng.standard_normal(100) * 10
+    before = g.copy()
+    F.clip_grad_norm_(g, 2.0)
+    np.testing.assert_allclose(g, before * 2.0 / np.linalg.norm(before), rtol=1e-7)
+
+
+def test_clip_grad_norm_does_not_overflow(isa):
+    g = np.full(1000, 1e30, np.float32)
+    assert F.clip_grad_norm_([g], 1.0) == pytest.approx(1e30 * math.sqrt(1000), rel=1e-6)
+    assert np.linalg.norm(g) == pytest.approx(1.0, rel=1e-6)
+
+
+def test_clip_grad_norm_over_parameters_of_both_dtypes_and_without_gradients():
+    parameters = [Parameter(np.zeros(1, np.float32)), Parameter(np.zeros(1)), Parameter(np.zeros(3))]
+    parameters[0].grad = np.array([3.0], np.float32)
+    parameters[1].grad = np.array([4.0])
+    assert optim.clip_grad_norm_(iter(parameters), 1.0) == 5.0
+    assert parameters[0].grad == pytest.approx(0.6, rel=1e-6)
+    assert parameters[1].grad == pytest.approx(0.8, rel=1e-6)
+    optim.clip_grad_value_(parameters, 0.7)
+    assert parameters[1].grad == 0.7
+
+
+def test_clip_grad_norm_can_refuse_what_is_not_finite():
+    g = np.array([1.0, np.inf])
+    with pytest.raises(RuntimeError, match="clip_grad_norm_: the norm of the gradients is inf"):
+        F.clip_grad_norm_([g], 1.0, error_if_nonfinite=True)
+    assert g[0] == 1.0
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_clip_grad_value_clamps_and_keeps_nan(backend, isa, dtype):
+    g = np.array([np.nan, np.inf, -np.inf, 0.5, -3.0, 2.0, -0.0] * 3, dtype)
+    with fastnn.backend(backend):
+        F.clip_grad_value_([g], 2.0)
+    np.testing.assert_array_equal(g, np.array([np.nan, 2.0, -2.0, 0.5, -2.0, 2.0, 0.0] * 3, dtype))
+
+
+def test_clipping_takes_any_strides(dtype, rng):
+    wide = rng.standard_normal((8, 6)).astype(dtype)
+    expected = wide[::2, ::-1] / np.linalg.norm(wide[::2])
+    rest = wide[1::2].copy()
+    F.clip_grad_norm_([wide[::2, ::-1]], 1.0)
+    np.testing.assert_allclose(wide[::2, ::-1], expected, rtol=1e-5)
+    np.testing.assert_array_equal(wide[1::2], rest)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The classes: parameters, groups, saving
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Parameter:
+    """What the optimisers need of one."""
+
+    def __init__(self, data, grad=None, requires_grad=True):
+        self.data = data
+        self.grad = grad
+        self.requires_grad = requires_grad
+
+
+def test_parameters_bring_their_gradients_and_frozen_ones_stay():
+    p, frozen, unused = (
+        Parameter(np.ones(2), np.ones(2)),
+        Parameter(np.ones(2), np.ones(2), False),
+        Parameter(np.ones(2)),
+    )
+    optimizer = optim.Adam([p, frozen, unused], lr=0.1)
+    optimizer.step()
+    np.testing.assert_allclose(p.data, 0.9, rtol=1e-6)
+    np.testing.assert_array_equal(frozen.data, 1)
+    np.testing.assert_array_equal(unused.data, 1)
+    gradient = p.grad
+    optimizer.zero_grad()
+    assert p.grad is gradient
+    assert not gradient.any()
+
+
+def test_a_parameter_that_joins_later_counts_its_own_steps():
+    torch = pytest.importorskip("torch")
+    late, early = Parameter(np.ones(3)), Parameter(np.ones(3))
+    theirs = [torch.ones(3, dtype=torch.float64) for _ in range(2)]
+    for name in ("Adam", "NAdam", "SGD"):
+        options = {"lr": 0.1, **({"momentum": 0.9, "dampening": 0.5} if name == "SGD" else {})}
+        ours, oracle = getattr(optim, name)([late, early], **options), getattr(torch.optim, name)(theirs, **options)
+        for step in range(4):
+            early.grad, late.grad = np.full(3, 0.5 + step), np.ones(3) if step > 1 else None
+            theirs[1].grad = torch.tensor(early.grad)
+            theirs[0].grad = torch.ones(3, dtype=torch.float64) if step > 1 else None
+            ours.step()
+            oracle.step()
+        np.testing.assert_allclose(late.data, theirs[0].numpy(), rtol=1e-6)
+        np.testing.assert_allclose(early.data, theirs[1].numpy(), rtol=1e-6)
+
+
+def test_groups_have_rates_of_their_own_and_may_be_added():
+    a, b, c = np.ones(2), np.ones(2, np.float32), np.ones(2)
+    optimizer = optim.SGD([{"params": [a], "lr": 0.5}, {"params": [b]}], lr=0.1)
+    optimizer.add_param_group({"params": [c], "weight_decay": 1.0})
+    optimizer.step([np.ones(2), np.ones(2, np.float32), np.ones(2)])
+    np.testing.assert_allclose(a, 0.5)
+    np.testing.assert_allclose(b, 0.9, rtol=1e-6)
+    np.testing.assert_allclose(c, 0.8)
+    optimizer.param_groups[0]["lr"] = 0.0
+    optimizer.step([np.ones(2), None, None])
+    np.testing.assert_allclose(a, 0.5)
+
+
+def test_state_dict_resumes_exactly(case, dtype):
+    name, options = case
+    params, grads = problem(dtype, [(3, 5), (17,)], steps=6)
+    whole, _ = train(name, options, params, grads)
+    half, optimizer = train(name, options, params, grads[:3])
+    saved = optimizer.state_dict()
+    optimizer.step(grads[3])  # the saved state is a copy
+    half, _ = train(name, options, params, grads[:3])
+    resumed = getattr(optim, name)(half, lr=7.0)
+    resumed.load_state_dict(saved)
+    for grad in grads[3:]:
+        resumed.step(grad)
+    for p, q in zip(half, whole, strict=True):
+        np.testing.assert_array_equal(p, q)
+
+
+def test_a_torch_state_dict_can_be_loaded(case):
+    torch = pytest.importorskip("torch")
+    name, options = case
+    params, grads = problem(np.dtype(np.float64), [(3, 5), (17,)], steps=6)
+    theirs = [torch.tensor(p) for p in params]
+    oracle = getattr(torch.optim, name)(theirs, foreach=False, **options)
+    for step, grad in enumerate(grads):
+        if step == 3:
+            params = [t.numpy().copy() for t in theirs]
+            optimizer = getattr(optim, name)(params)
+            optimizer.load_state_dict(oracle.state_dict())
+        for t, g in zip(theirs, grad, strict=True):
+            t.grad = torch.tensor(g)
+        oracle.step()
+        if step >= 3:
+            optimizer.step(grad)
+    for p, t in zip(params, theirs, strict=True):
+        np.testing.assert_allclose(p, t.numpy(), rtol=1e-6)
+
+
+def test_load_state_dict_refuses_what_does_not_fit_and_changes_nothing():
+    p = np.ones(3)
+    optimizer = optim.Adam([p], lr=0.1)
+    optimizer.step([np.ones(3)])
+    before = optimizer.state_dict()
+    changes = [
+        (
+            lambda d: d["state"][0].update(exp_avg=np.zeros(4)),
+            ValueError,
+            r"exp_avg of parameter 0 must have shape \(3,\)",
+        ),
+        (lambda d: d["state"][0].update(exp_avg=np.zeros(3, "f4")), TypeError, r"exp_avg of parameter 0 must have"),
+        (lambda d: d["state"][0].pop("exp_avg_sq"), ValueError, "exp_avg_sq of parameter 0 is missing"),
+        (lambda d: d["param_groups"][0].update(params=[0, 1]), ValueError, r"expected groups of \[1\] parameters"),
+        (lambda d: d["param_groups"][0].update(lr=-1.0), ValueError, "Adam: lr must be at least 0"),
+    ]
+    for change, exception, message in changes:
+        broken = optimizer.state_dict()
+        change(broken)
+        with pytest.raises(exception, match=message):
+            optimizer.load_state_dict(broken)
+        after = optimizer.state_dict()
+        np.testing.assert_array_equal(after["state"][0]["exp_avg"], before["state"][0]["exp_avg"])
+        assert after["param_groups"] == before["param_groups"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Schedules
+# ---------------------------------------------------------------------------------------------------------------------
+
+SCHEDULES = [
+    ("StepLR", {"step_size": 3, "gamma": 0.5}),
+    ("MultiStepLR", {"milestones": [7, 2, 7], "gamma": 0.3}),
+    ("ExponentialLR", {"gamma": 0.8}),
+    ("CosineAnnealingLR", {"T_max": 7, "eta_min": 0.01}),
+    ("CosineAnnealingWarmRestarts", {"T_0": 5}),
+    ("CosineAnnealingWarmRestarts", {"T_0": 3, "T_mult": 2, "eta_min": 0.02}),
+    ("LinearLR", {"start_factor": 0.25, "total_iters": 6}),
+    ("LambdaLR", {"lr_lambda": lambda epoch: 1 / (1 + epoch)}),
+]
+
+
+def rates(scheduler, optimizer, epochs=30, step=None):
+    """Rates of all groups, epoch by epoch."""
+    seen = []
+    for epoch in range(epochs):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step() if step is None else step(scheduler, epoch)
+    return np.array(seen)
+
+
+def optimisers(torch):
+    """One of ours and one of torch's, with two groups."""
+    ours = optim.SGD([{"params": [Parameter(np.ones(1))]}, {"params": [Parameter(np.ones(2))], "lr": 2.0}], lr=0.5)
+    return ours, torch.optim.SGD([{"params": [torch.ones(1)]}, {"params": [torch.ones(2)], "lr": 2.0}], lr=0.5)
+
+
+@pytest.mark.parametrize(("name", "options"), SCHEDULES)
+def test_schedules_match_torch(name, options):
+    torch = pytest.importorskip("torch")
+    ours, theirs = optimisers(torch)
+    scheduler = getattr(optim.lr_scheduler, name)(ours, **options)
+    oracle = getattr(torch.optim.lr_scheduler, name)(theirs, **options)
+    np.testing.assert_allclose(rates(scheduler, ours), rates(oracle, theirs), rtol=1e-9, atol=1e-12)
+    assert scheduler.get_last_lr() == [group["lr"] for group in ours.param_groups]
+
+
+@pytest.mark.parametrize(("name", "options"), SCHEDULES)
+def test_a_sequence_of_schedules_matches_torch(name, options):
+    torch = pytest.importorskip("torch")
+    ours, theirs = optimisers(torch)
+    seen = []
+    for module, optimizer in ((optim.lr_scheduler, ours), (torch.optim.lr_scheduler, theirs)):
+        parts = [
+            module.LinearLR(optimizer, start_factor=0.1, total_iters=4),
+            getattr(module, name)(optimizer, **options),
+            module.ExponentialLR(optimizer, gamma=0.9),
+        ]
+        seen.append(rates(module.SequentialLR(optimizer, parts, milestones=[4, 20]), optimizer))
+    np.testing.assert_allclose(*seen, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("threshold_mode", ["rel", "abs"])
+def test_reduce_on_plateau_matches_torch(mode, threshold_mode, rng):
+    torch = pytest.importorskip("torch")
+    ours, theirs = optimisers(torch)
+    options = {"mode": mode, "threshold_mode": threshold_mode, "factor": 0.5, "patience": 2, "cooldown": 1}
+    options |= {"threshold": 0.05, "min_lr": [0.01, 0.3]}
+    metrics = np.cumsum(rng.standard_normal(60))
+    metrics[10] = np.nan
+
+    def step(scheduler, epoch):
+        scheduler.step(metrics[epoch])
+
+    scheduler = optim.lr_scheduler.ReduceLROnPlateau(ours, **options)
+    oracle = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, **options)
+    np.testing.assert_allclose(rates(scheduler, ours, 60, step), rates(oracle, theirs, 60, step))
+
+
+def test_schedules_resume_from_their_state():
+    for name, options in SCHEDULES:
+        optimizer = optim.SGD([np.zeros(1)], lr=0.5)
+        scheduler = getattr(optim.lr_scheduler, name)(optimizer, **options)
+        for _ in range(4):
+            scheduler.step()
+        resumed = optim.SGD([np.zeros(1)], lr=9.0)
+        resumed.load_state_dict(optimizer.state_dict())
+        again = getattr(optim.lr_scheduler, name)(resumed, **options)
+        again.load_state_dict(scheduler.state_dict())
+        continued = getattr(optim.lr_scheduler, name)(resumed, **options, last_epoch=3)
+        scheduler.step()
+        continued.step()
+        assert continued.get_last_lr() == scheduler.get_last_lr()
+        again.step()
+        assert again.get_last_lr() == scheduler.get_last_lr()
+    plateau = optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=1)
+    plateau.step(1.0)
+    other = optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=1)
+    other.load_state_dict(plateau.state_dict())
+    assert other.best == 1.0
+
+
+def test_warm_restarts_follow_the_curve_within_an_epoch():
+    optimizer = optim.SGD([np.zeros(1)], lr=1.0)
+    scheduler = optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=2)
+    for epoch in (0.5, 1.0, 1.5, 2.5):
+        scheduler.step(epoch)
+        assert scheduler.get_last_lr()[0] == pytest.approx((1 + math.cos(math.pi * (epoch % 2) / 2)) / 2)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Bad input
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def read_only(x):
+    x.flags.writeable = False
+    return x
+
+
+ONE = np.ones(3)
+BAD_CALLS = [
+    (lambda p, g, b: F.sgd_(p, [g], lr=0.1), TypeError, "sgd_: params must be a list of arrays, got ndarray"),
+    (lambda p, g, b: F.sgd_([[1.0]], [g], lr=0.1), TypeError, r"sgd_: params\[0\] must be a NumPy array, got list"),
+    (
+        lambda p, g, b: F.sgd_([p, p.astype("f4")], [g, g], lr=0.1),
+        TypeError,
+        r"params\[1\] must have params\[0\]'s dtype",
+    ),
+    (
+        lambda p, g, b: F.sgd_([np.arange(3)], [g], lr=0.1),
+        TypeError,
+        r"params\[0\] must be float32 or float64, got int64",
+    ),
+    (lambda p, g, b: F.sgd_([read_only(p)], [g], lr=0.1), ValueError, r"params\[0\] is read-only and would be changed"),
+    (
+        lambda p, g, b: F.sgd_([p, p], [g, g], lr=0.1),
+        ValueError,
+        "an array stands twice among the parameters and buffers",
+    ),
+    (lambda p, g, b: F.sgd_([p], [], lr=0.1), ValueError, r"grads must have one entry per parameter \(1\), got 0"),
+    (
+        lambda p, g, b: F.sgd_([p], [g[:2]], lr=0.1),
+        ValueError,
+        r"grads\[0\] must have shape \(3,\) \(the parameter's shape",
+    ),
+    (
+        lambda p, g, b: F.sgd_([p], [g.astype("f4")], lr=0.1),
+        TypeError,
+        r"grads\[0\] must have params\[0\]'s dtype float64",
+    ),
+    (lambda p, g, b: F.sgd_([p], [g], lr=-0.1), ValueError, "sgd_: lr must be at least 0.0, got -0.1"),
+    (lambda p, g, b: F.sgd_([p], [g], lr=math.nan), ValueError, "sgd_: lr must be at least 0.0, got nan"),
+    (lambda p, g, b: F.sgd_([p], [g], lr=math.inf), ValueError, "sgd_: lr must be finite, got inf"),
+    (lambda p, g, b: F.sgd_([p], [g], lr="1"), TypeError, "sgd_: lr must be a number, got '1'"),
+    (lambda p, g, b: F.sgd_([p], [g], lr=0.1, maximize=1), TypeError, "sgd_: maximize must be True or False, got 1"),
+    (
+        lambda p, g, b: F.sgd_([p], [g], lr=0.1, momentum=0.9),
+        ValueError,
+        "momentum_buffers must be given, because momentum",
+    ),
+    (
+        lambda p, g, b: F.sgd_([p], [g], [b], lr=0.1, momentum=0.9, dampening=0.1, nesterov=True),
+        ValueError,
+        "sgd_: nesterov needs momentum above 0 and dampening 0, got momentum=0.9 and dampening=0.1",
+    ),
+    (
+        lambda p, g, b: F.sgd_([p], [g], [read_only(b)], lr=1, momentum=1),
+        ValueError,
+        r"momentum_buffers\[0\] is read-only",
+    ),
+    (
+        lambda p, g, b: F.sgd_([p], [g], lr=0.1, masks=[ONE]),
+        TypeError,
+        r"masks\[0\] must be None or an array of bool, got float",
+    ),
+    (lambda p, g, b: F.sgd_([p], [g], lr=0.1, masks=[ONE[:2] > 0]), ValueError, r"masks\[0\] must have shape \(3,\)"),
+    (lambda p, g, b: F.sgd_([p], [g], lr=0.1, masks=[]), ValueError, "masks must have one entry per parameter"),
+    (lambda p, g, b: F.adagrad_([p], [g], [b], step=0, lr=1), ValueError, "adagrad_: step must be at least 1, got 0"),
+    (
+        lambda p, g, b: F.rmsprop_([p], [g], [b], lr=1, centered=True),
+        ValueError,
+        "grad_avgs must be given, because centered",
+    ),
+    (lambda p, g, b: F.rmsprop_([p], [g], [b], lr=1, momentum=1), ValueError, "momentum_buffers must be given"),
+    (lambda p, g, b: F.adam_([p], [g], [b], [b], step=1, lr=1), ValueError, "adam_: an array stands twice"),
+    (
+        lambda p, g, b: F.adam_([p], [g], [b], [b.copy()], step=1.5, lr=1),
+        TypeError,
+        "adam_: step must be an integer, got 1.5",
+    ),
+    (
+        lambda p, g, b: F.adam_([p], [g], [b], [b.copy()], step=1, lr=1, betas=(0.9, 1.0)),
+        ValueError,
+        r"adam_: betas\[1\] must be at least 0 and below 1, got 1.0",
+    ),
+    (
+        lambda p, g, b: F.adam_([p], [g], [b], [b.copy()], step=1, lr=1, betas=0.9),
+        TypeError,
+        "betas must be a pair of numbers",
+    ),
+    (
+        lambda p, g, b: F.adam_([p], [g], [b], [b.copy()], step=1, lr=1, amsgrad=True),
+        ValueError,
+        "adam_: max_exp_avg_sqs must be given, because amsgrad is True; start with arrays of zeros",
+    ),
+    (
+        lambda p, g, b: F.adadelta_([p], [g], [b], [b.copy()], rho=1.5),
+        ValueError,
+        "adadelta_: rho must be from 0 to 1, got 1.5",
+    ),
+    (
+        lambda p, g, b: F.nadam_([p], [g], [b], [b.copy()], step=1, mu_product=2.0, lr=1),
+        ValueError,
+        "nadam_: mu_product must be from 0.0 to 1.0, got 2.0",
+    ),
+    (lambda p, g, b: F.clip_grad_norm_([read_only(g)], 1.0), ValueError, r"grads\[0\] is read-only"),
+    (
+        lambda p, g, b: F.clip_grad_norm_([g], -1.0),
+        ValueError,
+        "clip_grad_norm_: max_norm must be at least 0.0, got -1.0",
+    ),
+    (lambda p, g, b: F.clip_grad_norm_([g], 1.0, norm_type=1), ValueError, "norm_type must be 2.0 or inf, got 1"),
+    (
+        lambda p, g, b: F.clip_grad_value_([g], math.nan),
+        ValueError,
+        "clip_grad_value_: clip_value must be at least 0.0, got nan",
+    ),
+    (lambda p, g, b: F.clip_grad_value_([1.0], 1.0), TypeError, r"grads\[0\] must be a NumPy array, got float"),
+    (
+        lambda p, g, b: optim.clip_grad_norm_([1.0], 1.0),
+        TypeError,
+        r"parameters\[0\] must be a Parameter or a gradient array",
+    ),
+    (lambda p, g, b: optim.SGD(p), TypeError, r"SGD: params must be an iterable, got one ndarray; pass \[params\]"),
+    (lambda p, g, b: optim.SGD([]), ValueError, "SGD: params is empty; there is nothing to optimise"),
+    (lambda p, g, b: optim.SGD([1.0]), TypeError, r"SGD: params\[0\] must be a Parameter \(with .data and .grad\)"),
+    (lambda p, g, b: optim.SGD([p, p]), ValueError, "SGD: a parameter stands twice in params"),
+    (lambda p, g, b: optim.SGD([read_only(p)]), ValueError, r"SGD: params\[0\] is read-only"),
+    (lambda p, g, b: optim.SGD([np.arange(3)]), TypeError, r"SGD: params\[0\] must be float32 or float64, got int64"),
+    (lambda p, g, b: optim.Adam([p], lr=-1), ValueError, "Adam: lr must be at least 0.0, got -1"),
+    (
+        lambda p, g, b: optim.Adam([{"params": [p], "rate": 1}]),
+        ValueError,
+        r"Adam: parameter group has unknown options \['rate'\]",
+    ),
+    (lambda p, g, b: optim.Adam([{"lr": 1}]), TypeError, 'Adam: a parameter group must be a dictionary with "params"'),
+    (lambda p, g, b: optim.Adam([{"params": [p]}], masks=[None]), ValueError, "parameter groups carry their own masks"),
+    (lambda p, g, b: optim.Adam([p], masks=[ONE]), TypeError, r"Adam: masks\[0\] must be None or an array of bool"),
+    (lambda p, g, b: optim.SGD([p]).step(), TypeError, r"SGD.step: the parameters are arrays; pass their gradients"),
+    (lambda p, g, b: optim.SGD([Parameter(p)]).step([g]), TypeError, "SGD.step: Parameters bring their own gradients"),
+    (lambda p, g, b: optim.SGD([p]).step([g, g]), ValueError, "SGD.step: grads must be a list of 1 arrays, got 2"),
+    (lambda p, g, b: optim.SGD([p]).step([g[:2]]), ValueError, r"sgd_: grads\[0\] must have shape \(3,\)"),
+]
+
+
+@pytest.mark.parametrize(("call", "exception", "message"), BAD_CALLS)
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_bad_input_is_refused_and_changes_nothing(call, exception, message, backend):
+    p, g, b = np.arange(3.0), np.arange(3.0) + 1, np.zeros(3)
+    with fastnn.backend(backend), pytest.raises(exception, match=message):
+        call(p, g, b)
+    np.testing.assert_array_equal(p, np.arange(3.0))
+    np.testing.assert_array_equal(g, np.arange(3.0) + 1)
+    np.testing.assert_array_equal(b, np.zeros(3))
+
+
+def test_an_error_in_one_group_leaves_the_others_as_they_were():
+    a, b = np.ones(2), np.ones(2)
+    optimizer = optim.Adam([{"params": [a]}, {"params": [b]}])
+    with pytest.raises(ValueError, match=r"grads\[0\] must have shape"):
+        optimizer.step([np.ones(2), np.ones(3)])
+    np.testing.assert_array_equal(a, 1)
+    optimizer.param_groups[1]["lr"] = -1.0
+    with pytest.raises(ValueError, match="lr must be at least 0"):
+        optimizer.step([np.ones(2), np.ones(2)])
+    np.testing.assert_array_equal(a, 1)
+    assert optimizer.state_dict()["state"][0]["step"] == 0
+
+
+BAD_SCHEDULES = [
+    (lambda o, s: s.StepLR(1, 2), TypeError, "StepLR: optimizer must be a fastnn optimiser, got int"),
+    (lambda o, s: s.StepLR(o, 0), ValueError, "StepLR: step_size must be at least 1, got 0"),
+    (lambda o, s: s.StepLR(o, 1, last_epoch=3), ValueError, r'StepLR: param_groups\[0\] needs "initial_lr" to resume'),
+    (lambda o, s: s.StepLR(o, 1).step(-1), ValueError, "StepLR.step: epoch must be at least 0, got -1"),
+    (lambda o, s: s.MultiStepLR(o, 3), TypeError, "MultiStepLR: milestones must be a list of epochs, got int"),
+    (lambda o, s: s.ExponentialLR(o, -1), ValueError, "ExponentialLR: gamma must be at least 0, got -1"),
+    (lambda o, s: s.CosineAnnealingLR(o, 0), ValueError, "CosineAnnealingLR: T_max must be at least 1, got 0"),
+    (lambda o, s: s.CosineAnnealingWarmRestarts(o, 1.5), TypeError, "T_0 must be an integer, got 1.5"),
+    (lambda o, s: s.LinearLR(o, start_factor=2), ValueError, "LinearLR: start_factor must be from 0 to 1, got 2"),
+    (lambda o, s: s.LambdaLR(o, [abs, abs]), ValueError, "LambdaLR: lr_lambda must have 1 functions, got 2"),
+    (lambda o, s: s.LambdaLR(o, 1.0), TypeError, "LambdaLR: lr_lambda must be a function of the epoch"),
+    (lambda o, s: s.SequentialLR(o, [s.StepLR(o, 1)], [1]), ValueError, "1 schedulers need 0 milestones, got 1"),
+    (lambda o, s: s.SequentialLR(o, [s.ReduceLROnPlateau(o)], []), TypeError, "must depend on the epoch alone"),
+    (lambda o, s: s.SequentialLR(optim.SGD([ONE]), [s.StepLR(o, 1)], []), ValueError, "belongs to another optimiser"),
+    (lambda o, s: s.ReduceLROnPlateau(o, mode="up"), ValueError, "mode must be one of 'min', 'max', got 'up'"),
+    (lambda o, s: s.ReduceLROnPlateau(o, factor=1), ValueError, "factor must be below 1, got 1"),
+    (
+        lambda o, s: s.ReduceLROnPlateau(o, min_lr=[0, 0]),
+        ValueError,
+        r"min_lr must be a number or 1 of them, got \[0, 0\]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "exception", "message"), BAD_SCHEDULES)
+def test_bad_schedules_are_refused(call, exception, message):
+    optimizer = optim.SGD([np.ones(1)], lr=0.5)
+    with pytest.raises(exception, match=message):
+        call(optimizer, optim.lr_scheduler)

@@ -80,13 +80,14 @@ cdef correlate(np.ndarray like, conv_geometry *geometry, const ptrdiff_t *tap_in
     blocks = ceil_div(depth, max(1, depth_block))
 
     cdef int threads = threads_for(groups * (2.0 * rows / FLOP_PER_NANOSECOND + 0.3) * depth * pixels)
+    cdef int pack_threads = threads_for(0.5 * groups * depth * padded_rows)
     cdef ptrdiff_t scratch_bytes = kernel.scratch_size(depth_block, pixel_tile)
     cdef ptrdiff_t packed_bytes = depth * padded_rows * itemsize
     cdef Block packed_memory = scratch(groups * packed_bytes), thread_memory = scratch(threads * scratch_bytes)
     cdef char *packed = <char *> packed_memory.data
     cdef char *thread_scratch = <char *> thread_memory.data
     with nogil:
-        for task in prange(groups * blocks, num_threads=threads, schedule="static"):
+        for task in prange(groups * blocks, num_threads=pack_threads, schedule="static"):
             group = task // blocks
             start = task % blocks * depth_block
             kernel.pack_weight(

@@ -26,6 +26,13 @@ cdef ptrdiff_t round_up(ptrdiff_t value, ptrdiff_t multiple) noexcept nogil:
     return (value + multiple - 1) // multiple * multiple
 
 
+cdef void pack_panel(const gemm_kernels *kernel, const operand *x, ptrdiff_t line, ptrdiff_t end, ptrdiff_t depth_start,
+                     ptrdiff_t depth, ptrdiff_t tile, ptrdiff_t itemsize, char *packed) noexcept nogil:
+    """Packs lines line .. line + tile of x, those from `end` on as zeros."""
+    kernel.pack(x.data + (line * x.line_stride + depth_start * x.depth_stride) * itemsize, x.line_stride,
+                x.depth_stride, min(tile, end - line), depth, tile, packed)
+
+
 cdef multiply(operand a, operand b, np.ndarray c, ptrdiff_t depth, bint accumulate):
     """c[M, N] (+)= A[M, depth] B[depth, N]; c is C-contiguous, A and B have any strides and c's dtype."""
     cdef const gemm_kernels *kernel = kernels_for(c).gemm
@@ -39,7 +46,8 @@ cdef multiply(operand a, operand b, np.ndarray c, ptrdiff_t depth, bint accumula
     cdef char *packed_b = packed_a + row_block * depth_block * itemsize
     cdef char *target = np.PyArray_BYTES(c)
     cdef ptrdiff_t column_start, depth_start, row_start, block_rows, block_columns, block_depth
-    cdef ptrdiff_t row_panels, column_panels, step, first, task, row_tasks, rows_each = 4 * row_tile
+    cdef ptrdiff_t row_panels, column_panels, fresh, step, first, task, row_tasks, rows_each = 4 * row_tile
+    cdef int pack_threads
     cdef int threads = threads_for(2.0 * rows * columns * depth / FLOP_PER_NANOSECOND + 0.5 * depth * (rows + columns))
     if rows == 0 or columns == 0:
         return
@@ -55,22 +63,22 @@ cdef multiply(operand a, operand b, np.ndarray c, ptrdiff_t depth, bint accumula
             depth_start = 0
             while depth_start < depth:
                 block_depth = min(depth_block, depth - depth_start)
-                for step in prange(column_panels, num_threads=threads, schedule="static"):
-                    kernel.pack(
-                        b.data + ((column_start + step * column_tile) * b.line_stride
-                                  + depth_start * b.depth_stride) * itemsize,
-                        b.line_stride, b.depth_stride, min(column_tile, block_columns - step * column_tile),
-                        block_depth, column_tile, packed_b + step * column_tile * block_depth * itemsize)
                 row_start = 0
                 while row_start < rows:
                     block_rows = min(row_block, rows - row_start)
                     row_panels = (block_rows + row_tile - 1) // row_tile
-                    for step in prange(row_panels, num_threads=threads, schedule="static"):
-                        kernel.pack(
-                            a.data + ((row_start + step * row_tile) * a.line_stride
-                                      + depth_start * a.depth_stride) * itemsize,
-                            a.line_stride, a.depth_stride, min(row_tile, block_rows - step * row_tile),
-                            block_depth, row_tile, packed_a + step * row_tile * block_depth * itemsize)
+                    # Panels of B are packed with the first block of rows, and used by the others too.
+                    fresh = column_panels if row_start == 0 else 0
+                    pack_threads = threads_for(0.5 * block_depth * (fresh * column_tile + row_panels * row_tile))
+                    for step in prange(fresh + row_panels, num_threads=pack_threads, schedule="static"):
+                        if step < fresh:
+                            pack_panel(kernel, &b, column_start + step * column_tile, column_start + block_columns,
+                                       depth_start, block_depth, column_tile, itemsize,
+                                       packed_b + step * column_tile * block_depth * itemsize)
+                        else:
+                            pack_panel(kernel, &a, row_start + (step - fresh) * row_tile, row_start + block_rows,
+                                       depth_start, block_depth, row_tile, itemsize,
+                                       packed_a + (step - fresh) * row_tile * block_depth * itemsize)
                     # A task is one panel of columns by a few panels of rows.
                     row_tasks = (block_rows + rows_each - 1) // rows_each
                     for task in prange(column_panels * row_tasks, num_threads=threads, schedule="guided"):

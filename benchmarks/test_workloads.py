@@ -1,7 +1,7 @@
 """pytest-benchmark over fastnn.bench's workloads: reference, native and torch side by side, forward and backward.
 
-    make bench
-    pytest benchmarks -k "conv and forward"
+make bench
+pytest benchmarks -k "conv and forward"
 """
 
 import time

@@ -71,9 +71,46 @@ struct pool_kernels {
     int placeholder;
 };
 
-/* csrc/norm.c */
+/* csrc/norm.c: x is [images][channels][positions]; batch norm has a statistic per channel; instance and group norm put
+ * all channels of a batch side by side (images = 1), with a statistic per `group` adjacent ones. */
+enum {
+    NORM_COLUMNS = 512,        /* columns that one tile takes side by side, where it goes by columns */
+    NORM_COLUMN_POSITIONS = 64 /* larger planes are taken one by one */
+};
+
+struct norm_shape {
+    ptrdiff_t images, channels, positions;
+    ptrdiff_t group;   /* channels per statistic; more than 1 only where images = 1 */
+    ptrdiff_t weights; /* channel c has weight and bias c % weights */
+};
+
+/* Of the channels [channel, channel + channels): elements [start, start + count) of their images * positions */
+struct norm_tile {
+    ptrdiff_t channel, channels, start, count;
+};
+
 struct norm_kernels {
-    int placeholder;
+    int (*by_columns)(const struct norm_shape *shape); /* start and count must then be whole images */
+    void (*moments)(const struct norm_shape *shape, const struct norm_tile *tile, const void *input, double *moments);
+    void (*statistics)(ptrdiff_t first, ptrdiff_t count, ptrdiff_t all, const double *moments, ptrdiff_t parts,
+                       ptrdiff_t part_count, ptrdiff_t elements, double eps, double *mean, double *inverse_deviation,
+                       void *running_mean, void *running_variance, double momentum);
+    void (*fixed_statistics)(ptrdiff_t count, const void *running_mean, const void *running_variance, double eps,
+                             double *mean, double *inverse_deviation);
+    void (*affine_coefficients)(const struct norm_shape *shape, ptrdiff_t first, ptrdiff_t count, const double *mean,
+                                const double *inverse_deviation, const void *weight, const void *bias,
+                                void *coefficients);
+    void (*affine)(const struct norm_shape *shape, const struct norm_tile *tile, const void *input,
+                   const void *coefficients, int relu, void *output);
+    void (*gradient_sums)(const struct norm_shape *shape, const struct norm_tile *tile, const void *grad_output,
+                          const void *input, const void *affine, int relu, double *sums);
+    void (*gradient_coefficients)(const struct norm_shape *shape, ptrdiff_t first, ptrdiff_t count, double *sums,
+                                  ptrdiff_t parts, const double *mean, const double *inverse_deviation,
+                                  const void *weight, void *coefficients);
+    void (*backward)(const struct norm_shape *shape, const struct norm_tile *tile, const void *grad_output,
+                     const void *input, const void *affine, const void *gradient, int relu, int training,
+                     void *grad_input);
+    void (*weight_gradients)(const struct norm_shape *shape, const double *sums, void *grad_weight, void *grad_bias);
 };
 
 /* csrc/activation.c: a and b are an activation's parameters, in the order of its arguments */

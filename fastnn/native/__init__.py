@@ -8,5 +8,6 @@ from fastnn.native.activation import *
 from fastnn.native.conv import *
 from fastnn.native.fold import *
 from fastnn.native.linear import *
+from fastnn.native.norm import *
 from fastnn.native.optim import *
 from fastnn.native.random import *

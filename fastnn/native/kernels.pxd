@@ -58,8 +58,47 @@ cdef extern from "kernels.h" nogil:
     struct pool_kernels:
         int placeholder
 
+    enum:
+        NORM_COLUMNS
+
+    struct norm_shape:
+        ptrdiff_t images
+        ptrdiff_t channels
+        ptrdiff_t positions
+        ptrdiff_t group
+        ptrdiff_t weights
+
+    struct norm_tile:
+        ptrdiff_t channel
+        ptrdiff_t channels
+        ptrdiff_t start
+        ptrdiff_t count
+
     struct norm_kernels:
-        int placeholder
+        int (*by_columns)(const norm_shape *shape) noexcept nogil
+        void (*moments)(const norm_shape *shape, const norm_tile *tile, const void *input,
+                        double *moments) noexcept nogil
+        void (*statistics)(ptrdiff_t first, ptrdiff_t count, ptrdiff_t all, const double *moments, ptrdiff_t parts,
+                           ptrdiff_t part_count, ptrdiff_t elements, double eps, double *mean,
+                           double *inverse_deviation, void *running_mean, void *running_variance,
+                           double momentum) noexcept nogil
+        void (*fixed_statistics)(ptrdiff_t count, const void *running_mean, const void *running_variance, double eps,
+                                 double *mean, double *inverse_deviation) noexcept nogil
+        void (*affine_coefficients)(const norm_shape *shape, ptrdiff_t first, ptrdiff_t count, const double *mean,
+                                    const double *inverse_deviation, const void *weight, const void *bias,
+                                    void *coefficients) noexcept nogil
+        void (*affine)(const norm_shape *shape, const norm_tile *tile, const void *input, const void *coefficients,
+                       int relu, void *output) noexcept nogil
+        void (*gradient_sums)(const norm_shape *shape, const norm_tile *tile, const void *grad_output,
+                              const void *input, const void *affine, int relu, double *sums) noexcept nogil
+        void (*gradient_coefficients)(const norm_shape *shape, ptrdiff_t first, ptrdiff_t count, double *sums,
+                                      ptrdiff_t parts, const double *mean, const double *inverse_deviation,
+                                      const void *weight, void *coefficients) noexcept nogil
+        void (*backward)(const norm_shape *shape, const norm_tile *tile, const void *grad_output, const void *input,
+                         const void *affine, const void *gradient, int relu, int training,
+                         void *grad_input) noexcept nogil
+        void (*weight_gradients)(const norm_shape *shape, const double *sums, void *grad_weight,
+                                 void *grad_bias) noexcept nogil
 
     enum activation:
         RELU

@@ -1,0 +1,351 @@
+"""Normalisation: native against reference, central differences and torch; hard shapes, strides, threads, bad input."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastnn
+import fastnn.functional as F
+from fastnn import reference
+from tests.oracle import assert_gradient, assert_matches, error, numerical_gradient
+
+# (N, C, ...): one value in one dimension; primes; by planes and by columns, around the limits of either way
+# (64 positions, 512 columns, 64 rows); planes longer than a chunk (4096 at most); few channels cut into parts.
+SHAPES = [
+    (5, 1),
+    (3, 7),
+    (131, 17),
+    (65, 513),
+    (4000, 17),
+    (5, 3, 1),
+    (1, 3, 5),
+    (2, 5, 63),
+    (17, 5, 64),
+    (1, 37, 65),
+    (3, 4, 5, 7),
+    (65, 40, 2, 7),
+    (9, 2, 8, 9),
+    (16, 20, 7, 7),
+    (2, 3, 61, 71),
+    (1, 2, 260, 257),
+    (3, 19, 14, 14),
+    (2, 3, 1, 1, 5),
+    (3, 2, 4, 5, 3),
+]
+IDENTITY = ["x".join(map(str, shape)) for shape in SHAPES]
+
+
+def channel_arguments(rng, channels, dtype):
+    """running_mean, running_var, weight, bias; of like size, because errors are seen relative to an array's RMS"""
+    mean, bias = rng.uniform(-0.5, 0.5, (2, channels))
+    variance, weight = rng.uniform(0.5, 2, (2, channels))
+    weight *= rng.choice([-1, 1], channels)
+    return [argument.astype(dtype) for argument in (mean, variance, weight, bias)]
+
+
+def double(array):
+    return None if array is None else array.astype(np.float64)
+
+
+def batch_norm_matches(x, dy, arguments, training, relu, saved=True):
+    """Forward, running statistics and gradients against the float64 reference."""
+    forward = F.batch_norm_relu if relu else F.batch_norm
+    backward = F.batch_norm_relu_backward if relu else F.batch_norm_backward
+    running = [np.copy(array) for array in arguments[:2]]
+    expected_running = [double(array) for array in arguments[:2]]
+    y, statistics = forward(x, *running, *arguments[2:], training, 0.3, 1e-3, return_saved=True)
+    expected, _ = reference.batch_norm(
+        double(x), *expected_running, *map(double, arguments[2:]), training, 0.3, 1e-3, relu
+    )
+    assert_matches(y, expected, "batch_norm")
+    for actual, reference_value in zip(running, expected_running, strict=True):
+        assert_matches(actual, reference_value, "batch_norm")
+    gradients = backward(dy, x, *arguments, training, 0.3, 1e-3, saved=statistics if saved else None)
+    expected = reference.batch_norm_backward(double(dy), double(x), *map(double, arguments), training, 1e-3, None, relu)
+    for actual, reference_value in zip(gradients, expected, strict=True):
+        if actual is None:
+            assert reference_value is None
+        else:
+            assert_matches(actual, reference_value, "batch_norm_backward")
+
+
+@pytest.mark.parametrize("relu", [False, True], ids=["", "relu"])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("shape", SHAPES, ids=IDENTITY)
+def test_batch_norm_matches_reference(isa, dtype, rng, shape, training, relu):
+    x, dy = rng.standard_normal((2, *shape)).astype(dtype)
+    batch_norm_matches(x, dy, channel_arguments(rng, shape[1], dtype), training, relu)
+
+
+@pytest.mark.parametrize("affine", ["none", "weight", "bias"])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+def test_batch_norm_without_weight_or_bias(isa, dtype, rng, affine, training):
+    x, dy = rng.standard_normal((2, 5, 6, 9, 8)).astype(dtype)
+    mean, var, weight, bias = channel_arguments(rng, 6, dtype)
+    arguments = mean, var, weight if affine == "weight" else None, bias if affine == "bias" else None
+    running = [mean.copy(), var.copy()]
+    y = F.batch_norm(x, *running, *arguments[2:], training)
+    gradients = F.batch_norm_backward(dy, x, *arguments, training)
+    with fastnn.backend("reference"):
+        running = [mean.copy(), var.copy()]
+        assert error(y, F.batch_norm(x, *running, *arguments[2:], training)) < 1e-6
+        for actual, expected in zip(gradients, F.batch_norm_backward(dy, x, *arguments, training), strict=True):
+            assert (actual is None) == (expected is None)
+            assert actual is None or error(actual, expected) < 1e-5
+    assert (gradients[1] is not None, gradients[2] is not None) == (affine == "weight", affine == "bias")
+
+
+@pytest.mark.parametrize("shape", [(64, 20), (500, 3, 9), (8, 5, 40, 41), (2, 3, 200, 201)])
+@pytest.mark.parametrize("offset", [1e3, -3e4])
+def test_batch_norm_keeps_accuracy_where_the_mean_exceeds_the_deviation(isa, rng, shape, offset):
+    x, dy = rng.standard_normal((2, *shape)).astype(np.float32)
+    batch_norm_matches(x + np.float32(offset), dy, channel_arguments(rng, shape[1], np.float32), True, False)
+
+
+@pytest.mark.parametrize("shape", [(640, 4), (2, 4, 30000)])
+def test_batch_norm_statistics_are_accurate_with_outliers_and_steps(isa, rng, shape):
+    """What would cancel in a variance that is shifted by the wrong value: an outlier first, or a jump of the mean."""
+    outlier, step = rng.standard_normal((2, *shape)).astype(np.float32)
+    outlier[0].reshape(4, -1)[:, 0] = 1e4
+    step.reshape(-1)[step.size // 3 :] += 1e3
+    for x in (outlier, step):
+        _, (mean, inverse_deviation) = F.batch_norm(x, None, None, training=True, return_saved=True)
+        expected_mean, _, expected = reference.norm.batch_statistics(double(x), 1e-5)
+        np.testing.assert_allclose(inverse_deviation, expected, rtol=1e-6)
+        assert (np.abs(mean - expected_mean) * expected).max() < 1e-6
+
+
+def test_batch_norm_output_has_the_mean_bias_and_the_deviation_weight(isa, dtype, rng):
+    x = (rng.standard_normal((16, 4, 12, 12)) * 7 + 3).astype(dtype)
+    weight, bias = np.array([[1, 2, 0.5, -1], [0, 1, -2, 3]], dtype)
+    y = F.batch_norm(x, None, None, weight, bias, True, eps=1e-12)
+    np.testing.assert_allclose(y.mean((0, 2, 3), dtype=np.float64), bias, atol=1e-6)
+    np.testing.assert_allclose(y.std((0, 2, 3), dtype=np.float64), np.abs(weight), rtol=1e-6)
+
+
+def test_batch_norm_of_constant_channels_is_the_bias(isa, dtype):
+    x = np.full((6, 3, 5, 5), 0.1, dtype)
+    bias = np.array([1, 2, 3], dtype)
+    y = F.batch_norm(x, None, None, None, bias, True)
+    np.testing.assert_array_equal(y, np.broadcast_to(bias[:, None, None], x.shape))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("name", ["batch_norm", "batch_norm_relu"])
+@pytest.mark.parametrize("shape", [(7, 3), (3, 2, 5), (2, 2, 3, 23)])
+def test_batch_norm_backward_matches_central_differences(rng, name, training, shape):
+    x, dy = rng.standard_normal((2, *shape))
+    arguments = channel_arguments(rng, shape[1], np.float64)
+    forward, backward = getattr(F, name), getattr(F, f"{name}_backward")
+    gradients = backward(dy, x, *arguments, training)
+
+    def output(_):
+        running = [np.copy(array) for array in arguments[:2]]
+        return forward(x, *running, *arguments[2:], training)
+
+    for array, gradient in zip((x, *arguments[2:]), gradients, strict=True):
+        assert_gradient(gradient, numerical_gradient(output, array, dy))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3), (4, 5, 6, 7), (2, 5, 3, 4, 5)])
+def test_batch_norm_matches_torch(dtype, rng, shape, training):
+    torch = pytest.importorskip("torch")
+    x, dy = rng.standard_normal((2, *shape)).astype(dtype)
+    arguments = channel_arguments(rng, shape[1], dtype)
+    running = [np.copy(array) for array in arguments[:2]]
+    tensors = [torch.tensor(array) for array in arguments]
+    inputs = [torch.tensor(x), *tensors[2:]]
+    for tensor in inputs:
+        tensor.requires_grad_()
+    expected = torch.nn.functional.batch_norm(inputs[0], *tensors[:2], *inputs[1:], training, 0.3, 1e-4)
+    expected.backward(torch.tensor(dy))
+    bound = 1e-5 if dtype == np.float32 else 1e-13
+    gradients = F.batch_norm_backward(dy, x, *arguments, training, 0.3, 1e-4)
+    assert error(F.batch_norm(x, *running, *arguments[2:], training, 0.3, 1e-4), expected.detach().numpy()) < bound
+    for actual, tensor in zip(running, tensors[:2], strict=True):
+        assert error(actual, tensor.numpy()) < bound
+    for actual, tensor in zip(gradients, inputs, strict=True):
+        assert error(actual, tensor.grad.numpy()) < bound
+
+
+def strided_views(x):
+    """The same (N, C, H, W) values in other strides, and some other values."""
+    padded = np.zeros((x.shape[0], x.shape[1] + 2, *x.shape[2:]), x.dtype)
+    padded[:, 1:-1] = x
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    yield padded[:, 1:-1]
+    yield np.asfortranarray(x)
+    yield np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+    yield x[::-1, ::-1, ::-1, ::-1]
+    yield np.broadcast_to(x[:, :, :1], x.shape)
+    yield read_only
+
+
+def test_batch_norm_takes_any_strides(isa, dtype, rng):
+    x, dy = rng.standard_normal((2, 6, 5, 7, 9)).astype(dtype)
+    arguments = channel_arguments(rng, 5, dtype)
+    for view, gradient in zip(strided_views(x), strided_views(dy), strict=True):
+        batch_norm_matches(view, gradient, arguments, True, False)
+        batch_norm_matches(view, dy, arguments, True, True, saved=False)
+
+
+def test_batch_norm_keeps_the_layout_of_channels_last_arrays(isa, dtype, rng):
+    x = np.moveaxis(rng.standard_normal((4, 6, 5, 3)).astype(dtype), -1, 1)
+    y = F.batch_norm(x, None, None, training=True)
+    dx, _, _ = F.batch_norm_backward(x, x, None, None, training=True)
+    assert y.strides == x.strides
+    assert dx.strides == x.strides
+
+
+def test_batch_norm_updates_running_statistics_of_any_strides(isa, dtype, rng):
+    x = rng.standard_normal((5, 4, 3)).astype(dtype)
+    running = np.zeros((4, 2), dtype)
+    F.batch_norm(x, running[:, 0], running[::-1, 1], training=True, momentum=1.0)
+    np.testing.assert_allclose(running[:, 0], x.mean((0, 2)), rtol=1e-5)
+    np.testing.assert_allclose(running[::-1, 1], x.var((0, 2), ddof=1), rtol=1e-5)
+
+
+def test_batch_norm_inference_and_backward_leave_running_statistics_alone(dtype, rng):
+    x = rng.standard_normal((5, 4, 3)).astype(dtype)
+    running = [np.zeros(4, dtype), np.ones(4, dtype)]
+    for array in running:
+        array.flags.writeable = False
+    F.batch_norm(x, *running)
+    F.batch_norm_backward(x, x, *running, training=True)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("shape", [(0, 3), (4, 0), (2, 3, 0), (0, 3, 4, 5)])
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_of_nothing(dtype, shape, training, backend):
+    fastnn.set_backend(backend)
+    x = np.empty(shape, dtype)
+    mean, var, weight, bias = np.zeros(shape[1], dtype), np.ones(shape[1], dtype), *np.ones((2, shape[1]), dtype)
+    y, saved = F.batch_norm(x, mean, var, weight, bias, training, return_saved=True)
+    dx, dweight, dbias = F.batch_norm_backward(x, x, mean, var, weight, bias, training, saved=saved)
+    assert y.shape == dx.shape == shape
+    assert y.dtype == dx.dtype == dtype
+    np.testing.assert_array_equal(dweight, np.zeros(shape[1]))
+    np.testing.assert_array_equal(dbias, np.zeros(shape[1]))
+    np.testing.assert_array_equal(mean, np.zeros(shape[1]))
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (3, 4, 70)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_batch_norm_special_values_spoil_their_channel_alone(isa, dtype, rng, shape, value):
+    x = rng.standard_normal(shape).astype(dtype)
+    x[1, 2] = value
+    for relu in (False, True):
+        y = (F.batch_norm_relu if relu else F.batch_norm)(x, None, None, training=True)
+        assert np.isnan(y[:, 2]).all()
+        assert np.isfinite(np.delete(y, 2, 1)).all()
+
+
+def test_batch_norm_inference_keeps_special_values(isa, dtype):
+    x = np.array([[np.nan, np.inf, -np.inf, 1]], dtype)
+    running = [np.zeros(4, dtype), np.ones(4, dtype)]
+    np.testing.assert_array_equal(F.batch_norm(x, *running, eps=0), x)
+    np.testing.assert_array_equal(F.batch_norm_relu(x, *running, eps=0), [[np.nan, np.inf, 0, 1]])
+    np.testing.assert_array_equal(
+        F.batch_norm_relu_backward(x[:, ::-1], x, *running, eps=0)[0], [[0, -np.inf, 0, np.nan]]
+    )
+
+
+def same_bits_for_any_threads(function):
+    results = []
+    for count in (1, 2, 5):
+        with fastnn.threads(count):
+            results.append(function())
+    for result in results[1:]:
+        for a, b in zip(results[0], result, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("shape", [(3000, 64), (100000, 3), (8, 3, 150, 151), (8, 40, 50, 50), (16, 256, 7, 7)])
+def test_batch_norm_has_the_same_bits_for_any_number_of_threads(rng, shape):
+    x, dy = rng.standard_normal((2, *shape)).astype(np.float32)
+    weight, bias = rng.standard_normal((2, shape[1])).astype(np.float32)
+    same_bits_for_any_threads(lambda: [F.batch_norm(x, None, None, weight, bias, True)])
+    same_bits_for_any_threads(lambda: F.batch_norm_relu_backward(dy, x, None, None, weight, bias, True))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.lists(st.integers(1, 9), min_size=2, max_size=5),
+    positions=st.integers(1, 130),
+    training=st.booleans(),
+    relu=st.booleans(),
+    saved=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_batch_norm_matches_reference_on_random_shapes(shape, positions, training, relu, saved, seed):
+    rng = np.random.default_rng(seed)
+    shape = [2 + shape[0], *shape[1:]]
+    if len(shape) > 2:
+        shape[-1] = positions
+    x, dy = rng.standard_normal((2, *shape))
+    batch_norm_matches(x, dy, channel_arguments(rng, shape[1], np.float64), training, relu, saved)
+
+
+X = np.zeros((4, 3, 5), np.float32)
+C = np.zeros(3, np.float32)
+READ_ONLY = np.zeros(3, np.float32)
+READ_ONLY.flags.writeable = False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords", "error_type", "message"),
+    [
+        (([1.0], C, C), {}, TypeError, "input must be a NumPy array, got list"),
+        ((X.astype(int), C, C), {}, TypeError, "input must be float32 or float64, got int64"),
+        ((X[0, 0], C, C), {}, ValueError, r"input must have shape \(N, C\) or .*, got \(5,\)"),
+        ((X[None, None, None], C, C), {}, ValueError, r"input must have shape .*, got \(1, 1, 1, 4, 3, 5\)"),
+        ((X, None, None), {}, ValueError, "running_mean and running_var must be arrays where training=False, got None"),
+        ((X, C, None), {}, ValueError, "go together, but running_var is None"),
+        ((X, None, C), {"training": True}, ValueError, "go together, but running_mean is None"),
+        ((X, C[:2], C), {}, ValueError, r"running_mean must have shape \(3,\) .*got \(2,\)"),
+        ((X, C, C[:, None]), {}, ValueError, r"running_var must have shape \(3,\) .*got \(3, 1\)"),
+        ((X, C.astype(float), C), {}, TypeError, "running_mean must have input's dtype float32, got float64"),
+        ((X, C, READ_ONLY), {"training": True}, ValueError, "running_var is updated in place, but it is read-only"),
+        ((X, C, C), {"weight": C[:1]}, ValueError, r"weight must have shape \(3,\) .*got \(1,\)"),
+        ((X, C, C), {"bias": C.astype(float)}, TypeError, "bias must have input's dtype float32, got float64"),
+        ((X, C, C), {"training": 1}, TypeError, "training must be True or False, got 1"),
+        ((X, C, C), {"momentum": None}, TypeError, "momentum must be a number, got None; for a cumulative average"),
+        ((X, C, C), {"momentum": 1.5}, ValueError, "momentum must be from 0 to 1, got 1.5"),
+        ((X, C, C), {"eps": -1.0}, ValueError, "eps must be at least 0, got -1.0"),
+        ((X, C, C), {"eps": "small"}, TypeError, "eps must be a number, got 'small'"),
+        (
+            (X, C, C),
+            {"eps": 0.0, "training": True},
+            ValueError,
+            "eps must be positive where statistics come from input",
+        ),
+        ((X[:1, :, :1], C, C), {"training": True}, ValueError, r"more than 1 value per channel, got .* \(1, 3, 1\)"),
+    ],
+)
+@pytest.mark.parametrize("name", ["batch_norm", "batch_norm_relu", "batch_norm_backward", "batch_norm_relu_backward"])
+def test_batch_norm_bad_input(name, arguments, keywords, error_type, message):
+    if name.endswith("_backward"):
+        if "read-only" in message:
+            pytest.skip("the backward writes nothing")
+        arguments = (np.asarray(arguments[0]), *arguments)
+    with pytest.raises(error_type, match=f"^{name}: .*{message}"):
+        getattr(F, name)(*arguments, **keywords)
+
+
+@pytest.mark.parametrize(
+    ("grad_output", "saved", "error_type", "message"),
+    [
+        (X[:2], None, ValueError, r"grad_output must have shape \(4, 3, 5\) \(input's shape\), got \(2, 3, 5\)"),
+        (X.astype(float), None, TypeError, "grad_output must have input's dtype float32, got float64"),
+        (X, C, TypeError, r"saved must be \(mean, inverse deviation\)"),
+        (X, (C, C), ValueError, r"saved must hold two float64 arrays of shape \(3,\), .* got float32 of shape \(3,\)"),
+        (X, (1.0, 2.0), ValueError, "saved must hold two float64 arrays .* got float"),
+    ],
+)
+def test_batch_norm_backward_bad_input(grad_output, saved, error_type, message):
+    with pytest.raises(error_type, match=f"^batch_norm_backward: {message}"):
+        F.batch_norm_backward(grad_output, X, C, C, saved=saved)

@@ -92,10 +92,20 @@ struct sums {
     vec first[STREAMS], second[STREAMS];
 };
 
+INLINE double stream_sum(const vec *streams)
+{
+    double lanes[LANES] = {0};
+    for (int s = 0; s < STREAMS; s++)
+        for (int i = 0; i < LANES; i++) lanes[i] += (double)streams[s][i];
+    for (int width = LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+
 INLINE void drain(struct sums *sums, double *first, double *second)
 {
-    *first = (double)vec_sum((sums->first[0] + sums->first[1]) + (sums->first[2] + sums->first[3]));
-    *second = (double)vec_sum((sums->second[0] + sums->second[1]) + (sums->second[2] + sums->second[3]));
+    *first = stream_sum(sums->first);
+    *second = stream_sum(sums->second);
     memset(sums, 0, sizeof *sums);
 }
 

@@ -88,3 +88,11 @@ def check_choice(function, name, value, choices):
     if value not in choices:
         raise ValueError(f"{function}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
+
+
+def check_dim(function, dim, ndim):
+    """The dimension counted from the front; negative ones count from the back."""
+    dim = check_integer(function, "dim", dim)
+    if not -ndim <= dim < ndim:
+        raise ValueError(f"{function}: dim must be from {-ndim} to {ndim - 1} for {ndim} dimensions, got {dim}")
+    return dim % ndim

@@ -14,6 +14,8 @@ TOLERANCES = {
     # NumPy in the arrays' own precision: norms, and gradients of them, where a small norm divides.
     "distance": 2e-6,
     "distance_backward": 2e-5,
+    # Sums of the gradients of one row.
+    "embedding": 1e-6,
     # Sums of as many terms as a kernel has elements.
     "fold": 1e-6,
     # A few rounding errors of log, square root and sine; the largest normal numbers are 5 times the RMS.

@@ -66,9 +66,27 @@ struct fold_kernels {
     void (*fold)(const struct fold_geometry *geometry, const void *columns, void *image);
 };
 
-/* csrc/pool.c */
+/* csrc/pool.c: one geometry describes max and average pooling of 1 to 3 spatial dimensions (missing ones are 1) */
+struct pool_geometry {
+    ptrdiff_t in_size[3], out_size[3]; /* depth, height, width of a plane */
+    ptrdiff_t kernel[3];               /* 0: adaptive, output o of n from floor(o * in / n) to ceil((o + 1) * in / n) */
+    ptrdiff_t stride[3], padding[3], dilation[3];
+    ptrdiff_t count_include_pad; /* does an average also count the padding? */
+    ptrdiff_t divisor;           /* of every average; 0: the number of elements of its window */
+};
+
 struct pool_kernels {
-    int placeholder;
+    ptrdiff_t (*scratch_size)(const struct pool_geometry *geometry); /* elements of scratch memory for one tile */
+    void (*max_pool)(const struct pool_geometry *geometry, const void *input, ptrdiff_t planes, ptrdiff_t input_room,
+                     void *output, int64_t *indices, void *scratch);
+    void (*max_pool_backward)(const struct pool_geometry *geometry, const void *grad_output, const void *input,
+                              ptrdiff_t planes, ptrdiff_t input_room, void *grad_input, void *scratch);
+    ptrdiff_t (*max_pool_route)(const void *grad_output, const int64_t *indices, ptrdiff_t planes, ptrdiff_t outputs,
+                                ptrdiff_t inputs, void *grad_input);
+    void (*avg_pool)(const struct pool_geometry *geometry, const void *input, ptrdiff_t planes, ptrdiff_t input_room,
+                     void *output, void *scratch);
+    void (*avg_pool_backward)(const struct pool_geometry *geometry, const void *grad_output, ptrdiff_t planes,
+                              ptrdiff_t grad_output_room, void *grad_input, void *scratch);
 };
 
 /* csrc/norm.c: x is [images][channels][positions]; batch norm has a statistic per channel; instance and group norm put

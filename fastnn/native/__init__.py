@@ -10,4 +10,5 @@ from fastnn.native.fold import *
 from fastnn.native.linear import *
 from fastnn.native.norm import *
 from fastnn.native.optim import *
+from fastnn.native.pool import *
 from fastnn.native.random import *

@@ -1,6 +1,6 @@
 # Mirrors csrc/kernels.h: the table of kernels of one instruction set and dtype.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from "kernels.h" nogil:
     struct gemm_kernels:
@@ -55,8 +55,29 @@ cdef extern from "kernels.h" nogil:
         void (*unfold)(const fold_geometry *geometry, const void *image, void *columns) noexcept nogil
         void (*fold)(const fold_geometry *geometry, const void *columns, void *image) noexcept nogil
 
+    struct pool_geometry:
+        ptrdiff_t in_size[3]
+        ptrdiff_t out_size[3]
+        ptrdiff_t kernel[3]
+        ptrdiff_t stride[3]
+        ptrdiff_t padding[3]
+        ptrdiff_t dilation[3]
+        ptrdiff_t count_include_pad
+        ptrdiff_t divisor
+
     struct pool_kernels:
-        int placeholder
+        ptrdiff_t (*scratch_size)(const pool_geometry *geometry) noexcept nogil
+        void (*max_pool)(const pool_geometry *geometry, const void *input, ptrdiff_t planes, ptrdiff_t input_room,
+                         void *output, int64_t *indices, void *scratch) noexcept nogil
+        void (*max_pool_backward)(const pool_geometry *geometry, const void *grad_output, const void *input,
+                                  ptrdiff_t planes, ptrdiff_t input_room, void *grad_input,
+                                  void *scratch) noexcept nogil
+        ptrdiff_t (*max_pool_route)(const void *grad_output, const int64_t *indices, ptrdiff_t planes,
+                                    ptrdiff_t outputs, ptrdiff_t inputs, void *grad_input) noexcept nogil
+        void (*avg_pool)(const pool_geometry *geometry, const void *input, ptrdiff_t planes, ptrdiff_t input_room,
+                         void *output, void *scratch) noexcept nogil
+        void (*avg_pool_backward)(const pool_geometry *geometry, const void *grad_output, ptrdiff_t planes,
+                                  ptrdiff_t grad_output_room, void *grad_input, void *scratch) noexcept nogil
 
     enum:
         NORM_COLUMNS

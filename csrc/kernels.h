@@ -160,14 +160,51 @@ struct activation_kernels {
     void (*prelu_reduce)(const void *partials, ptrdiff_t outer, ptrdiff_t channels, ptrdiff_t inner, void *grad_weight);
 };
 
-/* csrc/softmax.c: softmax, log_softmax and the fused softmax cross-entropy */
+/* csrc/softmax.c: softmax, log_softmax */
 struct softmax_kernels {
     int placeholder;
 };
 
 /* csrc/loss.c */
+struct cross_entropy {
+    ptrdiff_t classes, inner; /* scores are (N, C, I), positions (N, I) */
+    const void *scores;
+    const int64_t *index;     /* (N, I) class of each position, or NULL */
+    const void *probability;  /* (N, C, I), or NULL */
+    const void *weight;       /* (C), or NULL: 1 */
+    int64_t ignore_index;     /* positions of this class have no loss and no gradient */
+    double hard, soft;        /* the target t becomes hard * t + soft */
+    double scale;             /* factor of every gradient */
+    const void *grad_output;  /* (N, I) further factors, or NULL */
+    void *losses;             /* (N, I), or NULL where only the sum is wanted */
+    void *grad_scores;        /* (N, C, I), or NULL */
+};
+
+enum {
+    FASTNN_MSE,
+    FASTNN_L1,
+    FASTNN_SMOOTH_L1,
+    FASTNN_HUBER,
+    FASTNN_BCE,
+    FASTNN_BCE_LOGITS,
+    FASTNN_KL,
+    FASTNN_KL_LOG
+};
+
+struct elementwise_loss {
+    const void *input, *target;
+    const void *weight, *pos_weight; /* like input, or NULL: 1 */
+    double width;                    /* beta of the smooth L1 loss, delta of Huber's */
+    double scale;                    /* factor of every gradient */
+    const void *grad_output;         /* further factors like input, or NULL */
+    void *output;                    /* losses (or NULL), backward gradients */
+};
+
 struct loss_kernels {
-    int placeholder;
+    double (*cross_entropy)(const struct cross_entropy *problem, ptrdiff_t first, ptrdiff_t count);
+    double (*target_weight)(const int64_t *index, ptrdiff_t count, const void *weight, int64_t ignore_index);
+    double (*elementwise)(int loss, int backward, const struct elementwise_loss *problem, ptrdiff_t start,
+                          ptrdiff_t count);
 };
 
 /* csrc/random.c: counter-based random numbers, dropout */

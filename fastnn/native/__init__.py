@@ -5,6 +5,7 @@ NumPy composition in reference/.
 """
 
 from fastnn.native.activation import *
+from fastnn.native.loss import *
 from fastnn.native.conv import *
 from fastnn.native.fold import *
 from fastnn.native.linear import *

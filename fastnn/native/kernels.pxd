@@ -153,8 +153,47 @@ cdef extern from "kernels.h" nogil:
     struct softmax_kernels:
         int placeholder
 
+    struct cross_entropy:
+        ptrdiff_t classes
+        ptrdiff_t inner
+        const void *scores
+        const int64_t *index
+        const void *probability
+        const void *weight
+        int64_t ignore_index
+        double hard
+        double soft
+        double scale
+        const void *grad_output
+        void *losses
+        void *grad_scores
+
+    enum:
+        FASTNN_MSE
+        FASTNN_L1
+        FASTNN_SMOOTH_L1
+        FASTNN_HUBER
+        FASTNN_BCE
+        FASTNN_BCE_LOGITS
+        FASTNN_KL
+        FASTNN_KL_LOG
+
+    struct elementwise_loss:
+        const void *input
+        const void *target
+        const void *weight
+        const void *pos_weight
+        double width
+        double scale
+        const void *grad_output
+        void *output
+
     struct loss_kernels:
-        int placeholder
+        double (*cross_entropy)(const cross_entropy *problem, ptrdiff_t first, ptrdiff_t count) noexcept nogil
+        double (*target_weight)(const int64_t *index, ptrdiff_t count, const void *weight,
+                                int64_t ignore_index) noexcept nogil
+        double (*elementwise)(int loss, int backward, const elementwise_loss *problem, ptrdiff_t start,
+                              ptrdiff_t count) noexcept nogil
 
     struct random_kernels:
         void (*philox)(uint64_t seed, uint64_t position, ptrdiff_t count, uint32_t *words) noexcept nogil

@@ -212,9 +212,10 @@ def binary_cross_entropy_backward(grad_output, x, target, weight, reduction):
 
 @np.errstate(all="ignore")
 def binary_cross_entropy_with_logits(x, target, weight, reduction, pos_weight):
-    """L = w ((1 - t) x + (1 + (p - 1) t) softplus(-x)), which is -w (p t log s(x) + (1 - t) log(1 - s(x)))."""
-    softplus = np.maximum(-x, 0) + np.log1p(np.exp(-np.abs(x)))
-    losses = (1 - target) * x + (1 if pos_weight is None else 1 + (pos_weight - 1) * target) * softplus
+    """L = w ((1 - t) softplus(x) + p t softplus(-x)), which is -w (p t log s(x) + (1 - t) log(1 - s(x)))."""
+    positive = target if pos_weight is None else pos_weight * target
+    tail = np.log1p(np.exp(-np.abs(x)))
+    losses = (1 - target) * (np.maximum(x, 0) + tail) + positive * (np.maximum(-x, 0) + tail)
     return reduced(losses if weight is None else weight * losses, x.size, reduction)
 
 

@@ -1,6 +1,6 @@
 """fastnn: neural-network layers for CPUs, forward and backward, on NumPy arrays."""
 
-from fastnn import functional, seed
+from fastnn import functional, models, nn, seed
 from fastnn.backend import backend, get_backend, set_backend
 from fastnn.runtime import empty_cache, get_num_threads, memory_stats, set_num_threads, threads
 from fastnn.seed import manual_seed
@@ -15,6 +15,8 @@ __all__ = [
     "get_num_threads",
     "manual_seed",
     "memory_stats",
+    "models",
+    "nn",
     "seed",
     "set_backend",
     "set_num_threads",

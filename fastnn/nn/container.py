@@ -1,0 +1,160 @@
+"""Modules made of modules: a chain, a sum with a shortcut, and nothing at all."""
+
+from collections.abc import Mapping
+
+from fastnn.nn.activation import ReLU
+from fastnn.nn.module import Module
+from fastnn.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+
+__all__ = ["Identity", "Residual", "Sequential"]
+
+
+class Sequential(Module):
+    """Modules one after another.
+
+    Parameters
+    ----------
+    *layers : Modules, or one list of them, or one mapping from names to Modules
+        Without names they are called "0", "1", and so on.
+
+    Examples
+    --------
+    >>> from fastnn import nn
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    >>> model.append(nn.Linear(3, 2))
+    Sequential(
+      (0): Linear(in_features=4, out_features=3, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=3, out_features=2, bias=True)
+    )
+    >>> model[-1]
+    Linear(in_features=3, out_features=2, bias=True)
+    """
+
+    def __init__(self, *layers):
+        if len(layers) == 1 and isinstance(layers[0], Mapping):
+            named = layers[0].items()
+        else:
+            layers = layers[0] if len(layers) == 1 and isinstance(layers[0], (list, tuple)) else layers
+            named = ((str(i), layer) for i, layer in enumerate(layers))
+        for name, layer in named:
+            self.add_module(name, layer)
+
+    def forward(self, input):
+        for layer, options in fused(self.children()):
+            input = layer(input, **options)
+        return input
+
+    def backward(self, grad_output, needs_input_grad=True):
+        steps = fused(self.children())
+        # Where nobody wants the input's gradient, nobody wants that of the layers before the first trainable one.
+        first = -1 if needs_input_grad else first_trainable(layer for layer, _ in steps)
+        for i, (layer, options) in reversed(list(enumerate(steps))):
+            if i <= first:
+                options = {**options, "needs_input_grad": False}
+            grad_output = layer.backward(grad_output, **options)
+        return grad_output
+
+    def append(self, layer):
+        """Add a layer at the end."""
+        self.add_module(str(len(self)), layer)
+        return self
+
+    def __len__(self):
+        return len(self.children())
+
+    def __iter__(self):
+        return iter(self.children())
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return Sequential(dict(self.named_children()[index]))
+        return self.children()[index]
+
+    def __setitem__(self, index, layer):
+        name, _ = self.named_children()[index]
+        if not isinstance(layer, Module):
+            raise TypeError(f"Sequential: layer {name} must be a Module, got {type(layer).__name__}")
+        setattr(self, name, layer)
+
+
+def fused(layers):
+    """The steps of a chain, as pairs of a layer and its options: a batch norm takes a ReLU after it along."""
+    steps = []
+    for layer in layers:
+        if type(layer) is ReLU and steps and fuses_relu(*steps[-1]):
+            steps[-1] = (steps[-1][0], {"relu": True})
+        else:
+            steps.append((layer, {}))
+    return steps
+
+
+def fuses_relu(layer, options):
+    return type(layer) in (BatchNorm1d, BatchNorm2d, BatchNorm3d) and not options
+
+
+def first_trainable(layers):
+    """Index of the first layer with a parameter that is not frozen; above all indexes where there is none."""
+    i = -1
+    for i, layer in enumerate(layers):
+        if any(parameter.requires_grad for _, parameter in layer.named_parameters()):
+            return i
+    return i + 1
+
+
+class Residual(Module):
+    """``body(x) + shortcut(x)``; without a shortcut ``body(x) + x``.
+
+    Parameters
+    ----------
+    body, shortcut : Module
+        Both outputs have the same shape. ``shortcut=None`` passes the input on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> block = nn.Residual(nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
+    >>> block(np.ones((2, 3), np.float32)).shape
+    (2, 3)
+    """
+
+    def __init__(self, body, shortcut=None):
+        self.add_module("body", body)
+        if shortcut is not None:
+            self.add_module("shortcut", shortcut)
+        else:
+            self.shortcut = None
+
+    def forward(self, input):
+        output = self.body(input)
+        skipped = input if self.shortcut is None else self.shortcut(input)
+        if output.shape != skipped.shape:
+            raise ValueError(
+                f"Residual: the body's output has shape {output.shape}, but the shortcut's {skipped.shape}; "
+                "give a shortcut that maps the input to the body's output shape"
+            )
+        return output + skipped
+
+    def backward(self, grad_output, needs_input_grad=True):
+        options = {} if needs_input_grad else {"needs_input_grad": False}
+        skipped = grad_output if self.shortcut is None else self.shortcut.backward(grad_output, **options)
+        gradient = self.body.backward(grad_output, **options)
+        return gradient + skipped if needs_input_grad else None
+
+
+class Identity(Module):
+    """Passes its input on.
+
+    Examples
+    --------
+    >>> from fastnn import nn
+    >>> nn.Identity()(3)
+    3
+    """
+
+    def forward(self, input):
+        return input
+
+    def backward(self, grad_output, needs_input_grad=True):
+        return grad_output

@@ -1,0 +1,194 @@
+"""Convolution layers in one, two and three dimensions, and the transposed one in two."""
+
+import numpy as np
+
+import fastnn.functional as F
+from fastnn.functional.checks import check_integer, check_integers
+from fastnn.nn import init
+from fastnn.nn.module import Module, Parameter, accumulate, trainable
+
+__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d"]
+
+
+class Convolution(Module):
+    """What the convolutions share: their parameters, and a forward and backward by the function of their kind.
+
+    A subclass gives the number of spatial ``dimensions``, ``transposed``, ``arguments()`` (what the function takes
+    after the bias), and the pair of functions.
+    """
+
+    transposed = False
+    output_padding = 0
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias):
+        where, dimensions = type(self).__name__, self.dimensions
+        self.in_channels = check_integer(where, "in_channels", in_channels, 1)
+        self.out_channels = check_integer(where, "out_channels", out_channels, 1)
+        self.groups = check_integer(where, "groups", groups, 1)
+        for name, channels in (("in_channels", self.in_channels), ("out_channels", self.out_channels)):
+            if channels % self.groups:
+                raise ValueError(f"{where}: {name}={channels} must be a multiple of groups={self.groups}")
+        self.kernel_size = check_integers(where, "kernel_size", kernel_size, dimensions, 1)
+        self.stride = check_integers(where, "stride", stride, dimensions, 1)
+        self.padding = padding if isinstance(padding, str) else check_integers(where, "padding", padding, dimensions, 0)
+        self.dilation = check_integers(where, "dilation", dilation, dimensions, 1)
+        outer, inner = self.out_channels, self.in_channels
+        if self.transposed:
+            outer, inner = inner, outer
+        self.weight = Parameter(np.zeros((outer, inner // self.groups, *self.kernel_size), np.float32))
+        self.bias = Parameter(np.zeros(self.out_channels, np.float32)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Draw the initial parameters anew, by torch's rule."""
+        init.default_(self.weight, self.bias)
+
+    def arguments(self):
+        return self.stride, self.padding, self.dilation, self.groups
+
+    def forward(self, input):
+        bias = None if self.bias is None else self.bias.data
+        output = self.function(input, self.weight.data, bias, *self.arguments())
+        self.save_for_backward(input)
+        return output
+
+    def backward(self, grad_output, needs_input_grad=True):
+        (input,) = self.pop_saved()
+        bias = self.bias
+        needs = (needs_input_grad, self.weight.requires_grad, trainable(bias))
+        if not any(needs):
+            return None
+        bias_data = None if bias is None else bias.data
+        dx, dw, db = self.gradient(grad_output, input, self.weight.data, bias_data, *self.arguments(), needs=needs)
+        accumulate(self.weight, dw)
+        accumulate(bias, db)
+        return dx
+
+    def extra_repr(self):
+        one = (1,) * self.dimensions
+        zero = (0,) * self.dimensions
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        for name, usual in [("padding", zero), ("dilation", one), ("output_padding", zero), ("groups", 1)]:
+            value = getattr(self, name)
+            if value not in (usual, 0):
+                text += f", {name}={value}"
+        return text if self.bias is not None else text + ", bias=False"
+
+
+class Conv1d(Convolution):
+    """Convolution (cross-correlation) of (N, C, L) with ``out_channels`` filters of ``kernel_size`` values.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        C and the number of filters. The weight has shape (out_channels, in_channels / groups, kernel_size).
+    kernel_size, stride, dilation : int
+    padding : int, "same" or "valid"
+        Zeros on both sides; "same" keeps the length (with a stride of 1).
+    groups : int
+        Channels are split into this many groups, each with its own filters.
+    bias : bool
+        Whether to add a bias per filter.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.Conv1d(2, 4, 3, padding=1)(np.ones((5, 2, 8), np.float32)).shape
+    (5, 4, 8)
+    """
+
+    dimensions = 1
+    function = staticmethod(F.conv1d)
+    gradient = staticmethod(F.conv1d_backward)
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+
+
+class Conv2d(Convolution):
+    """Convolution (cross-correlation) of (N, C, H, W) with ``out_channels`` filters.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        C and the number of filters. The weight has shape (out_channels, in_channels / groups, height, width).
+    kernel_size, stride, dilation : int or pair of int
+    padding : int, pair of int, "same" or "valid"
+        Zeros on both sides; "same" keeps height and width (with a stride of 1).
+    groups : int
+        Channels are split into this many groups, each with its own filters.
+    bias : bool
+        Whether to add a bias per filter.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.Conv2d(1, 6, 5)(np.ones((2, 1, 32, 32), np.float32)).shape
+    (2, 6, 28, 28)
+    """
+
+    dimensions = 2
+    function = staticmethod(F.conv2d)
+    gradient = staticmethod(F.conv2d_backward)
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+
+
+class Conv3d(Convolution):
+    """Convolution (cross-correlation) of (N, C, D, H, W); arguments as of :class:`Conv2d`, with triples.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.Conv3d(1, 2, 3)(np.ones((1, 1, 5, 6, 7), np.float32)).shape
+    (1, 2, 3, 4, 5)
+    """
+
+    dimensions = 3
+    function = staticmethod(F.conv3d)
+    gradient = staticmethod(F.conv3d_backward)
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+
+
+class ConvTranspose2d(Convolution):
+    """The transpose of :class:`Conv2d`'s linear map: with a stride above 1 it makes images larger.
+
+    The output's height is (H - 1) * stride - 2 * padding + dilation * (kernel_size - 1) + output_padding + 1. The
+    weight has shape (in_channels, out_channels / groups, height, width).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.ConvTranspose2d(3, 2, 2, stride=2)(np.ones((1, 3, 4, 4), np.float32)).shape
+    (1, 2, 8, 8)
+    """
+
+    dimensions = 2
+    transposed = True
+    function = staticmethod(F.conv_transpose2d)
+    gradient = staticmethod(F.conv_transpose2d_backward)
+
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=1,
+        padding=0,
+        output_padding=0,
+        groups=1,
+        bias=True,
+        dilation=1,
+    ):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        self.output_padding = check_integers("ConvTranspose2d", "output_padding", output_padding, 2, 0)
+
+    def arguments(self):
+        return self.stride, self.padding, self.output_padding, self.groups, self.dilation

@@ -1,0 +1,593 @@
+"""Parameter and Module: arrays with gradients, and the tree of layers that holds them.
+
+A forward pushes what its backward needs on a stack of its layer, and a backward pops it, so that a module that is used
+twice in one forward goes back through its last use first. Whether anything is pushed is decided once, by the module
+that is called from outside: it is when that module is in training mode, so a frozen batch norm in eval mode inside a
+model that is being trained still goes back. ``no_grad()`` and ``enable_grad()`` decide otherwise.
+
+The parameters of a model live in one array per dtype, and their gradients in another: ``Parameter.data`` and ``.grad``
+are views into them. ``Module.parameters()`` moves them there when they are not yet all together, which is the case
+after construction and after a layer was added. Parameters, not their arrays, are therefore what to keep hold of.
+"""
+
+import threading
+import warnings
+from collections.abc import Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+
+from fastnn.functional.checks import FLOATS, check_float_array
+
+__all__ = ["LoadResult", "Module", "Parameter", "enable_grad", "flat_arrays", "no_grad"]
+
+ALIGNMENT = 64  # bytes: flat arrays begin on a cache line
+FORGOTTEN = 256  # forwards without a backward after which a warning says that memory is growing
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Parameters and the flat arrays that they live in
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class Parameter:
+    """An array that is learnt, with its gradient.
+
+    Parameters
+    ----------
+    data : ndarray of float32 or float64
+        The initial value; it is copied.
+    requires_grad : bool
+        False freezes the parameter: a backward leaves its gradient alone, and optimisers leave its value alone.
+
+    Attributes
+    ----------
+    data, grad : ndarray
+        Value and gradient, of the same shape and dtype. Assigning to either writes into the array (``grad = None``
+        zeroes it), so that it stays part of its model's flat arrays.
+    name : str or None
+        Its name in the model whose ``parameters()`` was called last, such as "conv1.weight".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> parameter = nn.Parameter(np.ones((2, 3), np.float32))
+    >>> parameter
+    Parameter(shape=(2, 3), dtype=float32)
+    >>> parameter.grad.sum()
+    np.float32(0.0)
+    """
+
+    __slots__ = ("_data", "_grad", "name", "offset", "requires_grad", "storage")
+
+    def __init__(self, data, requires_grad=True):
+        check_float_array("Parameter", "data", data)
+        self._data = np.array(data, order="C")
+        self._grad = np.zeros(data.shape, data.dtype)
+        self.requires_grad = requires_grad
+        self.name = None
+        self.storage = None  # the pair of flat arrays that it lives in, and where
+        self.offset = 0
+
+    @property
+    def data(self):
+        return self._data
+
+    @data.setter
+    def data(self, value):
+        if value is not self._data:
+            self._data[...] = self.fitting("data", value)
+
+    @property
+    def grad(self):
+        return self._grad
+
+    @grad.setter
+    def grad(self, value):
+        if value is None:
+            self._grad.fill(0)
+        elif value is not self._grad:
+            self._grad[...] = self.fitting("grad", value)
+
+    def fitting(self, name, value):
+        value = np.asarray(value)
+        if value.shape != self.shape:
+            raise ValueError(f"Parameter: {name} must have shape {self.shape}, got {value.shape}")
+        return value
+
+    @property
+    def shape(self):
+        return self._data.shape
+
+    @property
+    def size(self):
+        return self._data.size
+
+    @property
+    def dtype(self):
+        return self._data.dtype
+
+    def move(self, data, grad, storage=None, offset=0):
+        """Live in these arrays from now on."""
+        self._data, self._grad, self.storage, self.offset = data, grad, storage, offset
+
+    def __getstate__(self):  # a copy starts outside of any flat array
+        return {"data": self._data, "grad": self._grad, "requires_grad": self.requires_grad, "name": self.name}
+
+    def __setstate__(self, state):
+        self.move(state["data"], state["grad"])
+        self.requires_grad = state["requires_grad"]
+        self.name = state["name"]
+
+    def __repr__(self):
+        name = f"{self.name}: " if self.name else ""
+        frozen = "" if self.requires_grad else ", requires_grad=False"
+        return f"Parameter({name}shape={self.shape}, dtype={self.dtype}{frozen})"
+
+
+class Storage(NamedTuple):
+    data: np.ndarray
+    grad: np.ndarray
+
+
+def gather(parameters):
+    """Move parameters of the same dtype into one flat array, unless they already share one."""
+    for dtype in FLOATS:
+        group = [parameter for parameter in parameters if parameter.dtype == dtype]
+        if not group or (group[0].storage is not None and len({id(parameter.storage) for parameter in group}) == 1):
+            continue
+        size = sum(parameter.size for parameter in group)
+        storage = Storage(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
+        offset = 0
+        for parameter in group:
+            here = slice(offset, offset + parameter.size)
+            data, grad = (array[here].reshape(parameter.shape) for array in storage)
+            data[...] = parameter.data
+            grad[...] = parameter.grad
+            parameter.move(data, grad, storage, offset)
+            offset += parameter.size
+
+
+def aligned_zeros(size, dtype):
+    unit = ALIGNMENT // dtype.itemsize
+    array = np.zeros(size + unit, dtype)
+    start = -array.ctypes.data % ALIGNMENT // dtype.itemsize
+    return array[start : start + size]
+
+
+def flat_arrays(parameters):
+    """The values and gradients of these parameters in as few one-dimensional arrays as possible.
+
+    Neighbours in one flat array come as one piece, so an update, a norm or an all-reduce over a whole model is one
+    pass over one array.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter
+
+    Returns
+    -------
+    list of (ndarray, ndarray)
+        Pairs of views, values and gradients.
+
+    Examples
+    --------
+    >>> from fastnn import nn
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    >>> [(values.shape, gradients.shape) for values, gradients in nn.flat_arrays(model.parameters())]
+    [((26,), (26,))]
+    """
+    pieces = []  # [storage, begin, end], or a parameter that lives outside of any storage
+    for parameter in parameters:
+        last = pieces[-1] if pieces else None
+        end = parameter.offset + parameter.size
+        if parameter.storage is None:
+            pieces.append(parameter)
+        elif isinstance(last, list) and last[0] is parameter.storage and last[2] == parameter.offset:
+            last[2] = end
+        else:
+            pieces.append([parameter.storage, parameter.offset, end])
+    return [
+        (piece.data.reshape(-1), piece.grad.reshape(-1))
+        if isinstance(piece, Parameter)
+        else tuple(array[piece[1] : piece[2]] for array in piece[0])
+        for piece in pieces
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Whether forwards keep what their backwards need
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class Recording(threading.local):
+    mode = None  # None outside of every call: then the mode of the module that is called decides
+
+
+recording = Recording()
+
+
+@contextmanager
+def set_recording(mode):
+    before = recording.mode
+    recording.mode = mode
+    try:
+        yield
+    finally:
+        recording.mode = before
+
+
+def no_grad():
+    """Forwards in the ``with`` block keep nothing for a backward, in training mode either.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> model = nn.Linear(3, 2)
+    >>> with nn.no_grad():
+    ...     model(np.ones((4, 3), np.float32)).shape
+    (4, 2)
+    """
+    return set_recording(False)
+
+
+def enable_grad():
+    """Forwards in the ``with`` block keep what a backward needs, in eval mode too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> model = nn.Linear(3, 2).eval()
+    >>> with nn.enable_grad():
+    ...     y = model(np.ones((4, 3), np.float32))
+    >>> model.backward(np.ones_like(y)).shape
+    (4, 3)
+    """
+    return set_recording(True)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Modules
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class LoadResult(NamedTuple):
+    """What ``load_state_dict(..., strict=False)`` did not find, and did not use."""
+
+    missing_keys: list
+    unexpected_keys: list
+
+
+class Module:
+    """Base class of layers, losses and models.
+
+    A module's parameters and children are its attributes that are a Parameter or a Module, in the order of their
+    assignment. A class of your own writes ``forward`` and ``backward``: a layer keeps values with
+    ``save_for_backward`` and takes them back with ``pop_saved``; a model calls its children, and goes back through them
+    in the opposite order. ``backward`` takes the gradient of the output, adds to the gradients of the parameters, and
+    returns the gradient of the input. With ``needs_input_grad=False`` that one is not wanted, and may be None;
+    if nothing in the module is trainable either, then ``grad_output`` may be None, and the module only pops.
+
+    Attributes
+    ----------
+    training : bool
+        Set by ``train()`` and ``eval()``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> class Scale(nn.Module):
+    ...     def __init__(self):
+    ...         self.factor = nn.Parameter(np.ones(1, np.float32))
+    ...
+    ...     def forward(self, input):
+    ...         self.save_for_backward(input)
+    ...         return self.factor.data * input
+    ...
+    ...     def backward(self, grad_output, needs_input_grad=True):
+    ...         (input,) = self.pop_saved()
+    ...         self.factor.grad += np.sum(grad_output * input)
+    ...         return self.factor.data * grad_output
+    >>> model = nn.Sequential(nn.Linear(3, 4), Scale())
+    >>> y = model(np.ones((2, 3), np.float32))
+    >>> model.backward(np.ones_like(y)).shape
+    (2, 3)
+    >>> [name for name, parameter in model.named_parameters()]
+    ['0.weight', '0.bias', '1.factor']
+    """
+
+    training = True
+    _saved = None  # the stack, made when something is first pushed
+    _buffers = ()  # names of the attributes that are buffers
+
+    def forward(self, *inputs):
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def backward(self, grad_output, needs_input_grad=True):
+        raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+    def __call__(self, *inputs, **options):
+        if recording.mode is not None:  # inside another module's call, or one of the contexts
+            return self.forward(*inputs, **options)
+        recording.mode = self.training
+        try:
+            return self.forward(*inputs, **options)
+        finally:
+            recording.mode = None
+
+    # What a forward keeps for its backward
+
+    @property
+    def recording(self):
+        """Whether a forward must now keep what its backward needs."""
+        mode = recording.mode
+        return self.training if mode is None else mode
+
+    def save_for_backward(self, *values):
+        """Push values for the backward of this use of the module, if there may be one."""
+        if not self.recording:
+            return
+        if self._saved is None:
+            self._saved = []
+        self._saved.append(values)
+        if len(self._saved) == FORGOTTEN:
+            warnings.warn(
+                f"{type(self).__name__}: {FORGOTTEN} forwards without a backward, each of which keeps its input; "
+                "where no backward follows, call eval() or use `with fastnn.nn.no_grad():`",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def pop_saved(self):
+        """The values of the last use of the module that has not yet gone back."""
+        if not self._saved:
+            raise RuntimeError(
+                f"{type(self).__name__}.backward: there is no forward to go back through; call the module first, in "
+                "training mode or in `with fastnn.nn.enable_grad():` (eval mode keeps nothing), once per backward"
+            )
+        return self._saved.pop()
+
+    # Parameters, buffers, children
+
+    def named_members(self, kind):
+        return [(name, value) for name, value in vars(self).items() if isinstance(value, kind)]
+
+    def named_children(self):
+        """Pairs of name and module, one level down."""
+        return self.named_members(Module)
+
+    def children(self):
+        """The modules one level down."""
+        return [child for _, child in self.named_members(Module)]
+
+    def named_modules(self, prefix="", seen=None):
+        """Pairs of name and module, this one first (its name is ""), each module once."""
+        seen = set() if seen is None else seen
+        if self in seen:
+            return
+        seen.add(self)
+        yield prefix, self
+        for name, child in self.named_members(Module):
+            yield from child.named_modules(join(prefix, name), seen)
+
+    def modules(self):
+        """This module and all below it, each once."""
+        return [module for _, module in self.named_modules()]
+
+    def named_parameters(self):
+        """Pairs of name and Parameter; one that is shared comes once, under its first name."""
+        seen = set()
+        for prefix, module in self.named_modules():
+            for name, parameter in module.named_members(Parameter):
+                if parameter not in seen:
+                    seen.add(parameter)
+                    yield join(prefix, name), parameter
+
+    def parameters(self):
+        """All Parameters of this module and those below it, each once, in flat arrays (see the top of this file).
+
+        Returns
+        -------
+        list of Parameter
+        """
+        named = list(self.named_parameters())
+        parameters = [parameter for _, parameter in named]
+        if any(parameter.storage is None for parameter in parameters):
+            for name, parameter in named:
+                parameter.name = name
+        gather(parameters)
+        return parameters
+
+    def register_buffer(self, name, value):
+        """Make an attribute that is saved and loaded with the parameters but not learnt: an array, or None."""
+        self._buffers = (*self._buffers, name)
+        setattr(self, name, value)
+
+    def own_buffers(self):
+        return [(name, getattr(self, name)) for name in self._buffers if getattr(self, name) is not None]
+
+    def named_buffers(self):
+        """Pairs of name and array."""
+        for prefix, module in self.named_modules():
+            for name, buffer in module.own_buffers():
+                yield join(prefix, name), buffer
+
+    def buffers(self):
+        """The arrays that are saved with the parameters but not learnt."""
+        return [buffer for _, buffer in self.named_buffers()]
+
+    def add_module(self, name, module):
+        """Make ``module`` a child of this name."""
+        where = type(self).__name__
+        if not isinstance(module, Module):
+            raise TypeError(f"{where}: {name} must be a Module, got {type(module).__name__}")
+        if not isinstance(name, str):
+            raise TypeError(f"{where}: a child's name must be a string, got {name!r}")
+        if not name or "." in name or hasattr(self, name):
+            raise ValueError(f"{where}: a child cannot be called {name!r} (empty, with a dot, or taken)")
+        setattr(self, name, module)
+
+    # Modes
+
+    def train(self, mode=True):
+        """Put this module and all below it into training mode; what forwards without a backward kept is dropped."""
+        for module in self.modules():
+            module.training = mode
+            module._saved = None
+        return self
+
+    def eval(self):
+        """Put this module and all below it into evaluation mode, in which a forward keeps nothing."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad=True):
+        """Freeze (False) or thaw all parameters of this module and those below it."""
+        for _, parameter in self.named_parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
+    def zero_grad(self):
+        """Set all gradients to zero."""
+        for _, gradient in flat_arrays(self.parameters()):
+            gradient.fill(0)
+
+    def to(self, dtype):
+        """Turn parameters and floating-point buffers into float32 or float64, in place.
+
+        Examples
+        --------
+        >>> from fastnn import nn
+        >>> nn.Linear(3, 2).to("float64").weight
+        Parameter(shape=(2, 3), dtype=float64)
+        """
+        dtype = np.dtype(dtype)
+        if dtype not in FLOATS:
+            raise TypeError(f"{type(self).__name__}.to: dtype must be float32 or float64, got {dtype}")
+        for _, parameter in self.named_parameters():
+            if parameter.dtype != dtype:
+                parameter.move(parameter.data.astype(dtype), parameter.grad.astype(dtype))
+        for module in self.modules():
+            for name, buffer in module.own_buffers():
+                if buffer.dtype in FLOATS:
+                    setattr(module, name, buffer.astype(dtype))
+        return self
+
+    # Checkpoints
+
+    def named_arrays(self, prefix=""):
+        """Every array of the state under every name that it has, in torch's order."""
+        for name, parameter in self.named_members(Parameter):
+            yield join(prefix, name), parameter.data
+        for name, buffer in self.own_buffers():
+            yield join(prefix, name), buffer
+        for name, child in self.named_members(Module):
+            yield from child.named_arrays(join(prefix, name))
+
+    def state_dict(self):
+        """Copies of all parameters and buffers by name; the names are torch's.
+
+        Examples
+        --------
+        >>> from fastnn import nn
+        >>> {name: array.shape for name, array in nn.Linear(3, 2).state_dict().items()}
+        {'weight': (2, 3), 'bias': (2,)}
+        """
+        return {name: array.copy() for name, array in self.named_arrays()}
+
+    def load_state_dict(self, state_dict, strict=True):
+        """Copy parameters and buffers from a dictionary such as ``state_dict()`` gives, or a torch checkpoint.
+
+        Nothing is written unless everything fits.
+
+        Parameters
+        ----------
+        state_dict : mapping from str to array
+            NumPy arrays or torch tensors. Floating-point values are converted to the module's dtype.
+        strict : bool
+            Whether names that are missing or not known are an error. Shapes that differ always are.
+
+        Returns
+        -------
+        LoadResult
+            The names that were missing, and those not known.
+
+        Raises
+        ------
+        TypeError
+            If ``state_dict`` is no mapping, or a value's type is wrong.
+        ValueError
+            If names or shapes do not fit; the message lists all of them.
+        """
+        where = f"{type(self).__name__}.load_state_dict"
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"{where}: expected a mapping from names to arrays, got {type(state_dict).__name__}")
+        own = dict(self.named_arrays())
+        given = {name: np.asarray(state_dict[name]) for name in own if name in state_dict}
+        missing = [name for name in own if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in own]
+        problems = []
+        if strict and missing:
+            problems.append(f"missing: {', '.join(missing)}")
+        if strict and unexpected:
+            problems.append(f"not in this module: {', '.join(map(str, unexpected))}")
+        problems += [
+            f"{name} has shape {array.shape}, expected {own[name].shape}"
+            for name, array in given.items()
+            if array.shape != own[name].shape
+        ]
+        if problems:
+            raise ValueError("; ".join([f"{where}: the state does not fit", *problems]))
+        for name, array in given.items():
+            if not np.can_cast(array.dtype, own[name].dtype, "same_kind"):
+                raise TypeError(f"{where}: {name} must be {own[name].dtype}, got {array.dtype}")
+        for name, array in given.items():
+            own[name][...] = array
+        return LoadResult(missing, unexpected)
+
+    def __getstate__(self):  # copies and pickles start with nothing kept
+        return {name: value for name, value in vars(self).items() if name != "_saved"}
+
+    # The tree in print
+
+    def extra_repr(self):
+        """What ``repr`` shows between the parentheses."""
+        return ""
+
+    def __repr__(self):
+        lines = [self.extra_repr()] if self.extra_repr() else []
+        children = [f"({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.named_members(Module)]
+        if not children:
+            return f"{type(self).__name__}({', '.join(lines)})"
+        return "\n  ".join([f"{type(self).__name__}(", *lines, *children]) + "\n)"
+
+
+class Transform(Module):
+    """A layer without parameters: a subclass gives ``function(input)`` and ``gradient(grad_output, input)``."""
+
+    def forward(self, input):
+        output = self.function(input)
+        self.save_for_backward(input)
+        return output
+
+    def backward(self, grad_output, needs_input_grad=True):
+        (input,) = self.pop_saved()
+        return self.gradient(grad_output, input) if needs_input_grad else None
+
+
+def accumulate(parameter, gradient):
+    """Add to the gradient of a parameter that is there (not None) and not frozen."""
+    if trainable(parameter):
+        parameter.grad += gradient
+
+
+def trainable(parameter):
+    return parameter is not None and parameter.requires_grad
+
+
+def join(prefix, name):
+    return f"{prefix}.{name}" if prefix else name

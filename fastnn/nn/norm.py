@@ -1,0 +1,174 @@
+"""Normalisation layers: over the batch, a layer, groups of channels, one image, or neighbouring channels."""
+
+import numpy as np
+
+import fastnn.functional as F
+from fastnn.functional.checks import check_integer
+from fastnn.nn.module import Module, Parameter, accumulate
+
+__all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+]
+
+
+class Norm(Module):
+    """What the normalisations share: a scale and a shift per channel or element, both optional."""
+
+    def make_affine(self, shape, weight=True, bias=True):
+        self.weight = Parameter(np.ones(shape, np.float32)) if weight else None
+        self.bias = Parameter(np.zeros(shape, np.float32)) if bias else None
+
+    def affine_data(self):
+        weight, bias = self.weight, self.bias
+        return None if weight is None else weight.data, None if bias is None else bias.data
+
+    def take_gradients(self, gradients, needs_input_grad):
+        dx, dweight, dbias = gradients
+        accumulate(self.weight, dweight)
+        accumulate(self.bias, dbias)
+        return dx if needs_input_grad else None
+
+    def frozen(self):
+        return all(parameter is None or not parameter.requires_grad for parameter in (self.weight, self.bias))
+
+    def reset_parameters(self):
+        """Scale 1, shift 0."""
+        if self.weight is not None:
+            self.weight.data.fill(1)
+        if self.bias is not None:
+            self.bias.data.fill(0)
+
+
+class StatisticsNorm(Norm):
+    """What batch and instance normalisation share: constructor, running statistics, the check of dimensions."""
+
+    dimensions = ()  # numbers of dimensions that the input may have
+
+    def __init__(self, num_features, eps, momentum, affine, track_running_stats):
+        self.num_features = check_integer(type(self).__name__, "num_features", num_features, 1)
+        self.eps, self.momentum = eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
+        self.make_affine(self.num_features, affine, affine)
+        track = track_running_stats
+        self.register_buffer("running_mean", np.zeros(self.num_features, np.float32) if track else None)
+        self.register_buffer("running_var", np.ones(self.num_features, np.float32) if track else None)
+        self.register_buffer("num_batches_tracked", np.zeros((), np.int64) if track else None)
+
+    def check_dimensions(self, input):
+        if input.ndim not in self.dimensions:
+            expected = " or ".join(map(str, self.dimensions))
+            raise ValueError(
+                f"{type(self).__name__}: input must have {expected} dimensions (N, C, ...), got shape {input.shape}"
+            )
+
+    def reset_running_stats(self):
+        """Mean 0, variance 1, no batch seen."""
+        if self.track_running_stats:
+            self.running_mean.fill(0)
+            self.running_var.fill(1)
+            self.num_batches_tracked.fill(0)
+
+    def extra_repr(self):
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
+
+
+class BatchNorm(StatisticsNorm):
+    """Batch normalisation (Ioffe and Szegedy 2015); the subclasses differ in the dimensions that they take.
+
+    ``relu=True`` has a ReLU follow in the same pass: a Sequential that holds the two asks for it.
+    """
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True):
+        super().__init__(num_features, eps, momentum, affine, track_running_stats)
+
+    def forward(self, input, relu=False):
+        self.check_dimensions(input)
+        function = F.batch_norm_relu if relu else F.batch_norm
+        by_batch = self.training or self.running_mean is None
+        momentum = self.momentum
+        running = self.running_mean, self.running_var
+        tracked = self.training and self.running_mean is not None
+        if momentum is None:  # the cumulative average over all batches so far
+            momentum = 1 / (int(self.num_batches_tracked) + 1) if tracked else 0.0
+        arguments = (*running, *self.affine_data(), by_batch, momentum, self.eps)
+        if self.recording:
+            output, saved = function(input, *arguments, return_saved=True)
+            self.save_for_backward(input, by_batch, saved)
+        else:
+            output = function(input, *arguments)
+        if tracked:
+            self.num_batches_tracked += 1
+        return output
+
+    def backward(self, grad_output, needs_input_grad=True, relu=False):
+        input, by_batch, saved = self.pop_saved()
+        if not needs_input_grad and self.frozen():
+            return None
+        arguments = (self.running_mean, self.running_var, *self.affine_data(), by_batch, 0.0, self.eps)
+        function = F.batch_norm_relu_backward if relu else F.batch_norm_backward
+        return self.take_gradients(function(grad_output, input, *arguments, saved=saved), needs_input_grad)
+
+
+class BatchNorm1d(BatchNorm):
+    """Batch normalisation of (N, C) or (N, C, L); arguments as of :class:`BatchNorm2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.BatchNorm1d(2)(np.array([[1.0, 2.0], [3.0, 6.0]], np.float32)).round(2)
+    array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+    """
+
+    dimensions = (2, 3)
+
+
+class BatchNorm2d(BatchNorm):
+    """Batch normalisation of (N, C, H, W): ``(x - mean) / sqrt(var + eps) * weight + bias`` per channel.
+
+    In training the mean and the (biased) variance are those of the batch, and the running averages move towards them
+    (towards the unbiased variance); in evaluation they are the running averages.
+
+    Parameters
+    ----------
+    num_features : int
+        Channels, C.
+    eps : float
+        Added to the variance.
+    momentum : float or None
+        Weight of the new batch in the running averages; ``None`` averages over all batches alike.
+    affine : bool
+        Whether there are a weight and a bias.
+    track_running_stats : bool
+        Whether there are running averages; without them the batch's own statistics serve in evaluation too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> y = nn.BatchNorm2d(3)(np.random.default_rng(0).random((8, 3, 5, 5), np.float32))
+    >>> bool(abs(y.mean()) < 1e-6), round(float(y.std()), 2)
+    (True, 1.0)
+    """
+
+    dimensions = (4,)
+
+
+class BatchNorm3d(BatchNorm):
+    """Batch normalisation of (N, C, D, H, W); arguments as of :class:`BatchNorm2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.BatchNorm3d(2)(np.zeros((1, 2, 3, 4, 5), np.float32)).shape
+    (1, 2, 3, 4, 5)
+    """
+
+    dimensions = (5,)

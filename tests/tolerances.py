@@ -14,6 +14,8 @@ TOLERANCES = {
     # NumPy in the arrays' own precision: norms, and gradients of them, where a small norm divides.
     "distance": 2e-6,
     "distance_backward": 2e-5,
+    # Gradients of copies: sums of a few terms.
+    "pad": 1e-6,
     # Sums of the gradients of one row.
     "embedding": 1e-6,
     # Sums of as many terms as a kernel has elements.

@@ -1,7 +1,6 @@
 """Embedding: rows of a table by index, and the sums of the gradients of each row.
 
 NumPy alone, no kernel: a gather is one pass over memory, and NumPy's take is as fast as that.
-Summing sorted runs beats np.add.at by up to seven times where few rows are used often.
 """
 
 import numpy as np
@@ -14,17 +13,22 @@ def embedding(indices, weight):
 
 
 def embedding_backward(grad_output, indices, weight, padding_idx):
-    """Each row's gradients are brought together by a stable sort and added up, so the result is always the same."""
-    indices = indices.ravel()
     grad_output = grad_output.reshape(indices.size, weight.shape[1])
-    grad = np.zeros_like(weight, order="C")
-    order = np.argsort(indices, kind="stable")
-    rows, starts = np.unique(indices[order], return_index=True)
-    if indices.size:
-        grad[rows] = np.add.reduceat(grad_output[order], starts, axis=0)
+    grad = sum_by_index(grad_output, indices.ravel(), weight.shape[0], 0)
     if padding_idx is not None:
         grad[padding_idx] = 0
     return grad
+
+
+def sum_by_index(x, indices, size, axis):
+    """y[index] = the sum of x along the axis where indices is index; what take's gradient is. Equal indices are brought
+    together by a stable sort, so the result is always the same; several times faster than np.add.at."""
+    order = np.argsort(indices, kind="stable")
+    rows, starts = np.unique(indices[order], return_index=True)
+    y = np.zeros((*x.shape[:axis], size, *x.shape[axis + 1 :]), x.dtype)
+    if indices.size:
+        y[(slice(None),) * axis + (rows,)] = np.add.reduceat(x.take(order, axis), starts, axis)
+    return y
 
 
 def one_hot(indices, num_classes):

@@ -1,9 +1,9 @@
 /* Elementwise activations and their gradients, over contiguous elements.
  *
- * Each activation is a function on one vector of inputs, x, with its gradient below it: from dy = dL / dy and x it gives
- * dL / dx. Both take the activation's parameters a and b, which most do not need. Two drivers, inlined into a kernel per
- * activation, run them over arrays; the last, partial vector goes through the same code. All formulas hold for every
- * finite x: exp is only taken of numbers from 0 down, or where its overflow gives the right limit. NaN stays NaN.
+ * Each activation is a function on one vector of inputs, x, with its gradient below it, which gives dL / dx from
+ * dy = dL / dy and x. Both take the activation's parameters a and b, which most do not need. Two drivers, inlined into
+ * a kernel per activation, run them over arrays. All formulas hold for every finite x: exp is only taken of numbers
+ * from 0 down, or where its overflow gives the right limit. NaN stays NaN.
  *
  * PReLU has the slope of its negative side in an array: see the end of the file.
  */
@@ -52,7 +52,7 @@ INLINE vec softplus_gradient(vec dy, vec x, vec a, vec b)
 INLINE vec log_sigmoid(vec x, vec a, vec b) { return -log_one_plus_exp(-x); }
 INLINE vec log_sigmoid_gradient(vec dy, vec x, vec a, vec b) { return dy * vec_sigmoid(-x); }
 
-/* x P(x), where P(x) = erfc(-x / sqrt(2)) / 2 is the normal distribution function and P'(x) = e^(-x^2 / 2) / sqrt(2 pi) */
+/* x P(x), with the normal distribution function P(x) = erfc(-x / sqrt(2)) / 2, P'(x) = e^(-x^2 / 2) / sqrt(2 pi) */
 INLINE vec normal_distribution(vec x, vec *density)
 {
     vec z = vec_abs(x) * (real)0.70710678118654752440, e = vec_exp(-z * z);
@@ -173,8 +173,8 @@ static void prelu(const void *input, const void *weight, ptrdiff_t first_line, p
     }
 }
 
-/* Also the sums over dL / dw = dy x where x <= 0: one per line, `partial_step` apart, or (per_element) `count` sums over
- * the lines. */
+/* Also sums of dL / dw = dy x where x <= 0: one per line, `partial_step` apart, or (per_element) `count` sums over the
+ * lines. */
 static void prelu_backward(const void *grad_output, const void *input, const void *weight, ptrdiff_t first_line,
                            ptrdiff_t lines, ptrdiff_t count, ptrdiff_t line_stride, ptrdiff_t channels, int per_element,
                            void *grad_input, void *partials, ptrdiff_t partial_step)

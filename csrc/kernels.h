@@ -160,9 +160,16 @@ struct activation_kernels {
     void (*prelu_reduce)(const void *partials, ptrdiff_t outer, ptrdiff_t channels, ptrdiff_t inner, void *grad_weight);
 };
 
-/* csrc/softmax.c: softmax, log_softmax */
+/* csrc/softmax.c: along `size` in arrays [outer][size][inner]; a tile has the first `columns` of inner */
+typedef void (*softmax_forward)(const void *input, ptrdiff_t outer, ptrdiff_t size, ptrdiff_t inner, ptrdiff_t columns,
+                                void *output);
+typedef void (*softmax_gradient)(const void *grad_output, const void *output, ptrdiff_t outer, ptrdiff_t size,
+                                 ptrdiff_t inner, ptrdiff_t columns, void *grad_input);
 struct softmax_kernels {
-    int placeholder;
+    softmax_forward softmax;
+    softmax_gradient softmax_backward;
+    softmax_forward log_softmax;
+    softmax_gradient log_softmax_backward;
 };
 
 /* csrc/loss.c */

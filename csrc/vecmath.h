@@ -219,7 +219,7 @@ INLINE vec vec_erfcx(vec z)
     return inverse * POLYNOMIAL(1 - 2 * ERFC_K * inverse, ERFC_POLYNOMIAL);
 }
 
-/* 1 - erf(x), within 10 ulp for x <= 1 and about x^2 ulp more in the upper tail, which scales the square's rounding up */
+/* 1 - erf(x), within 10 ulp for x <= 1; about x^2 ulp more in the upper tail, which scales the square's rounding up */
 INLINE vec vec_erfc(vec x)
 {
     vec z = vec_abs(x), upper = vec_exp(-z * z) * vec_erfcx(z);

@@ -93,6 +93,8 @@ def check_choice(function, name, value, choices):
 def check_dim(function, dim, ndim):
     """The dimension counted from the front; negative ones count from the back."""
     dim = check_integer(function, "dim", dim)
+    if ndim == 0:
+        raise ValueError(f"{function}: the array has no dimensions, so none for dim={dim}; reshape it to (1,)")
     if not -ndim <= dim < ndim:
         raise ValueError(f"{function}: dim must be from {-ndim} to {ndim - 1} for {ndim} dimensions, got {dim}")
     return dim % ndim

@@ -150,8 +150,16 @@ cdef extern from "kernels.h" nogil:
         void (*prelu_reduce)(const void *partials, ptrdiff_t outer, ptrdiff_t channels, ptrdiff_t inner,
                              void *grad_weight) noexcept nogil
 
+    ctypedef void (*softmax_forward)(const void *input, ptrdiff_t outer, ptrdiff_t size, ptrdiff_t inner,
+                                     ptrdiff_t columns, void *output) noexcept nogil
+    ctypedef void (*softmax_gradient)(const void *grad_output, const void *output, ptrdiff_t outer, ptrdiff_t size,
+                                      ptrdiff_t inner, ptrdiff_t columns, void *grad_input) noexcept nogil
+
     struct softmax_kernels:
-        int placeholder
+        softmax_forward softmax
+        softmax_gradient softmax_backward
+        softmax_forward log_softmax
+        softmax_gradient log_softmax_backward
 
     struct cross_entropy:
         ptrdiff_t classes

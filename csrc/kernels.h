@@ -129,6 +129,12 @@ struct norm_kernels {
                      const void *input, const void *affine, const void *gradient, int relu, int training,
                      void *grad_input);
     void (*weight_gradients)(const struct norm_shape *shape, const double *sums, void *grad_weight, void *grad_bias);
+    void (*layer)(const void *input, const void *weight, const void *bias, ptrdiff_t rows, ptrdiff_t length, double eps,
+                  void *output);
+    void (*layer_backward)(const void *grad_output, const void *input, const void *weight, ptrdiff_t rows,
+                           ptrdiff_t length, double eps, void *grad_input, void *accumulators, double *sums);
+    void (*layer_weight_gradients)(const double *sums, ptrdiff_t parts, ptrdiff_t length, void *grad_weight,
+                                   void *grad_bias);
 };
 
 /* csrc/activation.c: a and b are an activation's parameters, in the order of its arguments */

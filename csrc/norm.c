@@ -196,12 +196,12 @@ INLINE void plane_moments(struct runs runs, const real *x, double *moments)
     struct sums sums = {0};
     double before = 0, count = 0, first, second;
     struct runs sample = runs;
+    moments[0] = moments[1] = 0;
     if (!next_run(&sample)) return;
     ptrdiff_t sampled = smaller(sample.length, smaller(runs.rest, CHUNK) / 8 + LANES);
     add_moments(x + sample.at, sampled, (vec){0}, &sums);
     drain(&sums, &first, &second);
     real k = (real)(first / (double)sampled);
-    moments[0] = moments[1] = 0;
     while (next_run(&runs)) {
         add_moments(x + runs.at, runs.length, vec_set(k), &sums);
         count += (double)runs.length;
@@ -661,6 +661,120 @@ static void weight_gradients(const struct norm_shape *shape, const double *sums,
     }
 }
 
+/* ---------------------------------------------------------------------------------------------------------------
+ * Layer norm: rows of `length` contiguous elements, statistics per row, weight and bias per element (NULL: 1 and 0)
+ * ------------------------------------------------------------------------------------------------------------- */
+
+struct row {
+    double mean, inverse_deviation;
+    vec center, scale, shift; /* xhat = (x - center) * scale + shift */
+};
+
+INLINE struct row measure_row(const real *x, ptrdiff_t length, double eps)
+{
+    double total[2];
+    plane_moments((struct runs){.rest = length, .positions = length}, x, total);
+    const double inverse = 1 / sqrt(total[1] / (double)length + eps);
+    const real center = (real)total[0];
+    return (struct row){total[0], inverse, vec_set(center), vec_set((real)inverse),
+                        vec_set((real)(((double)center - total[0]) * inverse))};
+}
+
+static void layer(const void *input, const void *weight, const void *bias, ptrdiff_t rows, ptrdiff_t length, double eps,
+                  void *output)
+{
+    const real *x = input, *w = weight, *b = bias;
+    real *y = output;
+    for (; rows > 0; rows--, x += length, y += length) {
+        const struct row row = measure_row(x, length, eps);
+        for (ptrdiff_t i = 0; i < length; i += LANES) {
+            const ptrdiff_t at = start_at(i, length), lanes = length - at;
+            vec result = affine_step(load(x + at, lanes), row.center, row.scale, row.shift, 0);
+            if (w) result *= load(w + at, lanes);
+            if (b) result += load(b + at, lanes);
+            store(y + at, result, lanes);
+        }
+    }
+}
+
+/* One vector of a row: enters sum(g) and sum(g * xhat), where g = dy * weight, and adds dy * xhat and dy to the accumulators. */
+INLINE void layer_sums_step(const real *dy, const real *x, const real *w, const struct row *row, ptrdiff_t i,
+                            ptrdiff_t length, vec *sum_g, vec *sum_g_xhat, real *dweight, real *dbias)
+{
+    const ptrdiff_t at = start_at(i, length), lanes = length - at;
+    vec gradient = load(dy + at, lanes), xhat = affine_step(load(x + at, lanes), row->center, row->scale, row->shift, 0);
+    if (lanes <= LANES) { /* the last vector */
+        gradient = only(taken_lanes(i, length), gradient);
+        xhat = only(taken_lanes(i, length), xhat);
+    }
+    store(dweight + at, load(dweight + at, lanes) + gradient * xhat, lanes);
+    store(dbias + at, load(dbias + at, lanes) + gradient, lanes);
+    if (w) gradient *= load(w + at, lanes);
+    *sum_g += gradient;
+    *sum_g_xhat += gradient * xhat;
+}
+
+static void layer_backward_row(const real *dy, const real *x, const real *w, ptrdiff_t length, double eps, real *dx,
+                               real *dweight, real *dbias)
+{
+    const struct row row = measure_row(x, length, eps);
+    double mean_g = 0, mean_g_xhat = 0, first, second;
+    struct sums sums = {0};
+    for (ptrdiff_t start = 0; start < length; start += CHUNK) {
+        const ptrdiff_t end = smaller(length, start + CHUNK);
+        ptrdiff_t i = start;
+        for (; i + STREAMS * LANES <= end; i += STREAMS * LANES)
+            for (int s = 0; s < STREAMS; s++)
+                layer_sums_step(dy, x, w, &row, i + s * LANES, length, &sums.first[s], &sums.second[s], dweight, dbias);
+        for (; i < end; i += LANES)
+            layer_sums_step(dy, x, w, &row, i, length, &sums.first[0], &sums.second[0], dweight, dbias);
+        drain(&sums, &first, &second);
+        mean_g += first / (double)length;
+        mean_g_xhat += second / (double)length;
+    }
+    const double inverse = row.inverse_deviation, center_g = (double)(real)mean_g,
+                 remainder = row.mean - (double)(real)row.mean;
+    const struct gradient gradient = {
+        row.scale, vec_set((real)mean_g), vec_set((real)(-inverse * inverse * mean_g_xhat)),
+        vec_set((real)(inverse * (center_g - mean_g + inverse * mean_g_xhat * remainder)))};
+    for (ptrdiff_t i = 0; i < length; i += LANES) {
+        const ptrdiff_t at = start_at(i, length), lanes = length - at;
+        vec g = load(dy + at, lanes);
+        if (w) g *= load(w + at, lanes);
+        store(dx + at, backward_step(g, load(x + at, lanes) - row.center, gradient, 1), lanes);
+    }
+}
+
+/* dx of the rows; sums, [2][length], are their sum(dy * xhat) and sum(dy) over the rows. accumulators: [2][length] of
+ * scratch */
+static void layer_backward(const void *grad_output, const void *input, const void *weight, ptrdiff_t rows,
+                           ptrdiff_t length, double eps, void *grad_input, void *accumulators, double *sums)
+{
+    const real *dy = grad_output, *x = input;
+    real *dx = grad_input, *accumulated = accumulators;
+    memset(sums, 0, (size_t)length * 2 * sizeof(double));
+    for (ptrdiff_t start = 0; start < rows; start += ROW_CHUNK) {
+        memset(accumulated, 0, (size_t)length * 2 * sizeof(real));
+        for (ptrdiff_t row = start; row < smaller(rows, start + ROW_CHUNK); row++)
+            layer_backward_row(dy + row * length, x + row * length, weight, length, eps, dx + row * length, accumulated,
+                               accumulated + length);
+        for (ptrdiff_t i = 0; i < 2 * length; i++) sums[i] += (double)accumulated[i];
+    }
+}
+
+/* dweight and dbias, the parts of the sums ([parts][2][length]) added in order; either may be NULL */
+static void layer_weight_gradients(const double *sums, ptrdiff_t parts, ptrdiff_t length, void *grad_weight,
+                                   void *grad_bias)
+{
+    real *gradients[2] = {grad_weight, grad_bias};
+    for (int which = 0; which < 2; which++)
+        for (ptrdiff_t i = 0; gradients[which] && i < length; i++) {
+            double sum = 0;
+            for (ptrdiff_t part = 0; part < parts; part++) sum += sums[(2 * part + which) * length + i];
+            gradients[which][i] = (real)sum;
+        }
+}
+
 const struct norm_kernels FASTNN_TABLE(norm) = {
     .by_columns = by_columns,
     .moments = moments,
@@ -672,4 +786,7 @@ const struct norm_kernels FASTNN_TABLE(norm) = {
     .gradient_coefficients = gradient_coefficients,
     .backward = backward,
     .weight_gradients = weight_gradients,
+    .layer = layer,
+    .layer_backward = layer_backward,
+    .layer_weight_gradients = layer_weight_gradients,
 };

@@ -355,3 +355,340 @@ def test_batch_norm_bad_input(name, arguments, keywords, error_type, message):
 def test_batch_norm_backward_bad_input(grad_output, saved, error_type, message):
     with pytest.raises(error_type, match=f"^batch_norm_backward: {message}"):
         F.batch_norm_backward(grad_output, X, C, C, saved=saved)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Layer, group and instance norm: (name, shape of input, arguments before weight and bias, shape of weight)
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Rows around one vector of every width, around four of them, and longer than a chunk; few and many rows.
+LAYER_CASES = [
+    ("layer_norm", (*leading, *shape), (shape,), shape)
+    for leading, shape in [
+        ((9,), (5,)),
+        ((9,), (7,)),
+        ((2, 5), (8,)),
+        ((7,), (15,)),
+        ((70,), (16,)),
+        ((7,), (17,)),
+        ((3,), (31,)),
+        ((1000,), (33,)),
+        ((5,), (64,)),
+        ((5,), (65,)),
+        ((), (127,)),
+        ((40,), (4, 5, 6)),
+        ((3,), (5003,)),
+    ]
+]
+# Groups and instances of one and many channels, by planes and by columns, few and large, many and small. None of fewer
+# than 4 values: where these happen to lie close together, the gradient cancels.
+GROUP_CASES = [
+    ("group_norm", shape, (groups,), shape[1:2])
+    for shape, groups in [
+        ((7, 12), 4),
+        ((300, 16), 2),
+        ((20, 4, 2), 1),
+        ((3, 6, 5, 7), 3),
+        ((2, 64, 9, 9), 32),
+        ((2, 3, 41, 43), 3),
+        ((1, 4, 160, 161), 1),
+        ((1, 3, 5, 6, 7), 1),
+        ((2, 1, 3), 1),
+    ]
+]
+INSTANCE_CASES = [
+    ("instance_norm", shape, (None, None), shape[1:2])
+    for shape in [(3, 2, 5), (6, 7, 4), (3, 4, 6, 7), (1, 2, 200, 201), (2, 3, 4, 5, 6), (5, 1, 70)]
+]
+CASES = LAYER_CASES + GROUP_CASES + INSTANCE_CASES
+SMALL_CASES = [case for case in CASES if np.prod(case[1]) <= 250]
+
+
+def case_identity(case):
+    return f"{case[0]}-{'x'.join(map(str, case[1]))}"
+
+
+def weight_and_bias(rng, shape, dtype):
+    weight = rng.uniform(0.5, 2, shape) * rng.choice([-1, 1], shape)
+    return weight.astype(dtype), rng.uniform(-0.5, 0.5, shape).astype(dtype)
+
+
+def results(name, x, dy, arguments):
+    """Output and gradients."""
+    return [getattr(F, name)(x, *arguments), *getattr(F, f"{name}_backward")(dy, x, *arguments)]
+
+
+def norm_matches(name, x, dy, arguments):
+    """Output and gradients against the float64 reference."""
+    with fastnn.backend("reference"):
+        widened = [double(value) if isinstance(value, np.ndarray) else value for value in arguments]
+        expected = results(name, double(x), double(dy), widened)
+    for kernel, actual, wanted in zip(["", *3 * ["_backward"]], results(name, x, dy, arguments), expected, strict=True):
+        assert (actual is None) == (wanted is None)
+        if actual is not None:
+            assert actual.dtype == x.dtype
+            assert_matches(actual, wanted, name + kernel)
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_identity)
+def test_norm_matches_reference(isa, dtype, rng, case):
+    name, shape, arguments, weight_shape = case
+    x, dy = input_and_gradient(rng, shape, dtype)
+    norm_matches(name, x, dy, (*arguments, *weight_and_bias(rng, weight_shape, dtype)))
+
+
+@pytest.mark.parametrize("case", [LAYER_CASES[6], GROUP_CASES[3], INSTANCE_CASES[2]], ids=case_identity)
+@pytest.mark.parametrize("given", ["none", "weight", "bias"])
+def test_norm_without_weight_or_bias(isa, dtype, rng, case, given):
+    name, shape, arguments, weight_shape = case
+    x, dy = input_and_gradient(rng, shape, dtype)
+    weight, bias = weight_and_bias(rng, weight_shape, dtype)
+    norm_matches(name, x, dy, (*arguments, weight if given == "weight" else None, bias if given == "bias" else None))
+
+
+@pytest.mark.parametrize(
+    "case", [LAYER_CASES[7], LAYER_CASES[12], GROUP_CASES[4], INSTANCE_CASES[3]], ids=case_identity
+)
+def test_norm_keeps_accuracy_where_the_mean_exceeds_the_deviation(isa, rng, case):
+    name, shape, arguments, weight_shape = case
+    x, dy = input_and_gradient(rng, shape, np.float32)
+    norm_matches(name, x - np.float32(3e3), dy, (*arguments, *weight_and_bias(rng, weight_shape, np.float32)))
+
+
+@pytest.mark.parametrize("case", SMALL_CASES, ids=case_identity)
+def test_norm_backward_matches_central_differences(rng, case):
+    name, shape, arguments, weight_shape = case
+    x, dy = input_and_gradient(rng, shape, np.float64)
+    weight, bias = weight_and_bias(rng, weight_shape, np.float64)
+    gradients = getattr(F, f"{name}_backward")(dy, x, *arguments, weight, bias)
+    for array, gradient in zip((x, weight, bias), gradients, strict=True):
+        numerical = numerical_gradient(lambda _: getattr(F, name)(x, *arguments, weight, bias), array, dy)
+        assert_gradient(gradient, numerical, 2e-6)
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_identity)
+def test_norm_matches_torch(dtype, rng, case):
+    torch = pytest.importorskip("torch")
+    name, shape, arguments, weight_shape = case
+    x, dy = input_and_gradient(rng, shape, dtype)
+    arrays = (x, *weight_and_bias(rng, weight_shape, dtype))
+    tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
+    expected = getattr(torch.nn.functional, name)(tensors[0], *arguments, *tensors[1:])
+    expected.backward(torch.tensor(dy))
+    expected = [expected.detach(), *(tensor.grad for tensor in tensors)]
+    bound = 2e-5 if dtype == np.float32 else 1e-13
+    for actual, tensor in zip(results(name, x, dy, (*arguments, *arrays[1:])), expected, strict=True):
+        assert error(actual, tensor.numpy()) < bound
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("use_input_stats", [True, False])
+def test_instance_norm_uses_and_updates_running_statistics_as_torch(dtype, rng, use_input_stats, backend):
+    torch = pytest.importorskip("torch")
+    fastnn.set_backend(backend)
+    x, dy = input_and_gradient(rng, (3, 4, 6, 7), dtype)
+    mean, var, weight, bias = channel_arguments(rng, 4, dtype)
+    tensors = [torch.tensor(array) for array in (x, mean, var, weight, bias)]
+    for tensor in (tensors[0], *tensors[3:]):
+        tensor.requires_grad_()
+    expected = torch.nn.functional.instance_norm(*tensors, use_input_stats, 0.3, 1e-3)
+    expected.backward(torch.tensor(dy))
+    gradients = F.instance_norm_backward(dy, x, mean, var, weight, bias, use_input_stats, 0.3, 1e-3)
+    y = F.instance_norm(x, mean, var, weight, bias, use_input_stats, 0.3, 1e-3)
+    actual = [y, mean, var, *gradients]
+    expected = [expected.detach(), *tensors[1:3], tensors[0].grad, tensors[3].grad, tensors[4].grad]
+    for array, tensor in zip(actual, expected, strict=True):
+        assert error(array, tensor.numpy()) < (1e-5 if dtype == np.float32 else 1e-13)
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "group_norm", "instance_norm"])
+def test_norm_takes_any_strides(isa, dtype, rng, name):
+    x, dy = input_and_gradient(rng, (6, 4, 7, 9), dtype)
+    arguments = {"layer_norm": ((7, 9),), "group_norm": (2,), "instance_norm": (None, None)}[name]
+    weight, bias = weight_and_bias(rng, (7, 9) if name == "layer_norm" else (4,), dtype)
+    arguments = (*arguments, np.repeat(weight[None], 2, 0)[1], np.asfortranarray(bias))
+    for view, gradient in zip(strided_views(x), strided_views(dy), strict=True):
+        if 0 not in view.strides:
+            norm_matches(name, view, gradient, arguments)
+        assert error(getattr(F, name)(view, *arguments), getattr(F, name)(view.copy(), *arguments)) == 0
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize(
+    ("name", "shape", "arguments", "weight_shape"),
+    [
+        ("layer_norm", (0, 3), (3,), (3,)),
+        ("layer_norm", (4, 0), (0,), (0,)),
+        ("group_norm", (0, 4, 5), (2,), (4,)),
+        ("group_norm", (2, 4, 0), (2,), (4,)),
+        ("instance_norm", (0, 4, 5), (None, None), (4,)),
+        ("instance_norm", (2, 0, 5), (None, None), (0,)),
+    ],
+)
+def test_norm_of_nothing(dtype, name, shape, arguments, weight_shape, backend):
+    fastnn.set_backend(backend)
+    x, weight = np.empty(shape, dtype), np.ones(weight_shape, dtype)
+    y, dx, dweight, dbias = results(name, x, x, (*arguments, weight, weight))
+    assert y.shape == dx.shape == shape
+    assert y.dtype == dx.dtype == dtype
+    np.testing.assert_array_equal(dweight, np.zeros(weight_shape))
+    np.testing.assert_array_equal(dbias, np.zeros(weight_shape))
+
+
+def test_norm_of_one_value_is_the_bias(isa, dtype):
+    x = np.array([[3], [-4]], dtype)
+    weight, bias = np.array([[2], [0.5]], dtype)
+    for name in ("layer_norm", "group_norm"):
+        y, dx, dweight, dbias = results(name, x, x, (1, weight, bias))
+        np.testing.assert_array_equal(y, [bias, bias])
+        np.testing.assert_allclose(dx, 0, atol=1e-3)
+        np.testing.assert_array_equal(dweight, [0])
+        np.testing.assert_array_equal(dbias, [-1])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_norm_special_values_spoil_their_row_alone(isa, dtype, rng, value):
+    x = rng.standard_normal((5, 33)).astype(dtype)
+    x[2, 20] = value
+    y = F.layer_norm(x, 33)
+    assert np.isnan(y[2]).all()
+    assert np.isfinite(np.delete(y, 2, 0)).all()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("layer_norm", (5000, 64), (64,), (64,)),
+        ("layer_norm", (40, 20000), (20000,), (20000,)),
+        ("group_norm", (1, 8, 160, 161), (2,), (8,)),
+        ("group_norm", (16, 32, 30, 31), (8,), (32,)),
+        ("instance_norm", (16, 32, 30, 31), (None, None), (32,)),
+    ],
+    ids=case_identity,
+)
+def test_norm_has_the_same_bits_for_any_number_of_threads(rng, case):
+    name, shape, arguments, weight_shape = case
+    x, dy = input_and_gradient(rng, shape, np.float32)
+    weights = weight_and_bias(rng, weight_shape, np.float32)
+    same_bits_for_any_threads(lambda: results(name, x, dy, (*arguments, *weights)))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    images=st.integers(1, 5),
+    groups=st.integers(1, 5),
+    group=st.integers(1, 5),
+    positions=st.integers(1, 100),
+    name=st.sampled_from(["layer_norm", "group_norm", "instance_norm"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_norm_matches_reference_on_random_shapes(images, groups, group, positions, name, seed):
+    rng = np.random.default_rng(seed)
+    x, dy = input_and_gradient(rng, (images, groups * group, 3, positions), np.float64)
+    arguments = {"layer_norm": (x.shape[2:],), "group_norm": (groups,), "instance_norm": (None, None)}[name]
+    weights = weight_and_bias(rng, x.shape[2:] if name == "layer_norm" else x.shape[1], np.float64)
+    norm_matches(name, x, dy, (*arguments, *weights))
+
+
+FOUR = np.zeros(4, np.float32)
+Y = np.zeros((2, 4, 5), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "keywords", "error_type", "message"),
+    [
+        ("layer_norm", (Y.astype(int), 5), {}, TypeError, "input must be float32 or float64, got int64"),
+        ("layer_norm", (Y, 4), {}, ValueError, r"normalized_shape must be input's last dimensions, got \(4,\)"),
+        ("layer_norm", (Y, ()), {}, ValueError, r"normalized_shape must be input's last dimensions, got \(\)"),
+        ("layer_norm", (Y, (1, 2, 4, 5)), {}, ValueError, r"got \(1, 2, 4, 5\) for input's \(2, 4, 5\)"),
+        ("layer_norm", (Y, 5.0), {}, TypeError, "normalized_shape must be an integer, got 5.0"),
+        ("layer_norm", (Y, (4, 5), FOUR), {}, ValueError, r"weight must have shape \(4, 5\) \(normalized_shape\)"),
+        ("layer_norm", (Y, 5), {"bias": FOUR}, ValueError, r"bias must have shape \(5,\)"),
+        ("layer_norm", (Y, 5), {"eps": -1}, ValueError, "eps must be at least 0, got -1.0"),
+        ("group_norm", ([1.0], 1), {}, TypeError, "input must be a NumPy array, got list"),
+        ("group_norm", (FOUR, 1), {}, ValueError, r"input must have at least 2 dimensions .*got shape \(4,\)"),
+        ("group_norm", (Y, 3), {}, ValueError, "num_groups must divide input's 4 channels, got 3"),
+        ("group_norm", (Y, 0), {}, ValueError, "num_groups must be at least 1, got 0"),
+        ("group_norm", (Y, 2.0), {}, TypeError, "num_groups must be an integer, got 2.0"),
+        ("group_norm", (Y, 2, C), {}, ValueError, r"weight must have shape \(4,\) .*got \(3,\)"),
+        ("group_norm", (Y, 2, FOUR, FOUR.astype(float)), {}, TypeError, "bias must have input's dtype float32"),
+        ("group_norm", (Y[:1, :, :1], 4), {}, ValueError, r"a group needs more than 1 value, got .*\(1, 4, 1\)"),
+        ("group_norm", (Y, 2), {"eps": None}, TypeError, "eps must be a number, got None"),
+        ("instance_norm", (Y[0],), {}, ValueError, r"input must have shape \(N, C, L\) or .*got \(4, 5\)"),
+        ("instance_norm", (Y, FOUR), {}, ValueError, "go together, but running_var is None"),
+        ("instance_norm", (Y,), {"use_input_stats": False}, ValueError, "must be arrays where use_input_stats=False"),
+        (
+            "instance_norm",
+            (Y,),
+            {"use_input_stats": None},
+            TypeError,
+            "use_input_stats must be True or False, got None",
+        ),
+        ("instance_norm", (Y,), {"momentum": None}, TypeError, "momentum must be a number, got None"),
+        ("instance_norm", (Y,), {"weight": C}, ValueError, r"weight must have shape \(4,\)"),
+        ("instance_norm", (Y[:, :, :1],), {}, ValueError, r"an instance needs more than 1 value, got .*\(2, 4, 1\)"),
+        (
+            "local_response_norm",
+            (Y[0], 2),
+            {},
+            ValueError,
+            r"input must have at least 3 dimensions .*got shape \(4, 5\)",
+        ),
+        ("local_response_norm", (Y, 0), {}, ValueError, "size must be at least 1, got 0"),
+        ("local_response_norm", (Y, 2), {"alpha": "1"}, TypeError, "alpha must be a number, got '1'"),
+        ("local_response_norm", (Y, 2), {"beta": None}, TypeError, "beta must be a number, got None"),
+        ("local_response_norm", (Y, 2), {"k": True}, TypeError, "k must be a number, got True"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", "_backward"])
+def test_norm_bad_input(name, arguments, keywords, error_type, message, suffix):
+    if suffix:
+        arguments = (np.asarray(arguments[0]), *arguments)
+    with pytest.raises(error_type, match=f"^{name}{suffix}: .*{message}"):
+        getattr(F, name + suffix)(*arguments, **keywords)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("layer_norm", (5,)), ("group_norm", (2,)), ("instance_norm", ()), ("local_response_norm", (2,))],
+)
+def test_norm_backward_checks_grad_output(name, arguments):
+    with pytest.raises(ValueError, match=rf"^{name}_backward: grad_output must have shape \(2, 4, 5\)"):
+        getattr(F, f"{name}_backward")(Y[:1], Y, *arguments)
+    with pytest.raises(TypeError, match=f"^{name}_backward: grad_output must have input's dtype float32, got float64"):
+        getattr(F, f"{name}_backward")(Y.astype(float), Y, *arguments)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Local response norm, a NumPy composition
+# ---------------------------------------------------------------------------------------------------------------------
+
+LRN_CASES = [((2, 5, 3), 1), ((2, 5, 3, 4), 2), ((3, 7, 2, 5), 5), ((1, 3, 2), 4), ((2, 2, 3), 9), ((2, 1, 3, 2, 2), 3)]
+
+
+@pytest.mark.parametrize(("shape", "size"), LRN_CASES)
+@pytest.mark.parametrize("parameters", [(1e-4, 0.75, 1.0), (0.7, 1.3, 0.5)])
+def test_local_response_norm_matches_torch(dtype, rng, shape, size, parameters):
+    torch = pytest.importorskip("torch")
+    x, dy = input_and_gradient(rng, shape, dtype)
+    tensor = torch.tensor(x, requires_grad=True)
+    expected = torch.nn.functional.local_response_norm(tensor, size, *parameters)
+    expected.backward(torch.tensor(dy))
+    y = F.local_response_norm(x, size, *parameters)
+    dx = F.local_response_norm_backward(dy, x, size, *parameters)
+    assert y.dtype == dx.dtype == dtype
+    bound = 2e-6 if dtype == np.float32 else 1e-14
+    assert error(y, expected.detach().numpy()) < bound
+    assert error(dx, tensor.grad.numpy()) < bound
+
+
+@pytest.mark.parametrize(("shape", "size"), LRN_CASES)
+def test_local_response_norm_backward_matches_central_differences(rng, shape, size):
+    x, dy = input_and_gradient(rng, shape, np.float64)
+    dx = F.local_response_norm_backward(dy, x, size, 0.7, 1.3, 0.5)
+    assert_gradient(dx, numerical_gradient(lambda x: F.local_response_norm(x, size, 0.7, 1.3, 0.5), x, dy))
+
+
+def test_local_response_norm_of_nothing(dtype):
+    x = np.empty((0, 3, 4), dtype)
+    assert F.local_response_norm(x, 2).shape == F.local_response_norm_backward(x, x, 2).shape == (0, 3, 4)

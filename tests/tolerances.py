@@ -26,6 +26,12 @@ TOLERANCES = {
     # the output, seen relative to the RMS of all channels.
     "batch_norm": 2e-6,
     "batch_norm_backward": 2e-6,
+    "group_norm": 2e-6,
+    "group_norm_backward": 2e-6,
+    "instance_norm": 2e-6,
+    "instance_norm_backward": 2e-6,
+    "layer_norm": 2e-6,
+    "layer_norm_backward": 2e-6,
     # One comparison and one selection: exact.
     "relu": 0.0,
     # exp, log and their sums, a few roundings each; the compositions in NumPy the same.

@@ -120,6 +120,13 @@ cdef extern from "kernels.h" nogil:
                          void *grad_input) noexcept nogil
         void (*weight_gradients)(const norm_shape *shape, const double *sums, void *grad_weight,
                                  void *grad_bias) noexcept nogil
+        void (*layer)(const void *input, const void *weight, const void *bias, ptrdiff_t rows, ptrdiff_t length,
+                      double eps, void *output) noexcept nogil
+        void (*layer_backward)(const void *grad_output, const void *input, const void *weight, ptrdiff_t rows,
+                               ptrdiff_t length, double eps, void *grad_input, void *accumulators,
+                               double *sums) noexcept nogil
+        void (*layer_weight_gradients)(const double *sums, ptrdiff_t parts, ptrdiff_t length, void *grad_weight,
+                                       void *grad_bias) noexcept nogil
 
     enum activation:
         RELU

@@ -1,4 +1,4 @@
-"""Batch, instance and group norm: one driver over [images][channels][positions]."""
+"""Batch, instance and group norm: one driver over [images][channels][positions]. Layer norm: a driver over rows."""
 cimport numpy as np
 from cython.parallel cimport prange
 from fastnn.native.kernels cimport NORM_COLUMNS, norm_kernels, norm_shape, norm_tile
@@ -8,13 +8,18 @@ import numpy as np
 
 np.import_array()
 
-__all__ = ["batch_norm", "batch_norm_backward"]
+__all__ = [
+    "batch_norm", "batch_norm_backward", "group_norm", "group_norm_backward", "instance_norm", "instance_norm_backward",
+    "layer_norm", "layer_norm_backward"]
 
 # A block of small channels has about this many elements.
 cdef ptrdiff_t BLOCK = 8192
 # With fewer blocks than this, channels are cut into parts of at least PART elements, so that threads have work.
 cdef ptrdiff_t FEW_BLOCKS = 16
 cdef ptrdiff_t PART = 32768
+
+# Layer norm's rows per part in the backward, at least: a part has sums of its own for weight and bias.
+cdef ptrdiff_t PART_ROWS = 16
 
 # Nanoseconds per element on one thread, from the cache.
 cdef double FORWARD_COST = 0.3
@@ -323,3 +328,90 @@ def batch_norm_backward(np.ndarray grad_output, np.ndarray x, running_mean, runn
         norm.fix(running_mean, running_var)
     dx, dweight, dbias = norm.backward(grad_output, training, relu)
     return np.moveaxis(dx, -1, 1) if last else dx, dweight, dbias
+
+
+def group_norm(np.ndarray x, ptrdiff_t num_groups, weight, bias, double eps):
+    cdef Norm norm
+    cdef ptrdiff_t images = x.shape[0], channels = x.shape[1]
+    x = contiguous(x)
+    norm = Norm(x, 1, images * channels, channels // num_groups, channels, weight, bias, eps)
+    return norm.forward(False)
+
+
+def group_norm_backward(np.ndarray grad_output, np.ndarray x, ptrdiff_t num_groups, weight, bias, double eps):
+    cdef Norm norm
+    cdef ptrdiff_t images = x.shape[0], channels = x.shape[1]
+    x = contiguous(x)
+    norm = Norm(x, 1, images * channels, channels // num_groups, channels, weight, bias, eps)
+    return norm.backward(contiguous(grad_output), True, False)
+
+
+def instance_norm(np.ndarray x, running_mean, running_var, weight, bias, bint use_input_stats, double momentum,
+                  double eps):
+    cdef Norm norm
+    cdef ptrdiff_t images = x.shape[0], channels = x.shape[1]
+    if not use_input_stats:
+        return batch_norm(x, running_mean, running_var, weight, bias, False, 0, eps, False)[0]
+    x = contiguous(x)
+    norm = Norm(x, 1, images * channels, 1, channels, weight, bias, eps)
+    if running_mean is None:
+        return norm.forward(False)
+    means, variances = np.tile(running_mean, images), np.tile(running_var, images)
+    y = norm.forward(False, means, variances, momentum)
+    running_mean[...] = means.reshape(images, channels).mean(0)
+    running_var[...] = variances.reshape(images, channels).mean(0)
+    return y
+
+
+def instance_norm_backward(np.ndarray grad_output, np.ndarray x, running_mean, running_var, weight, bias,
+                           bint use_input_stats, double eps):
+    if not use_input_stats:
+        return batch_norm_backward(grad_output, x, running_mean, running_var, weight, bias, False, eps, None, False)
+    return group_norm_backward(grad_output, x, x.shape[1], weight, bias, eps)
+
+
+def layer_norm(np.ndarray x, ptrdiff_t length, weight, bias, double eps):
+    """Rows are the last `length` elements of x, which may be several axes."""
+    x = contiguous(x)
+    weight = None if weight is None else contiguous(weight)
+    bias = None if bias is None else contiguous(bias)
+    cdef np.ndarray y = empty_like(x)
+    cdef const norm_kernels *kernel = kernels_for(x).norm
+    cdef const char *source = np.PyArray_BYTES(x)
+    cdef char *target = np.PyArray_BYTES(y)
+    cdef const void *weights = pointer(weight)
+    cdef const void *biases = pointer(bias)
+    cdef ptrdiff_t rows = np.PyArray_SIZE(x) // length, tile = max(BLOCK // length, 1), unit
+    cdef ptrdiff_t stride = tile * length * np.PyArray_ITEMSIZE(x)
+    for unit in prange(quotient_up(rows, tile), nogil=True, schedule="dynamic",
+                       num_threads=threads_for(FORWARD_COST * np.PyArray_SIZE(x))):
+        kernel.layer(source + unit * stride, weights, biases, min(tile, rows - unit * tile), length, eps,
+                     target + unit * stride)
+    return y
+
+
+def layer_norm_backward(np.ndarray grad_output, np.ndarray x, ptrdiff_t length, weight, bias, double eps):
+    x = contiguous(x)
+    grad_output = contiguous(grad_output)
+    dweight = None if weight is None else empty_like(weight)
+    dbias = None if bias is None else empty_like(bias)
+    weight = None if weight is None else contiguous(weight)
+    cdef np.ndarray dx = empty_like(x)
+    cdef const norm_kernels *kernel = kernels_for(x).norm
+    cdef const char *gradients = np.PyArray_BYTES(grad_output)
+    cdef const char *source = np.PyArray_BYTES(x)
+    cdef char *target = np.PyArray_BYTES(dx)
+    cdef const void *weights = pointer(weight)
+    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), rows = np.PyArray_SIZE(x) // length, part
+    cdef ptrdiff_t part_rows = max(quotient_up(rows, 2 * FEW_BLOCKS), PART_ROWS)
+    cdef ptrdiff_t parts = quotient_up(rows, part_rows), stride = part_rows * length * itemsize
+    cdef Block accumulators = scratch(2 * parts * length * itemsize), sums = scratch(16 * parts * length)
+    cdef char *accumulator = <char *> accumulators.data
+    cdef double *sum = <double *> sums.data
+    for part in prange(parts, nogil=True, schedule="dynamic",
+                       num_threads=threads_for(BACKWARD_COST * np.PyArray_SIZE(x))):
+        kernel.layer_backward(gradients + part * stride, source + part * stride, weights,
+                              min(part_rows, rows - part * part_rows), length, eps, target + part * stride,
+                              accumulator + 2 * part * length * itemsize, sum + 2 * part * length)
+    kernel.layer_weight_gradients(sum, parts, length, pointer(dweight), pointer(dbias))
+    return dx, dweight, dbias

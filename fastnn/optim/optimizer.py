@@ -151,15 +151,15 @@ class Optimizer:
     def _make_state(self, group):
         """Buffers for the parameters that have none yet: views of one flat array, so that a step is one pass."""
         names = self.buffer_names(group)
-        for dtype in (np.float32, np.float64):
-            for name in names:
-                new = [
-                    p
-                    for p in group["params"]
-                    if p.data.dtype == dtype and name not in self.state.setdefault(id(p), dict(self.scalars))
-                ]
-                flat = aligned_full(sum(p.data.size for p in new), dtype, self.initial_value(group))
-                for p in new:
+        for p in group["params"]:
+            if id(p) not in self.state:
+                self.state[id(p)] = dict(self.scalars)
+        for name in names:
+            new = [p for p in group["params"] if name not in self.state[id(p)]]
+            for dtype in {p.data.dtype for p in new}:
+                same = [p for p in new if p.data.dtype == dtype]
+                flat = aligned_full(sum(p.data.size for p in same), dtype, self.initial_value(group))
+                for p in same:
                     self.state[id(p)][name] = flat[: p.data.size].reshape(p.data.shape)
                     flat = flat[p.data.size :]
 
@@ -168,8 +168,8 @@ class Optimizer:
         together = {}
         for i, p in enumerate(group["params"]):
             if p.grad is not None and getattr(p, "requires_grad", True):
-                state = self.state.setdefault(id(p), dict(self.scalars))
-                together.setdefault((p.data.dtype, *(state[name] for name in self.scalars)), []).append(i)
+                key = (p.data.dtype.num, *map(self.state[id(p)].get, self.scalars))
+                together.setdefault(key, []).append(i)
         return together.values()
 
     def _step_part(self, group, members):

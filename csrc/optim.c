@@ -12,15 +12,23 @@
 #include "vec.h"
 
 enum rule_name {
-    SGD, SGD_MOMENTUM, SGD_NESTEROV,
-    RMSPROP, RMSPROP_MOMENTUM, RMSPROP_CENTERED, RMSPROP_CENTERED_MOMENTUM,
-    ADAM, ADAM_AMSGRAD, ADADELTA, ADAMAX
+    SGD,
+    SGD_MOMENTUM,
+    SGD_NESTEROV,
+    RMSPROP,
+    RMSPROP_MOMENTUM,
+    RMSPROP_CENTERED,
+    RMSPROP_CENTERED_MOMENTUM,
+    ADAM,
+    ADAM_AMSGRAD,
+    ADADELTA,
+    ADAMAX
 };
 
 /* struct optim_rule as reals */
 struct scalars {
-    real sign, weight_decay, l1_subgradient, keep, threshold, rate, gradient_rate, momentum, gain, average, decay, fresh,
-        root_scale, eps;
+    real sign, weight_decay, l1_subgradient, keep, threshold, rate, gradient_rate, momentum, gain, average, decay,
+        fresh, root_scale, eps;
 };
 
 /* One vector of a span: parameter, gradient and up to three buffers. */
@@ -115,9 +123,7 @@ INLINE struct element penalise(struct element x, const struct scalars s)
 
 /* p - clamp(p, -t, t): exactly 0 within the threshold; NaN stays NaN. */
 INLINE vec soft_threshold(vec p, real threshold)
-{
-    return p - vec_min(vec_set(threshold), vec_max(vec_set(-threshold), p));
-}
+{ return p - vec_min(vec_set(threshold), vec_max(vec_set(-threshold), p)); }
 
 typedef unsigned char lane_bytes __attribute__((vector_size(LANES)));
 
@@ -132,13 +138,15 @@ INLINE vec load(const real *p, ptrdiff_t count) { return count == LANES ? vec_lo
 
 INLINE void store(real *p, vec v, ptrdiff_t count)
 {
-    if (count == LANES) vec_store(p, v);
-    else vec_store_tail(p, v, count);
+    if (count == LANES)
+        vec_store(p, v);
+    else
+        vec_store_tail(p, v, count);
 }
 
 /* `count` elements (at most one vector) from `start`. A masked element sees no gradient and ends at zero. */
-INLINE void update_vector(const struct optim_span span, const struct scalars s, enum rule_name name, int states, int plain,
-                          ptrdiff_t start, ptrdiff_t count)
+INLINE void update_vector(const struct optim_span span, const struct scalars s, enum rule_name name, int states,
+                          int plain, ptrdiff_t start, ptrdiff_t count)
 {
     real *p = (real *)span.param + start;
     real *a = states > 0 ? (real *)span.state[0] + start : p;
@@ -168,7 +176,8 @@ INLINE void update_vector(const struct optim_span span, const struct scalars s, 
     if (states > 2) store(c, x.c, count);
 }
 
-INLINE void update_span(const struct optim_span span, const struct scalars s, enum rule_name name, int states, int plain)
+INLINE void update_span(const struct optim_span span, const struct scalars s, enum rule_name name, int states,
+                        int plain)
 {
     ptrdiff_t i = 0;
     for (; i + LANES <= span.count; i += LANES) update_vector(span, s, name, states, plain, i, LANES);
@@ -179,21 +188,31 @@ INLINE void update_span(const struct optim_span span, const struct scalars s, en
 INLINE void update(const struct optim_span *span, const struct optim_rule *rule, enum rule_name name, int states)
 {
     const struct scalars s = {
-        .sign = rule->sign, .weight_decay = rule->weight_decay, .l1_subgradient = rule->l1_subgradient,
-        .keep = rule->keep, .threshold = rule->threshold, .rate = rule->rate, .gradient_rate = rule->gradient_rate,
-        .momentum = rule->momentum, .gain = rule->gain, .average = rule->average, .decay = rule->decay,
-        .fresh = rule->fresh, .root_scale = rule->root_scale, .eps = rule->eps,
+        .sign = rule->sign,
+        .weight_decay = rule->weight_decay,
+        .l1_subgradient = rule->l1_subgradient,
+        .keep = rule->keep,
+        .threshold = rule->threshold,
+        .rate = rule->rate,
+        .gradient_rate = rule->gradient_rate,
+        .momentum = rule->momentum,
+        .gain = rule->gain,
+        .average = rule->average,
+        .decay = rule->decay,
+        .fresh = rule->fresh,
+        .root_scale = rule->root_scale,
+        .eps = rule->eps,
     };
     int plain = !span->mask && s.weight_decay == 0 && s.l1_subgradient == 0 && s.keep == 1 && s.threshold == 0;
-    if (plain) update_span(*span, s, name, states, 1);
-    else update_span(*span, s, name, states, 0);
+    if (plain)
+        update_span(*span, s, name, states, 1);
+    else
+        update_span(*span, s, name, states, 0);
 }
 
-#define RULE(function, name, states)                                                  \
-    static void function(const struct optim_span *span, const struct optim_rule *rule) \
-    {                                                                                 \
-        update(span, rule, name, states);                                             \
-    }
+#define RULE(function, name, states)                                                                                   \
+    static void function(const struct optim_span *span, const struct optim_rule *rule)                                 \
+    { update(span, rule, name, states); }
 
 RULE(sgd, SGD, 0)
 RULE(sgd_momentum, SGD_MOMENTUM, 1)

@@ -36,7 +36,7 @@ FLAGS = {
 
 def check_hyperparameters(function, *, betas=None, **values):
     """The values as floats and bools, betas as a pair: finite, not negative, and in the range of their meaning."""
-    checked = {}
+    checked: dict = {}
     for name, value in values.items():
         if name in FLAGS:
             if not isinstance(value, (bool, np.bool_)):

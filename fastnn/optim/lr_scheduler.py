@@ -100,6 +100,15 @@ class LRScheduler:
 class StepLR(LRScheduler):
     """``lr = initial_lr * gamma ** (epoch // step_size)``
 
+    Parameters
+    ----------
+    optimizer, last_epoch
+        As in :class:`LRScheduler`.
+    step_size : int
+        Epochs between two steps.
+    gamma : float
+        Factor at each step.
+
     Examples
     --------
     >>> import numpy as np
@@ -122,7 +131,17 @@ class StepLR(LRScheduler):
 
 
 class MultiStepLR(LRScheduler):
-    """``lr`` is multiplied by gamma at each of the milestones."""
+    """``lr`` is multiplied by gamma at each of the milestones.
+
+    Parameters
+    ----------
+    optimizer, last_epoch
+        As in :class:`LRScheduler`.
+    milestones : list of int
+        Epochs, in any order; one that stands twice counts twice.
+    gamma : float
+        Factor at each milestone.
+    """
 
     def __init__(self, optimizer, milestones, gamma=0.1, last_epoch=-1):
         self.milestones = check_milestones("MultiStepLR", milestones)
@@ -134,7 +153,15 @@ class MultiStepLR(LRScheduler):
 
 
 class ExponentialLR(LRScheduler):
-    """``lr = initial_lr * gamma ** epoch``"""
+    """``lr = initial_lr * gamma ** epoch``
+
+    Parameters
+    ----------
+    optimizer, last_epoch
+        As in :class:`LRScheduler`.
+    gamma : float
+        Factor of each epoch.
+    """
 
     def __init__(self, optimizer, gamma, last_epoch=-1):
         self.gamma = check_number("ExponentialLR", "gamma", gamma, minimum=0)
@@ -145,7 +172,17 @@ class ExponentialLR(LRScheduler):
 
 
 class CosineAnnealingLR(LRScheduler):
-    """Half a cosine from the initial rate at epoch 0 to ``eta_min`` at ``T_max``, and back (Loshchilov and Hutter)."""
+    """Half a cosine from the initial rate at epoch 0 to ``eta_min`` at ``T_max``, and back (Loshchilov and Hutter).
+
+    Parameters
+    ----------
+    optimizer, last_epoch
+        As in :class:`LRScheduler`.
+    T_max : int
+        Epochs from the highest rate to the lowest.
+    eta_min : float
+        The lowest rate.
+    """
 
     def __init__(self, optimizer, T_max, eta_min=0.0, last_epoch=-1):
         self.T_max = check_integer("CosineAnnealingLR", "T_max", T_max, minimum=1)
@@ -161,6 +198,15 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     The first takes ``T_0`` epochs, each one ``T_mult`` times as long as the one before. The rate is lowest just before
     a restart: the place for snapshots. ``step(epoch + batch / batches)`` follows the curve within an epoch.
+
+    Parameters
+    ----------
+    optimizer, last_epoch
+        As in :class:`LRScheduler`.
+    T_0, T_mult : int
+        Epochs of the first cosine, and the factor from one to the next.
+    eta_min : float
+        The lowest rate.
     """
 
     def __init__(self, optimizer, T_0, T_mult=1, eta_min=0.0, last_epoch=-1):
@@ -178,7 +224,17 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """Warm-up: a line from ``start_factor`` to ``end_factor`` times the initial rate over ``total_iters`` epochs."""
+    """Warm-up: a line from ``start_factor`` to ``end_factor`` times the initial rate over ``total_iters`` epochs.
+
+    Parameters
+    ----------
+    optimizer, last_epoch
+        As in :class:`LRScheduler`.
+    start_factor, end_factor : float
+        From 0 to 1.
+    total_iters : int
+        Epochs until ``end_factor`` is reached.
+    """
 
     def __init__(self, optimizer, start_factor=1.0 / 3, end_factor=1.0, total_iters=5, last_epoch=-1):
         self.start_factor = check_number("LinearLR", "start_factor", start_factor, minimum=0, maximum=1)
@@ -192,7 +248,15 @@ class LinearLR(LRScheduler):
 
 
 class LambdaLR(LRScheduler):
-    """``lr = initial_lr * lr_lambda(epoch)``; one function, or one per parameter group."""
+    """``lr = initial_lr * lr_lambda(epoch)``
+
+    Parameters
+    ----------
+    optimizer, last_epoch
+        As in :class:`LRScheduler`.
+    lr_lambda : function, or list of functions
+        From the epoch to a factor; one for all parameter groups, or one for each.
+    """
 
     def __init__(self, optimizer, lr_lambda, last_epoch=-1):
         groups = len(check_optimizer("LambdaLR", optimizer).param_groups)

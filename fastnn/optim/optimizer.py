@@ -38,7 +38,7 @@ class Optimizer:
         The hyper-parameters, one dict per group; may be changed between steps (schedulers change ``"lr"``).
     """
 
-    scalars: ClassVar = {"step": 0}  # kept per parameter, with their values before the first step
+    scalars: ClassVar[dict] = {"step": 0}  # kept per parameter, with their values before the first step
 
     def __init__(self, params, masks=None, **defaults):
         self.name = type(self).__name__
@@ -165,7 +165,7 @@ class Optimizer:
 
     def _members(self, group):
         """Indices of the parameters that take part, by dtype and by the scalars of their state: one call for each."""
-        together = {}
+        together: dict = {}
         for i, p in enumerate(group["params"]):
             if p.grad is not None and getattr(p, "requires_grad", True):
                 key = (p.data.dtype.num, *map(self.state[id(p)].get, self.scalars))
@@ -282,7 +282,7 @@ class Optimizer:
     def _check_state(self, i, param, saved, names):
         """The scalars as numbers and the buffers as arrays like the parameter."""
         function = f"{self.name}.load_state_dict"
-        state = {name: type(start)(saved[name]) for name, start in self.scalars.items() if name in saved}
+        state: dict = {name: type(start)(saved[name]) for name, start in self.scalars.items() if name in saved}
         for name in names:
             if saved.get(name) is None:
                 if state.get("step"):

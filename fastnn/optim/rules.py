@@ -475,7 +475,7 @@ class NAdam(Optimizer):
     array([0.8944, 1.8944])
     """
 
-    scalars: ClassVar = {"step": 0, "mu_product": 1.0}
+    scalars: ClassVar[dict] = {"step": 0, "mu_product": 1.0}
 
     def __init__(
         self,
@@ -510,7 +510,16 @@ class NAdam(Optimizer):
         return ["exp_avg", "exp_avg_sq"]
 
     def update(self, params, grads, buffers, values, masks, scalars):
-        return {"mu_product": F.nadam_(params, grads, *buffers.values(), masks=masks, **values, **scalars)}
+        mu_product = F.nadam_(
+            params,
+            grads,
+            *buffers.values(),
+            step=scalars["step"],
+            mu_product=scalars["mu_product"],
+            masks=masks,
+            **values,
+        )
+        return {"mu_product": mu_product}
 
 
 class RAdam(Optimizer):

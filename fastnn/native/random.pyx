@@ -41,7 +41,7 @@ def dropout_backward(np.ndarray grad_output, double p, uint64_t seed, uint64_t p
 
 
 def gaussian_dropout(np.ndarray x, double std, uint64_t seed):
-    return multiply_by_noise(kernels_for(x).random.gaussian_dropout, x, seed, 0, std, 3)
+    return multiply_by_noise(kernels_for(x).random.gaussian_dropout, x, seed, 0, std, 1.5)
 
 
 def gaussian_dropout_backward(np.ndarray grad_output, double std, uint64_t seed):

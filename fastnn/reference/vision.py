@@ -71,8 +71,9 @@ def interpolate_backward(grad_output, x, size, scale_factor):
 
 
 def nearest_sources(x, size, scale_factor):
-    """For each spatial axis, floor(position * scale). Rounded as torch rounds it: the scale in x's precision, the product
-    to float32. (i * n // extent would differ in one element for a hundredth of all pairs of sizes in float32.)"""
+    """For each spatial axis, floor(position * scale). Rounded as torch rounds it: the scale in x's precision, the
+    product to float32. (In float32, i * n // extent would differ in an element for a hundredth of all pairs of sizes.)
+    """
     sources = {}
     for axis, extent in enumerate(size, start=2):
         n = x.dtype.type(x.shape[axis])

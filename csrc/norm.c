@@ -2,13 +2,14 @@
  *
  *     xhat = (x - mean) / sqrt(variance + eps)        y = xhat * weight + bias, then perhaps max(0, y)
  *     dbias = sum(dy)    dweight = sum(dy * xhat)
- *     dx = weight / deviation * (dy - mean(dy) - xhat * mean(dy * xhat))           (training: through mean and variance)
+ *     dx = weight / deviation * (dy - mean(dy) - xhat * mean(dy * xhat))      (training: through mean and variance)
  *
  * One view serves all but layer norm: x is [images][channels][positions], and a channel has its own coefficients.
  *     batch norm      images = N, channels = C, statistics per channel
  *     instance norm   images = 1, channels = N * C, statistics per channel
  *     group norm      images = 1, channels = N * C, statistics per group of adjacent channels
- * "Elements" of a channel are its images * positions in this order. Channel c of a batch of instances has weight c % weights.
+ * "Elements" of a channel are its images * positions in this order. Where the channels of several images stand side by
+ * side, channel c has weight c % weights.
  *
  * Two ways through a tile, chosen by shape (by_columns):
  *     planes   along the positions of one channel, for large planes
@@ -16,10 +17,10 @@
  *
  * Accuracy. Sums are taken in `real` over at most CHUNK elements (or ROW_CHUNK rows) and then in double. Variances
  * are shifted: sum((x - k)^2) with k near the mean. The first k is the mean of an eighth of a chunk, which bounds what
- * cancels to a factor of about 9 however the data lie; after that k is the mean of the chunk before, which bounds it by
- * the variance between chunks, a part of the result. Chunks are merged in order by Chan, Golub and LeVeque's formula (1979).
- * A mean is used as the nearest `real` (center), subtracted first, and a remainder folded into the coefficients, so
- * that a mean far larger than the deviation costs nothing.
+ * cancels to a factor of about 9 however the data lie; after that k is the mean of the chunk before, which bounds it
+ * by the variance between chunks, a part of the result. Chunks are merged in order by the formula of Chan, Golub and
+ * LeVeque (1979). A mean is used as the nearest `real` (center), subtracted first, and a remainder folded into the
+ * coefficients, so that a mean far larger than the deviation costs nothing.
  */
 #include <math.h>
 
@@ -74,18 +75,14 @@ INLINE vec affine_step(vec x, vec center, vec scale, vec shift, int relu)
 
 /* The gradient that reaches the affine output: none where ReLU gave 0. */
 INLINE vec gradient_step(vec dy, vec distance, vec scale, vec shift, int relu)
-{
-    return relu ? only(distance * scale + shift > 0, dy) : dy;
-}
+{ return relu ? only(distance * scale + shift > 0, dy) : dy; }
 
 /* dx = slope * (dy - dy_center) + x_slope * (x - center) + constant; slope * dy alone where statistics are constants */
 struct gradient {
     vec slope, dy_center, x_slope, constant;
 };
 INLINE vec backward_step(vec dy, vec distance, struct gradient g, int training)
-{
-    return training ? g.slope * (dy - g.dy_center) + (g.x_slope * distance + g.constant) : g.slope * dy;
-}
+{ return training ? g.slope * (dy - g.dy_center) + (g.x_slope * distance + g.constant) : g.slope * dy; }
 
 /* Two sums, in several independent streams. */
 struct sums {
@@ -158,8 +155,13 @@ struct runs {
 INLINE struct runs runs_of(const struct norm_shape *shape, ptrdiff_t channel, ptrdiff_t at, ptrdiff_t count)
 {
     ptrdiff_t image = at / shape->positions, image_stride = shape->channels * shape->positions;
-    return (struct runs){image * image_stride + channel * shape->positions, at % shape->positions, count, image_stride,
-                         shape->positions, 0, 0};
+    return (struct runs){image * image_stride + channel * shape->positions,
+                         at % shape->positions,
+                         count,
+                         image_stride,
+                         shape->positions,
+                         0,
+                         0};
 }
 
 INLINE int next_run(struct runs *runs)
@@ -222,7 +224,8 @@ INLINE void plane_affine(struct runs runs, const real *x, vec center, vec scale,
         real *to = y + runs.at;
         ptrdiff_t n = runs.length, i = 0;
 #pragma GCC unroll 4
-        for (; i + LANES <= n; i += LANES) vec_store(to + i, affine_step(vec_load(from + i), center, scale, shift, relu));
+        for (; i + LANES <= n; i += LANES)
+            vec_store(to + i, affine_step(vec_load(from + i), center, scale, shift, relu));
         if (i == n) continue;
         i = start_at(i, n);
         store(to + i, affine_step(load(from + i, n - i), center, scale, shift, relu), n - i);
@@ -293,9 +296,7 @@ enum { PADDED_COLUMNS = NORM_COLUMNS + LANES };
 
 /* Merging columns into channels costs per position, planes cost per image. */
 static int by_columns(const struct norm_shape *shape)
-{
-    return shape->positions < NORM_COLUMN_POSITIONS && shape->positions <= 4 * shape->images;
-}
+{ return shape->positions < NORM_COLUMN_POSITIONS && shape->positions <= 4 * shape->images; }
 
 INLINE ptrdiff_t padded(ptrdiff_t columns) { return (columns + LANES - 1) / LANES * LANES; }
 
@@ -307,7 +308,7 @@ static void expand(const real *coefficients, ptrdiff_t channels, ptrdiff_t posit
     for (ptrdiff_t end = padded(column); column < end; column++) columns[column] = 0;
 }
 
-/* sum += x - k, squares += (x - k)^2 over `rows` rows; squares may be NULL */
+/* sum += x - k, squares += (x - k)^2 over `rows` rows */
 static void add_rows(const real *x, ptrdiff_t row_stride, ptrdiff_t rows, ptrdiff_t columns, const real *k, real *sum,
                      real *squares)
 {
@@ -397,8 +398,8 @@ INLINE void column_sums(const real *dy, const real *x, ptrdiff_t row_stride, ptr
 }
 
 INLINE void column_backward(const real *dy, const real *x, ptrdiff_t row_stride, ptrdiff_t rows, ptrdiff_t columns,
-                            const real *center, const real *scale, const real *shift, const real (*gradient)[PADDED_COLUMNS],
-                            int relu, int training, real *dx)
+                            const real *center, const real *scale, const real *shift,
+                            const real (*gradient)[PADDED_COLUMNS], int relu, int training, real *dx)
 {
     for (ptrdiff_t row = rows - 1; row >= 0; row--)
         for (ptrdiff_t column = 0; column < columns; column += LANES) {
@@ -406,8 +407,8 @@ INLINE void column_backward(const real *dy, const real *x, ptrdiff_t row_stride,
             struct gradient g = {vec_load(gradient[0] + column), vec_load(gradient[1] + column),
                                  vec_load(gradient[2] + column), vec_load(gradient[3] + column)};
             vec distance = load(x + at, lanes) - vec_load(center + column);
-            vec masked = gradient_step(load(dy + at, lanes), distance, vec_load(scale + column),
-                                       vec_load(shift + column), relu);
+            vec masked =
+                gradient_step(load(dy + at, lanes), distance, vec_load(scale + column), vec_load(shift + column), relu);
             store(dx + at, backward_step(masked, distance, g, training), lanes);
         }
 }
@@ -426,8 +427,8 @@ INLINE struct block block_of(const struct norm_shape *shape, const struct norm_t
 {
     ptrdiff_t positions = shape->positions, row_stride = shape->channels * positions;
     ptrdiff_t channels = smaller(NORM_COLUMNS / positions, tile->channel + tile->channels - channel);
-    return (struct block){tile->start / positions * row_stride + channel * positions, row_stride, tile->count / positions,
-                          channels, channels * positions};
+    return (struct block){tile->start / positions * row_stride + channel * positions, row_stride,
+                          tile->count / positions, channels, channels * positions};
 }
 /* moments[c] = mean of the tile's elements of channel c, and the sum of their squared distances from it */
 static void moments(const struct norm_shape *shape, const struct norm_tile *tile, const void *input, double *moments)
@@ -524,19 +525,20 @@ INLINE void backward_tile(const struct norm_shape *shape, const struct norm_tile
                 expand(affine + i * stride + channel, block.channels, shape->positions, columns[i]);
             for (int i = 0; i < 4; i++)
                 expand(gradient + i * stride + channel, block.channels, shape->positions, gradients[i]);
-            column_backward(dy + block.offset, x + block.offset, block.row_stride, block.rows, block.columns, columns[0],
-                            columns[1], columns[2], (const real(*)[PADDED_COLUMNS])gradients, relu, training,
-                            dx + block.offset);
+            column_backward(dy + block.offset, x + block.offset, block.row_stride, block.rows, block.columns,
+                            columns[0], columns[1], columns[2], (const real(*)[PADDED_COLUMNS])gradients, relu,
+                            training, dx + block.offset);
             channel += block.channels;
         }
         return;
     }
     for (ptrdiff_t channel = end - 1; channel >= tile->channel; channel--) {
         const real *a = affine + channel, *g = gradient + channel;
-        plane_backward(runs_of(shape, channel, tile->start + tile->count, tile->count), dy, x, vec_set(a[0]),
-                       vec_set(a[stride]), vec_set(a[2 * stride]),
-                       (struct gradient){vec_set(g[0]), vec_set(g[stride]), vec_set(g[2 * stride]), vec_set(g[3 * stride])},
-                       relu, training, dx);
+        plane_backward(
+            runs_of(shape, channel, tile->start + tile->count, tile->count), dy, x, vec_set(a[0]), vec_set(a[stride]),
+            vec_set(a[2 * stride]),
+            (struct gradient){vec_set(g[0]), vec_set(g[stride]), vec_set(g[2 * stride]), vec_set(g[3 * stride])}, relu,
+            training, dx);
     }
 }
 
@@ -559,9 +561,9 @@ static void backward(const struct norm_shape *shape, const struct norm_tile *til
  * Statistics and coefficients, in double, for a range of statistics or channels
  * ------------------------------------------------------------------------------------------------------------- */
 
-/* Merges each statistic's moments, [parts][all statistics][2] with part_count elements per part (the last: what is left),
- * into mean and inverse deviation; updates the running statistics where they are given: torch's formula, in which the
- * running variance takes the unbiased one. */
+/* Merges each statistic's moments, [parts][all statistics][2] with part_count elements per part (the last: what is
+ * left), into mean and inverse deviation; updates the running statistics where they are given: torch's formula, in
+ * which the running variance takes the unbiased one. */
 static void statistics(ptrdiff_t first, ptrdiff_t count, ptrdiff_t all, const double *moments, ptrdiff_t parts,
                        ptrdiff_t part_count, ptrdiff_t elements, double eps, double *mean, double *inverse_deviation,
                        void *running_mean, void *running_variance, double momentum)
@@ -593,7 +595,7 @@ static void fixed_statistics(ptrdiff_t count, const void *running_mean, const vo
     }
 }
 
-/* The affine coefficients of channels [first, first + count): channel c has statistic c / group and weight c % weights. */
+/* The affine coefficients of channels [first, first + count); channel c has statistic c / group, weight c % weights. */
 static void affine_coefficients(const struct norm_shape *shape, ptrdiff_t first, ptrdiff_t count, const double *mean,
                                 const double *inverse_deviation, const void *weight, const void *bias,
                                 void *coefficients)
@@ -610,7 +612,7 @@ static void affine_coefficients(const struct norm_shape *shape, ptrdiff_t first,
 }
 
 /* Adds the parts of the sums ([parts][C][2], as gradient_sums leaves them) in order into the first, where they become
- * sum(dy) and sum(dy * xhat), then the gradient's coefficients, for the channels of statistics [first, first + count). */
+ * sum(dy) and sum(dy * xhat), then the gradient's coefficients; for channels of statistics [first, first + count). */
 static void gradient_coefficients(const struct norm_shape *shape, ptrdiff_t first, ptrdiff_t count, double *sums,
                                   ptrdiff_t parts, const double *mean, const double *inverse_deviation,
                                   const void *weight, void *coefficients)
@@ -697,12 +699,14 @@ static void layer(const void *input, const void *weight, const void *bias, ptrdi
     }
 }
 
-/* One vector of a row: enters sum(g) and sum(g * xhat), where g = dy * weight, and adds dy * xhat and dy to the accumulators. */
+/* One vector of a row: enters sum(g) and sum(g * xhat), where g = dy * weight, and adds dy * xhat to dweight and dy to
+ * dbias. */
 INLINE void layer_sums_step(const real *dy, const real *x, const real *w, const struct row *row, ptrdiff_t i,
                             ptrdiff_t length, vec *sum_g, vec *sum_g_xhat, real *dweight, real *dbias)
 {
     const ptrdiff_t at = start_at(i, length), lanes = length - at;
-    vec gradient = load(dy + at, lanes), xhat = affine_step(load(x + at, lanes), row->center, row->scale, row->shift, 0);
+    vec gradient = load(dy + at, lanes),
+        xhat = affine_step(load(x + at, lanes), row->center, row->scale, row->shift, 0);
     if (lanes <= LANES) { /* the last vector */
         gradient = only(taken_lanes(i, length), gradient);
         xhat = only(taken_lanes(i, length), xhat);

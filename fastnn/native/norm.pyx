@@ -26,8 +26,8 @@ cdef double FORWARD_COST = 0.3
 cdef double BACKWARD_COST = 0.6
 
 
-# How channels are cut: into blocks of whole channels, and each block's elements into parts. One part: a block goes through
-# all passes at once, while it is in the cache.
+# How channels are cut: into blocks of whole channels, and each block's elements into parts. One part: a block goes
+# through all passes at once, while it is in the cache.
 cdef struct Split:
     ptrdiff_t block    # channels per block
     ptrdiff_t blocks
@@ -91,8 +91,8 @@ cdef norm_tile tile_of(const norm_shape *shape, const Split *split, ptrdiff_t bl
     return tile
 
 
-# The passes, each over one part of one block. `part` and `block` count from the end in the second pass of two, because what
-# the first has read last is still in the cache.
+# The passes, each over one part of one block. The second pass of two counts units from the end, because what the first
+# has read last is still in the cache.
 
 cdef void measure(const Work *work, ptrdiff_t unit) noexcept nogil:
     cdef ptrdiff_t part = unit % work.grouped_split.parts
@@ -104,8 +104,8 @@ cdef void settle(const Work *work, ptrdiff_t first, ptrdiff_t count) noexcept no
     """Statistics (unless they are known) and affine coefficients of some groups."""
     if not work.known:
         work.kernel.statistics(first, count, work.grouped.channels, work.moments, work.grouped_split.parts,
-                               work.grouped_split.part, work.grouped.images * work.grouped.positions, work.eps, work.mean,
-                               work.inverse_deviation, work.running_mean, work.running_var, work.momentum)
+                               work.grouped_split.part, work.grouped.images * work.grouped.positions, work.eps,
+                               work.mean, work.inverse_deviation, work.running_mean, work.running_var, work.momentum)
     work.kernel.affine_coefficients(&work.shape, first * work.shape.group, count * work.shape.group, work.mean,
                                     work.inverse_deviation, work.weight, work.bias, work.affine)
 
@@ -293,7 +293,7 @@ def contiguous_array(np.ndarray x):
 
 
 def channels_last(np.ndarray x):
-    """Whether x, (N, C, ...), is the channels-first view of a contiguous (N, ..., C) array, whose layout its result keeps."""
+    """Whether x, (N, C, ...), is the view of a contiguous (N, ..., C) array; its result then has the same layout."""
     return x.ndim > 2 and not x.flags.c_contiguous and np.moveaxis(x, 1, -1).flags.c_contiguous
 
 

@@ -1,0 +1,45 @@
+"""The command line: python -m fastnn COMMAND."""
+
+import argparse
+import importlib
+import sys
+
+import fastnn
+from fastnn.data import DataError
+from fastnn.training import CheckpointError
+
+# Each module has add_arguments(parser) and run(arguments), which returns the exit status, or None for success.
+COMMANDS = {
+    "demo": ("fastnn.cli.demo", "watch LeNet-5 learn handwritten digits, in less than a minute"),
+    "train": ("fastnn.cli.train", "train a small network on MNIST, Fashion-MNIST or CIFAR-10 files"),
+    "bench": ("fastnn.bench.command", "time the kernels beside this machine's limits, and beside PyTorch's"),
+    "info": ("fastnn.cli.info", "print what this installation is made of and what it runs on"),
+    "check": ("fastnn.cli.check", "prove every compiled kernel against NumPy in float64, on this machine"),
+}
+
+
+def main(arguments=None):
+    """Run one command; returns the exit status. Only the module of that command is imported."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(prog="python -m fastnn", description="Neural-network layers for CPUs.")
+    parser.add_argument("--version", action="version", version=f"fastnn {fastnn.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (path, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name in arguments[:1]:
+            module = importlib.import_module(path)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    chosen = parser.parse_args(arguments)
+    try:
+        return chosen.run(chosen) or 0
+    except KeyboardInterrupt as interrupt:
+        print(f"\nfastnn: {interrupt or 'interrupted'}", file=sys.stderr)
+        return 130
+    except (OSError, DataError, CheckpointError, FloatingPointError) as error:
+        print(f"fastnn: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""What is printed while training: a line per epoch, and within the epoch a line that changes, on terminals only."""
+
+import sys
+import time
+
+try:
+    from tqdm import tqdm
+except ImportError:
+    tqdm = None
+
+__all__ = ["PlainBar", "bar", "table_header", "table_row"]
+
+SECONDS_BETWEEN_UPDATES = 0.1
+
+
+def bar(total, label, enabled=True):
+    """A progress bar over `total` steps: tqdm's where it is installed, a plain line otherwise."""
+    enabled = enabled and sys.stdout.isatty()
+    if tqdm is None:
+        return PlainBar(total, label, enabled)
+    return tqdm(total=total, desc=label, disable=not enabled, leave=False, dynamic_ncols=True, file=sys.stdout)
+
+
+class PlainBar:
+    """The few methods of tqdm that the training loop uses, on one line that is written over."""
+
+    def __init__(self, total, label, enabled):
+        self.total, self.label, self.enabled = total, label, enabled
+        self.done, self.text, self.width, self.shown = 0, "", 0, 0.0
+
+    def set_postfix_str(self, text, refresh=True):
+        self.text = text
+
+    def update(self, steps=1):
+        self.done += steps
+        if self.enabled and time.monotonic() - self.shown >= SECONDS_BETWEEN_UPDATES:
+            self.shown = time.monotonic()
+            self.write(f"{self.label}: {self.done}/{self.total}  {self.text}")
+
+    def write(self, line):
+        print(f"\r{line:<{self.width}}", end="", flush=True)
+        self.width = len(line)
+
+    def close(self):
+        if self.enabled and self.width:
+            self.write("")
+            print("\r", end="", flush=True)
+
+
+def table_header(row):
+    """Titles of the columns that this row of the history has."""
+    columns = ["  epoch", "    loss"]
+    if "accuracy" in row:
+        columns.append("accuracy")
+    if "validation_loss" in row:
+        columns.append(" validation loss")
+    if "validation_accuracy" in row:
+        columns.append("accuracy")
+    return "  ".join([*columns, "learning rate", "   time"])
+
+
+def table_row(row, epochs):
+    """One row of the history as a line of text under its header."""
+    columns = [f"{row['epoch']:>3}/{epochs:<3}", f"{row['loss']:>8.4f}"]
+    if "accuracy" in row:
+        columns.append(f"{100 * row['accuracy']:>6.2f} %")
+    if "validation_loss" in row:
+        columns.append(f"{row['validation_loss']:>16.4f}")
+    if "validation_accuracy" in row:
+        columns.append(f"{100 * row['validation_accuracy']:>6.2f} %")
+    return "  ".join([*columns, f"{row['learning_rate']:>13.2g}", f"{row['seconds']:>5.1f} s"])

@@ -15,9 +15,10 @@
 
 enum {
     BLOCK = 8,             /* vectors of columns that are worked on together: 128 to 512 adjacent bytes per element */
-    SHORT_ROW = 2 * LANES, /* rows up to this are packed: partial vectors and sums across lanes cost more */
+    SHORT_ROW = 8 * LANES, /* rows up to this are packed: partial vectors and sums across lanes cost more */
     RUN = 64,              /* vectors per partial sum: float32 loses digits in long sums */
-    PACKED = 256,          /* columns up to this are packed where inner < LANES; the buffer is on the stack */
+    PACKED = 256,          /* columns up to this are packed where neighbours are FEW; the buffer is on the stack */
+    FEW = 4 * LANES,       /* fewer neighbours than this would leave much of their vectors partial */
 };
 
 static const real INFINITE = __builtin_inf();
@@ -163,10 +164,10 @@ INLINE void row_backward(const real *dy, const real *y, ptrdiff_t size, int loga
 
 INLINE int is_packed(ptrdiff_t size, ptrdiff_t inner)
 {
-    return inner < LANES && size <= (inner == 1 ? SHORT_ROW : PACKED);
+    return inner < FEW && inner % LANES && size <= (inner == 1 ? SHORT_ROW : PACKED);
 }
 
-/* The first `columns` of the `inner` columns in each of `outer` images; all of them where inner < LANES. */
+/* The first `columns` of the `inner` columns in each of `outer` images; all of them where inner < FEW. */
 INLINE void forward(const real *x, ptrdiff_t outer, ptrdiff_t size, ptrdiff_t inner, ptrdiff_t columns, int logarithm,
                     real *y)
 {

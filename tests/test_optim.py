@@ -1,6 +1,8 @@
 """Optimisers: native against reference and torch, the theory's variants, masks, schedules, saving, bad input."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 import fastnn
 import fastnn.functional as F
-from fastnn import optim
+from fastnn import nn, optim
 from tests.oracle import assert_matches, error
 
 # name, options: every option at least once. The rates make twenty steps move about as far as the parameters are large.
@@ -169,8 +171,8 @@ def test_views_of_a_flat_buffer_step_as_separate_arrays_do(cuts, gaps, masked, n
         optimizer = getattr(optim, name)(params, lr=0.1, masks=masks if masked else None)
         for _ in range(2):
             optimizer.step(gradients)
-    for view, copy in zip(views, apart, strict=True):
-        np.testing.assert_array_equal(view, copy)
+    for view, other in zip(views, apart, strict=True):
+        np.testing.assert_array_equal(view, other)
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop", "Adadelta", "Adamax"])
@@ -560,6 +562,42 @@ def test_state_dict_resumes_exactly(case, dtype):
         resumed.step(grad)
     for p, q in zip(half, whole, strict=True):
         np.testing.assert_array_equal(p, q)
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"]
+)
+def test_a_copy_of_an_optimiser_goes_on_by_itself(duplicate):
+    params, grads = problem(np.dtype(np.float32), [(3, 5), (17,)], steps=2)
+    optimizer = optim.Adam(params, lr=0.1)
+    optimizer.step(grads[0])
+    twin = duplicate(optimizer)
+    before = [p.copy() for p in params]
+    twin.step(grads[1])
+    for p, q in zip(params, before, strict=True):
+        np.testing.assert_array_equal(p, q)
+    optimizer.step(grads[1])
+    for p, q in zip(params, twin.param_groups[0]["params"], strict=True):
+        np.testing.assert_array_equal(p, q.data)
+
+
+def test_a_model_steps_as_its_arrays_do():
+    model = nn.Sequential(nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 3))
+    parameters = list(model.parameters())
+    arrays = [p.data.copy() for p in parameters]
+    first, second = optim.AdamW(parameters, lr=0.1), optim.AdamW(arrays, lr=0.1)
+    for seed in range(3):
+        grads = problem(parameters[0].dtype, [p.shape for p in parameters], 1, seed)[0]
+        for p, g in zip(parameters, grads, strict=True):
+            p.grad[...] = g
+        norm = optim.clip_grad_norm_(model.parameters(), 1.0)
+        assert norm == pytest.approx(F.clip_grad_norm_(grads, 1.0), rel=1e-12)
+        first.step()
+        second.step(grads)
+        first.zero_grad()
+        assert not any(p.grad.any() for p in parameters)
+    for p, x in zip(parameters, arrays, strict=True):
+        np.testing.assert_array_equal(p.data, x)
 
 
 def test_a_torch_state_dict_can_be_loaded(case):

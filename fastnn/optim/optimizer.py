@@ -44,7 +44,7 @@ class Optimizer:
         self.name = type(self).__name__
         self.defaults = check_hyperparameters(self.name, **defaults)
         self.param_groups = []
-        self.state = {}  # id of the parameter -> its scalars and buffers
+        self.state = {}  # parameter -> its scalars and buffers
         params = self._check_params(params)
         groups = params if isinstance(params[0], dict) else [{"params": params, "masks": masks}]
         if masks is not None and groups is params:
@@ -152,15 +152,15 @@ class Optimizer:
         """Buffers for the parameters that have none yet: views of one flat array, so that a step is one pass."""
         names = self.buffer_names(group)
         for p in group["params"]:
-            if id(p) not in self.state:
-                self.state[id(p)] = dict(self.scalars)
+            if p not in self.state:
+                self.state[p] = dict(self.scalars)
         for name in names:
-            new = [p for p in group["params"] if name not in self.state[id(p)]]
+            new = [p for p in group["params"] if name not in self.state[p]]
             for dtype in {p.data.dtype for p in new}:
                 same = [p for p in new if p.data.dtype == dtype]
                 flat = aligned_full(sum(p.data.size for p in same), dtype, self.initial_value(group))
                 for p in same:
-                    self.state[id(p)][name] = flat[: p.data.size].reshape(p.data.shape)
+                    self.state[p][name] = flat[: p.data.size].reshape(p.data.shape)
                     flat = flat[p.data.size :]
 
     def _members(self, group):
@@ -168,13 +168,13 @@ class Optimizer:
         together: dict = {}
         for i, p in enumerate(group["params"]):
             if p.grad is not None and getattr(p, "requires_grad", True):
-                key = (p.data.dtype.num, *map(self.state[id(p)].get, self.scalars))
+                key = (p.data.dtype.num, *map(self.state[p].get, self.scalars))
                 together.setdefault(key, []).append(i)
         return together.values()
 
     def _step_part(self, group, members):
         params = [group["params"][i] for i in members]
-        states = [self.state[id(p)] for p in params]
+        states = [self.state[p] for p in params]
         masks = group["masks"]
         if masks is not None:
             masks = check_masks(self.name, masks, [p.data for p in group["params"]])
@@ -225,9 +225,9 @@ class Optimizer:
             ``{"state": {index: {...}}, "param_groups": [{..., "params": [indices]}]}``
         """
         params = [p for group in self.param_groups for p in group["params"]]
-        index = {id(p): i for i, p in enumerate(params)}
-        state = {index[id(p)]: copied(self.state[id(p)]) for p in params if id(p) in self.state}
-        groups = [{**copied(group), "params": [index[id(p)] for p in group["params"]]} for group in self.param_groups]
+        index = {p: i for i, p in enumerate(params)}
+        state = {index[p]: copied(self.state[p]) for p in params if p in self.state}
+        groups = [{**copied(group), "params": [index[p] for p in group["params"]]} for group in self.param_groups]
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict):
@@ -259,7 +259,7 @@ class Optimizer:
             for _ in own["params"]
         ]
         states = {
-            id(p): self._check_state(i, p, saved[i], names)
+            p: self._check_state(i, p, saved[i], names)
             for i, p, names in zip(indices, params, needed, strict=True)
             if i in saved
         }
@@ -272,8 +272,8 @@ class Optimizer:
         for group in self.param_groups:
             self._make_state(group)
             for p in group["params"]:
-                state = self.state.setdefault(id(p), dict(self.scalars))
-                for name, value in states.get(id(p), {}).items():
+                state = self.state[p]
+                for name, value in states.get(p, {}).items():
                     if name in self.scalars:
                         state[name] = value
                     elif name in state:

@@ -102,7 +102,7 @@ class SGD(Optimizer):
                 for p in group["params"]:
                     if group["momentum"]:
                         moved.append((p.data, p.data.copy()))
-                        p.data += scale * self.state[id(p)]["momentum_buffer"]
+                        p.data += scale * self.state[p]["momentum_buffer"]
             yield
         finally:
             for data, before in moved:

@@ -255,6 +255,23 @@ INLINE vec row_share(const struct cross_entropy *problem, const real *t, ptrdiff
     return problem->weight ? share * vec_load((const real *)problem->weight + c) : share;
 }
 
+struct row_sums {
+    vec exponentials, shares, dot;
+};
+
+/* One vector of a row: its exponentials, added to the sums, where `fresh` is given only these lanes. */
+INLINE void row_pass(const struct cross_entropy *problem, int soft, const real *a, const real *t, ptrdiff_t c, real max,
+                     real *da, struct row_sums *sums, const ivec *fresh)
+{
+    const vec zero = {0}, shifted = vec_load(a + c) - max, e = vec_exp(shifted);
+    if (da) vec_store(da + c, e);
+    sums->exponentials += fresh ? vec_select(*fresh, e, zero) : e;
+    if (!soft) return;
+    const vec share = row_share(problem, t, c), product = share * shifted;
+    sums->shares += fresh ? vec_select(*fresh, share, zero) : share;
+    sums->dot += fresh ? vec_select(*fresh, product, zero) : product;
+}
+
 INLINE real long_row(const struct cross_entropy *problem, int soft, ptrdiff_t position)
 {
     const ptrdiff_t classes = problem->classes, last = classes - LANES;
@@ -266,26 +283,20 @@ INLINE real long_row(const struct cross_entropy *problem, int soft, ptrdiff_t po
     const real max = row_maximum(a, classes);
 
     /* pass 2: exponentials, their sum, and the shares of all classes */
-    vec sums = {0}, totals = {0}, dots = {0};
-    for (ptrdiff_t first = 0; first < classes; first += SUM_RUN) {
-        const ptrdiff_t stop = classes - first < SUM_RUN ? classes : first + SUM_RUN;
-        vec part = {0};
-        for (ptrdiff_t c = first; c < stop; c += LANES) {
-            const ptrdiff_t from = c < last ? c : last;
-            const ivec fresh = lanes_from(c - from);
-            vec shifted = vec_load(a + from) - max, e = vec_exp(shifted);
-            part += vec_select(fresh, e, (vec){0});
-            if (da) vec_store(da + from, e);
-            if (soft) {
-                vec share = row_share(problem, t, from);
-                totals += vec_select(fresh, share, (vec){0});
-                dots += vec_select(fresh, share * shifted, (vec){0});
-            }
-        }
-        sums += part;
+    struct row_sums sums = {{0}, {0}, {0}};
+    ptrdiff_t c = 0;
+    while (c <= last) {
+        const ptrdiff_t stop = last - c < SUM_RUN ? last : c + SUM_RUN - LANES;
+        struct row_sums part = {{0}, {0}, {0}};
+        for (; c <= stop; c += LANES) row_pass(problem, soft, a, t, c, max, da, &part, NULL);
+        sums.exponentials += part.exponentials;
+        sums.shares += part.shares;
+        sums.dot += part.dot;
     }
-    const real sum = vec_sum(sums);
-    real total = soft ? vec_sum(totals) : 0, dot = soft ? vec_sum(dots) : 0;
+    const ivec fresh = lanes_from(c - last);
+    if (c < classes) row_pass(problem, soft, a, t, last, max, da, &sums, &fresh);
+    const real sum = vec_sum(sums.exponentials);
+    real total = soft ? vec_sum(sums.shares) : 0, dot = soft ? vec_sum(sums.dot) : 0;
 
     const int64_t y = problem->index ? ((const int64_t *)problem->index)[position] : 0;
     const int kept = !problem->index || y != problem->ignore_index;
@@ -302,13 +313,14 @@ INLINE real long_row(const struct cross_entropy *problem, int soft, ptrdiff_t po
         if (problem->grad_output) scale *= ((const real *)problem->grad_output)[position];
         if (!kept) scale = 0;
         const real factor = total / sum, chosen = problem->index && kept ? da[y] : 0;
-        const vec end = vec_load(da + last);
-        for (ptrdiff_t c = 0; c < classes; c += LANES) {
-            const ptrdiff_t from = c < last ? c : last;
-            vec gradient = factor * (from == last ? end : vec_load(da + from));
-            if (soft) gradient -= row_share(problem, t, from);
-            vec_store(da + from, scale * gradient);
+        vec end = factor * vec_load(da + last);
+        if (soft) end -= row_share(problem, t, last);
+        for (c = 0; c < last; c += LANES) {
+            vec gradient = factor * vec_load(da + c);
+            if (soft) gradient -= row_share(problem, t, c);
+            vec_store(da + c, scale * gradient);
         }
+        vec_store(da + last, scale * end);
         if (problem->index && kept)
             da[y] = scale * (factor * chosen - ((real)problem->hard * own_weight + (real)problem->soft * own_weight));
     }

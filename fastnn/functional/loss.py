@@ -3,6 +3,8 @@
 A class loss sees its scores as (outer, C, inner) and its targets as (outer, inner) in int64, whatever the shape was.
 """
 
+import math
+
 import numpy as np
 
 from fastnn.backend import implementation
@@ -89,7 +91,7 @@ def check_scores(function, input):
     outer, classes, inner = input.shape[:axis], input.shape[axis], input.shape[axis + 1 :]
     if classes == 0:
         raise ValueError(f"{function}: input must have at least one class, got shape {input.shape}")
-    return input.reshape(int(np.prod(outer)), classes, int(np.prod(inner))), outer + inner
+    return input.reshape(math.prod(outer), classes, math.prod(inner)), outer + inner
 
 
 def check_class_target(function, target, positions, classes, ignore_index=None):
@@ -390,8 +392,8 @@ def nll_loss_backward(grad_output, input, target, weight=None, ignore_index=-100
     >>> import numpy as np
     >>> import fastnn.functional as F
     >>> F.nll_loss_backward(1.0, np.log([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 1]))
-    array([[-0.5, -0. ],
-           [-0. , -0.5]])
+    array([[-0.5,  0. ],
+           [ 0. , -0.5]])
     """
     arguments, positions = check_nll_loss("nll_loss_backward", input, target, weight, ignore_index, reduction)
     grad_output = check_grad_output("nll_loss_backward", grad_output, reduction, positions, input)

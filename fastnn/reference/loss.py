@@ -63,6 +63,13 @@ def one_hot_of(target, kept, classes, dtype):
     return ((target[:, None] == np.arange(classes)[:, None]) & kept[:, None]).astype(dtype)
 
 
+def own_weights(target, weight, ignore_index, dtype):
+    """Each position's class (0 where ignored), and its weight (0 where ignored)."""
+    kept = target != ignore_index
+    index = np.where(kept, target, 0)
+    return index, np.where(kept, 1 if weight is None else weight[index], 0).astype(dtype)
+
+
 def class_shares(logits, target, weight, ignore_index, label_smoothing):
     """The target as probabilities (outer, C, inner), zeros where ignored; the class weights (C, 1); what each position
     counts in the mean (outer, inner); which positions are kept (outer, inner)."""
@@ -74,7 +81,7 @@ def class_shares(logits, target, weight, ignore_index, label_smoothing):
     else:
         kept = target != ignore_index
         shares = one_hot_of(target, kept, classes, dtype)
-        counts = np.where(kept, weight[np.where(kept, target, 0)], 0)
+        counts = own_weights(target, weight, ignore_index, dtype)[1]
     shares = (1 - label_smoothing) * shares + label_smoothing / classes * kept[:, None]
     return shares.astype(dtype), weight[:, None], counts, kept
 
@@ -110,16 +117,18 @@ def cross_entropy_backward(grad_output, logits, target, weight, ignore_index, re
 @np.errstate(all="ignore")
 def nll_loss(x, target, weight, ignore_index, reduction):
     """L = -w_y x_y."""
-    _, _, counts, kept = class_shares(x, target, weight, ignore_index, 0.0)
-    picked = np.take_along_axis(x, np.where(kept, target, 0)[:, None], axis=1)[:, 0]
-    return reduced(np.where(kept, -counts * picked, 0), counts.sum(dtype=np.float64), reduction)
+    index, own = own_weights(target, weight, ignore_index, x.dtype)
+    picked = np.take_along_axis(x, index[:, None], axis=1)[:, 0]
+    return reduced(np.where(target == ignore_index, 0, -own * picked), own.sum(dtype=np.float64), reduction)
 
 
 @np.errstate(all="ignore")
 def nll_loss_backward(grad_output, x, target, weight, ignore_index, reduction):
-    shares, weight, counts, kept = class_shares(x, target, weight, ignore_index, 0.0)
-    scale = np.where(kept, spread(grad_output, counts.sum(dtype=np.float64), reduction), 0).astype(x.dtype)
-    return -scale[:, None] * weight * shares
+    index, own = own_weights(target, weight, ignore_index, x.dtype)
+    slope = np.where(target == ignore_index, 0, -own * spread(grad_output, own.sum(dtype=np.float64), reduction))
+    gradient = np.zeros_like(x)
+    np.put_along_axis(gradient, index[:, None], slope[:, None].astype(x.dtype), axis=1)
+    return gradient
 
 
 def margin_violations(x, target, p, margin, weight):

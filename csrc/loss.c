@@ -304,7 +304,7 @@ INLINE real long_row(const struct cross_entropy *problem, int soft, ptrdiff_t po
     if (problem->index && kept && problem->hard > 0) {
         const real own = (real)problem->hard * own_weight;
         total += own;
-        if (own != 0) dot += own * (a[y] - max);
+        dot += own * (a[y] - max);
     }
 
     /* pass 3: the gradient; that of an index's own class is made afresh, from the exponential */

@@ -172,8 +172,6 @@ class Result(NamedTuple):
 def run_checks(cases=None):
     """Run the cases (all of them, unless some are given); yields a Result per function and per backward."""
     for case in CASES if cases is None else cases:
-        if not callable(getattr(F, case.name, None)):
-            continue
         yield from run_case(case)
 
 
@@ -185,7 +183,7 @@ def run_case(case):
     names = [case.name]
     if case.backward and hasattr(F, f"{case.name}_backward"):
         names.append(f"{case.name}_backward")
-    errors = {name: {"float32": {}, "float64": {}} for name in names}
+    errors: dict = {name: {"float32": {}, "float64": {}} for name in names}
     messages = dict.fromkeys(names, "")
     arguments = case.arguments(Inputs())
     with backend("reference"):
@@ -208,7 +206,7 @@ def run_case(case):
 
 def run_functions(case, names, arguments, dtype, kernels=None):
     """All arrays that the function and its backward return or change, by name; or the exception that one raised."""
-    results = {}
+    results: dict = {}
     for name in names:
         given = cast(arguments, dtype)
         if kernels is not None:
@@ -282,9 +280,9 @@ class Recorder(dict):
 @contextlib.contextmanager
 def recorded_native():
     with backend("native"):
-        module = sys.modules["fastnn.backend"]
-        module.active = Recorder()
-        yield module.active
+        recorder = Recorder()
+        vars(sys.modules["fastnn.backend"])["active"] = recorder  # where implementation() looks
+        yield recorder
 
 
 @contextlib.contextmanager

@@ -51,7 +51,8 @@ def load_cifar10(directory):
     read = read_binary if suffix else read_pickle
     training = [read(folder / (name + suffix)) for name in TRAINING]
     test = [read(folder / (TEST + suffix))]
-    return Dataset(*join(training), *join(test), CLASSES)
+    (x_train, y_train), (x_test, y_test) = join(training), join(test)
+    return Dataset(x_train, y_train, x_test, y_test, CLASSES)
 
 
 def find_batches(directory):

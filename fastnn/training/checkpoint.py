@@ -42,7 +42,7 @@ def save_checkpoint(path, state):
     ...     load_checkpoint(f"{folder}/state.npz")
     {'epoch': 3, 'weights': [array([0., 0.])]}
     """
-    arrays = {}
+    arrays: dict = {}
     tree = json.dumps(encode(state, arrays, ""))
     write_arrays(path, arrays, tree)
 

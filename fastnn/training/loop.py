@@ -127,7 +127,7 @@ def evaluate(model, criterion, data, batch_size=256):
     """
     totals = Totals()
     with evaluation(model):
-        for x, y in batches(*data, batch_size):
+        for x, y in batches(data[0], data[1], batch_size):
             output = model(x)
             totals.add(criterion(output, y), output, y)
     return totals.means()
@@ -175,7 +175,7 @@ class Run:
         display_bar.update(self.batch)
         self.model.train()
         order = np.random.default_rng([self.seed, self.epoch])
-        for index, (x, y) in enumerate(batches(*data, self.batch_size, rng=order)):
+        for index, (x, y) in enumerate(batches(data[0], data[1], self.batch_size, rng=order)):
             if interrupted:
                 break
             if index < self.batch:
@@ -307,7 +307,7 @@ def deferred_interrupt():
 
     Only the main thread can have a handler; elsewhere the list stays empty.
     """
-    pressed = []
+    pressed: list = []
     if threading.current_thread() is not threading.main_thread():
         yield pressed
         return

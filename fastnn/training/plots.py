@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -127,7 +128,8 @@ def save_report(path, title, history, filters, images, labels, scores, names):
     """
     figure = Figure(figsize=(13, 8), dpi=120, layout="constrained")
     figure.suptitle(title, fontsize=15, weight="bold")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.1])
+    halves: Any = figure.subfigures(2, 1, height_ratios=[1, 1.1])  # matplotlib's annotation leaves the shape open
+    top, bottom = halves
     curves, first_layer = top.subfigures(1, 2, width_ratios=[2.6, 1])
     plot_history(history, *curves.subplots(1, 2))
     first_layer.suptitle("filters of the first layer", fontsize=12)

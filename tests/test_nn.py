@@ -11,7 +11,7 @@ import pytest
 
 import fastnn
 import fastnn.functional as F
-from fastnn import nn
+from fastnn import nn, optim
 from tests.oracle import assert_gradient, numerical_gradient
 
 # (layer, arguments, shape of the input): constructed alike here and in torch. The shapes are small and odd; sizes that
@@ -51,6 +51,16 @@ LAYERS = [
     ("BatchNorm2d", {"num_features": 3, "affine": False}, (4, 3, 5, 6)),
     ("BatchNorm2d", {"num_features": 3, "track_running_stats": False}, (4, 3, 5, 6)),
     ("BatchNorm3d", {"num_features": 3}, (2, 3, 3, 4, 5)),
+    ("LayerNorm", {"normalized_shape": 6}, (4, 3, 6)),
+    ("LayerNorm", {"normalized_shape": (3, 6), "bias": False}, (4, 3, 6)),
+    ("LayerNorm", {"normalized_shape": (3, 6), "elementwise_affine": False}, (4, 3, 6)),
+    ("GroupNorm", {"num_groups": 2, "num_channels": 4}, (3, 4, 5, 6)),
+    ("GroupNorm", {"num_groups": 4, "num_channels": 4, "affine": False}, (3, 4, 5)),
+    ("InstanceNorm1d", {"num_features": 3, "affine": True}, (2, 3, 7)),
+    ("InstanceNorm2d", {"num_features": 3}, (2, 3, 5, 6)),
+    ("InstanceNorm2d", {"num_features": 3, "affine": True, "track_running_stats": True}, (2, 3, 5, 6)),
+    ("InstanceNorm3d", {"num_features": 2, "affine": True}, (2, 2, 3, 4, 5)),
+    ("LocalResponseNorm", {"size": 3, "alpha": 0.1}, (2, 6, 3, 4)),
     ("ReLU", {}, (3, 7)),
     ("LeakyReLU", {"negative_slope": 0.2}, (3, 7)),
     ("PReLU", {}, (3, 7)),
@@ -65,6 +75,8 @@ LAYERS = [
     ("Hardtanh", {"min_val": -0.5, "max_val": 2.0}, (3, 7)),
     ("Hardswish", {}, (3, 7)),
     ("LogSigmoid", {}, (3, 7)),
+    ("Softmax", {"dim": 1}, (3, 7, 2)),
+    ("LogSoftmax", {"dim": -1}, (3, 7, 2)),
     ("Flatten", {}, (2, 3, 4, 5)),
     ("Flatten", {"start_dim": 0, "end_dim": 1}, (2, 3, 4)),
     ("Identity", {}, (2, 3)),
@@ -254,6 +266,13 @@ def test_criterion_remembers_its_last_call_only(rng):
     criterion.backward()
     with pytest.raises(RuntimeError, match=r"MSELoss.backward: there is no call to go back through"):
         criterion.backward()
+
+
+def test_cross_entropy_takes_a_number_as_gradient_of_its_mean(rng):
+    criterion = nn.CrossEntropyLoss()
+    criterion(rng.standard_normal((3, 4)), np.array([0, 1, 2]))
+    with pytest.raises(TypeError, match=r"CrossEntropyLoss.backward: grad_output must be a number"):
+        criterion.backward(np.ones((3, 4)))
 
 
 def test_embedding_matches_torch(dtype, rng):
@@ -552,6 +571,20 @@ def test_adding_a_layer_gathers_the_parameters_anew(rng):
     assert_flat(model)
 
 
+def test_optimiser_keeps_working_when_parameters_have_moved():
+    model = small_model()
+    optimizer = optim.SGD(model.parameters(), lr=1.0)
+    model.append(nn.Linear(3, 2))
+    model.parameters()
+    model[0].weight.grad.fill(1)
+    before = model[0].weight.data.copy()
+    optimizer.step()
+    np.testing.assert_array_equal(model[0].weight.data, before - 1)
+    optimizer.zero_grad()
+    assert_flat(model)
+    assert not model[0].weight.grad.any()
+
+
 def test_shared_parameters_are_listed_once():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
@@ -720,6 +753,8 @@ def test_sequential_is_built_and_indexed_like_a_list():
         (lambda: nn.Conv2d(3, 4, (1, 2, 3)), ValueError, r"Conv2d: kernel_size must be an integer or 2 of them"),
         (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError, r"Conv2d: in_channels=3 must be a multiple of groups=2"),
         (lambda: nn.Conv1d(2, 3, 3, groups=2), ValueError, r"Conv1d: out_channels=3 must be a multiple of groups=2"),
+        (lambda: nn.GroupNorm(3, 4), ValueError, r"GroupNorm: num_channels=4 must be a multiple of num_groups=3"),
+        (lambda: nn.LayerNorm((3, 0)), ValueError, r"LayerNorm: normalized_shape must be at least 1, got 0"),
         (lambda: nn.BatchNorm2d(0), ValueError, r"BatchNorm2d: num_features must be at least 1, got 0"),
         (lambda: nn.Dropout(1.5), ValueError, r"Dropout: p must be from 0 to 1, got 1.5"),
         (
@@ -743,6 +778,8 @@ def test_bad_construction(build, error, message):
     [
         (nn.BatchNorm1d(3), (2, 3, 4, 5), r"BatchNorm1d: input must have 2 or 3 dimensions \(N, C, ...\), got shape"),
         (nn.BatchNorm2d(3), (2, 3), r"BatchNorm2d: input must have 4 dimensions"),
+        (nn.InstanceNorm3d(3), (2, 3, 4, 5), r"InstanceNorm3d: input must have 5 dimensions"),
+        (nn.GroupNorm(2, 4), (2, 6, 3), r"GroupNorm: input must have 4 channels"),
         (nn.Flatten(3), (2, 3), r"Flatten: start_dim=3 to end_dim=-1 are no dimensions of shape \(2, 3\)"),
     ],
 )

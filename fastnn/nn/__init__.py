@@ -20,7 +20,8 @@ from fastnn.nn.module import *
 from fastnn.nn.norm import *
 from fastnn.nn.pool import *
 from fastnn.nn.random import *
+from fastnn.nn.softmax import *
 
-FILES = "activation container conv embedding flatten fold linear loss module norm pool random"
+FILES = "activation container conv embedding flatten fold linear loss module norm pool random softmax"
 
 __all__ = ["init", *(name for file in FILES.split() for name in sys.modules[f"{__name__}.{file}"].__all__)]

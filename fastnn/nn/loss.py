@@ -5,6 +5,7 @@ several losses has a criterion for each.
 """
 
 import fastnn.functional as F
+from fastnn.functional.checks import check_number
 from fastnn.nn.module import Module
 
 __all__ = [
@@ -105,8 +106,9 @@ class CrossEntropyLoss(Loss):
         if len(saved) == 2:
             return F.cross_entropy_backward(grad_output, *saved, *self.arguments())
         (gradient,) = saved
-        if grad_output != 1:
-            gradient *= grad_output
+        scale = check_number("CrossEntropyLoss.backward", "grad_output", grad_output)
+        if scale != 1:
+            gradient *= scale
         return gradient
 
 

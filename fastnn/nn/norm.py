@@ -4,12 +4,18 @@ import numpy as np
 
 import fastnn.functional as F
 from fastnn.functional.checks import check_integer
-from fastnn.nn.module import Module, Parameter, accumulate
+from fastnn.nn.module import Module, Parameter, Transform, accumulate
 
 __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LayerNorm",
+    "LocalResponseNorm",
 ]
 
 
@@ -172,3 +178,184 @@ class BatchNorm3d(BatchNorm):
     """
 
     dimensions = (5,)
+
+
+class InstanceNorm(StatisticsNorm):
+    """Instance normalisation (Ulyanov et al. 2016); the subclasses differ in the dimensions that they take."""
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=False, track_running_stats=False):
+        super().__init__(num_features, eps, momentum, affine, track_running_stats)
+
+    def forward(self, input):
+        self.check_dimensions(input)
+        by_input = self.training or not self.track_running_stats
+        running = self.running_mean, self.running_var
+        output = F.instance_norm(input, *running, *self.affine_data(), by_input, self.momentum, self.eps)
+        self.save_for_backward(input, by_input)
+        return output
+
+    def backward(self, grad_output, needs_input_grad=True):
+        input, by_input = self.pop_saved()
+        if not needs_input_grad and self.frozen():
+            return None
+        arguments = (self.running_mean, self.running_var, *self.affine_data(), by_input, self.momentum, self.eps)
+        return self.take_gradients(F.instance_norm_backward(grad_output, input, *arguments), needs_input_grad)
+
+
+class InstanceNorm1d(InstanceNorm):
+    """Instance normalisation of (N, C, L); arguments as of :class:`InstanceNorm2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.InstanceNorm1d(1)(np.array([[[1.0, 3.0]]], np.float32)).round(2)
+    array([[[-1.,  1.]]], dtype=float32)
+    """
+
+    dimensions = (3,)
+
+
+class InstanceNorm2d(InstanceNorm):
+    """Normalises each channel of each image of (N, C, H, W) to mean 0 and variance 1.
+
+    Parameters
+    ----------
+    num_features : int
+        Channels, C.
+    eps : float
+        Added to the variance.
+    momentum : float
+        Weight of the new batch in the running averages.
+    affine : bool
+        Whether there are a weight and a bias per channel.
+    track_running_stats : bool
+        Whether running averages are kept, and used in evaluation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> y = nn.InstanceNorm2d(3)(np.random.default_rng(0).random((2, 3, 5, 5), np.float32))
+    >>> bool(np.all(abs(y.mean((2, 3))) < 1e-6))
+    True
+    """
+
+    dimensions = (4,)
+
+
+class InstanceNorm3d(InstanceNorm):
+    """Instance normalisation of (N, C, D, H, W); arguments as of :class:`InstanceNorm2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.InstanceNorm3d(2)(np.zeros((1, 2, 3, 4, 5), np.float32)).shape
+    (1, 2, 3, 4, 5)
+    """
+
+    dimensions = (5,)
+
+
+class LayerNorm(Norm):
+    """Normalises over the last dimensions, ``normalized_shape`` (Ba et al. 2016).
+
+    Parameters
+    ----------
+    normalized_shape : int or tuple of int
+        Sizes of these dimensions; the shape of weight and bias.
+    eps : float
+        Added to the variance.
+    elementwise_affine, bias : bool
+        Whether there are a weight and a bias at all, and a bias.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.LayerNorm(2)(np.array([[1.0, 3.0]], np.float32)).round(2)
+    array([[-1.,  1.]], dtype=float32)
+    """
+
+    def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True):
+        shape = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+        self.normalized_shape = tuple(check_integer("LayerNorm", "normalized_shape", size, 1) for size in shape)
+        self.eps, self.elementwise_affine = eps, elementwise_affine
+        self.make_affine(self.normalized_shape, elementwise_affine, elementwise_affine and bias)
+
+    def forward(self, input):
+        output = F.layer_norm(input, self.normalized_shape, *self.affine_data(), self.eps)
+        self.save_for_backward(input)
+        return output
+
+    def backward(self, grad_output, needs_input_grad=True):
+        (input,) = self.pop_saved()
+        if not needs_input_grad and self.frozen():
+            return None
+        gradients = F.layer_norm_backward(grad_output, input, self.normalized_shape, *self.affine_data(), self.eps)
+        return self.take_gradients(gradients, needs_input_grad)
+
+    def extra_repr(self):
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
+class GroupNorm(Norm):
+    """Normalises each of ``num_groups`` groups of channels of (N, C, ...) per example (Wu and He 2018).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.GroupNorm(2, 4)(np.zeros((1, 4, 5, 5), np.float32)).shape
+    (1, 4, 5, 5)
+    """
+
+    def __init__(self, num_groups, num_channels, eps=1e-5, affine=True):
+        self.num_groups = check_integer("GroupNorm", "num_groups", num_groups, 1)
+        self.num_channels = check_integer("GroupNorm", "num_channels", num_channels, 1)
+        if self.num_channels % self.num_groups:
+            raise ValueError(f"GroupNorm: num_channels={num_channels} must be a multiple of num_groups={num_groups}")
+        self.eps, self.affine = eps, affine
+        self.make_affine(self.num_channels, affine, affine)
+
+    def forward(self, input):
+        if input.ndim < 2 or input.shape[1] != self.num_channels:
+            raise ValueError(f"GroupNorm: input must have {self.num_channels} channels (N, C, ...), got {input.shape}")
+        output = F.group_norm(input, self.num_groups, *self.affine_data(), self.eps)
+        self.save_for_backward(input)
+        return output
+
+    def backward(self, grad_output, needs_input_grad=True):
+        (input,) = self.pop_saved()
+        if not needs_input_grad and self.frozen():
+            return None
+        gradients = F.group_norm_backward(grad_output, input, self.num_groups, *self.affine_data(), self.eps)
+        return self.take_gradients(gradients, needs_input_grad)
+
+    def extra_repr(self):
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+
+
+class LocalResponseNorm(Transform):
+    """``x / (k + alpha * mean of x^2 over size neighbouring channels)^beta`` (Krizhevsky et al. 2012).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.LocalResponseNorm(1, alpha=1.0, beta=1.0)(np.ones((1, 1, 1, 1)))
+    array([[[[0.5]]]])
+    """
+
+    def __init__(self, size, alpha=1e-4, beta=0.75, k=1.0):
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def function(self, input):
+        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def gradient(self, grad_output, input):
+        return F.local_response_norm_backward(grad_output, input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self):
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

@@ -1,0 +1,62 @@
+"""Softmax and its logarithm along one dimension."""
+
+import fastnn.functional as F
+from fastnn.nn.module import Module
+
+__all__ = ["LogSoftmax", "Softmax"]
+
+
+class Softmax(Module):
+    """``exp(x) / sum(exp(x))`` along ``dim``.
+
+    For training a classifier use :class:`CrossEntropyLoss` on the values before the softmax.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.Softmax()(np.zeros((1, 4)))
+    array([[0.25, 0.25, 0.25, 0.25]])
+    """
+
+    def __init__(self, dim=-1):
+        self.dim = dim
+
+    def forward(self, input):
+        output = F.softmax(input, self.dim)
+        self.save_for_backward(input, output)
+        return output
+
+    def backward(self, grad_output, needs_input_grad=True):
+        input, output = self.pop_saved()
+        return F.softmax_backward(grad_output, input, self.dim, output=output) if needs_input_grad else None
+
+    def extra_repr(self):
+        return f"dim={self.dim}"
+
+
+class LogSoftmax(Module):
+    """``x - log(sum(exp(x)))`` along ``dim``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.LogSoftmax()(np.zeros((1, 2))).round(4)
+    array([[-0.6931, -0.6931]])
+    """
+
+    def __init__(self, dim=-1):
+        self.dim = dim
+
+    def forward(self, input):
+        output = F.log_softmax(input, self.dim)
+        self.save_for_backward(input, output)
+        return output
+
+    def backward(self, grad_output, needs_input_grad=True):
+        input, output = self.pop_saved()
+        return F.log_softmax_backward(grad_output, input, self.dim, output=output) if needs_input_grad else None
+
+    def extra_repr(self):
+        return f"dim={self.dim}"

@@ -214,7 +214,7 @@ def test_both_backends_give_the_same(dtype, rng):
         np.testing.assert_array_equal(F.cdist(x, x), expected)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 @given(
     rows=st.integers(0, 12),
     others=st.integers(0, 12),

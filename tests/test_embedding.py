@@ -70,7 +70,7 @@ def test_embedding_takes_any_strides_and_leaves_inputs_alone(dtype, rng):
             assert gradient.flags.writeable
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 @given(shape=st.lists(st.integers(0, 6), max_size=3).map(tuple), rows=st.integers(1, 9), columns=st.integers(0, 9))
 def test_embedding_backward_is_a_product_with_one_hot_codes(dtype, shape, rows, columns):
     rng = np.random.default_rng(0)

@@ -250,7 +250,7 @@ def test_gaussian_dropout_is_in_expectation_an_l2_penalty_weighted_by_the_square
     assert (np.abs(2 * sigma**2 * x**2 * w) > 10 * deviation).all()  # the penalty is large enough to be seen
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 @given(
     shape=st.lists(st.integers(0, 9), min_size=0, max_size=4).map(tuple),
     p=st.floats(0, 1),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastnn
@@ -171,16 +171,15 @@ def test_both_backends_give_the_same(dtype, rng):
         np.testing.assert_array_equal(F.interpolate(x, 9), expected[1])
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 @given(
     shape=st.lists(st.integers(1, 6), min_size=1, max_size=4).map(tuple),
     padding=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=4, max_size=4),
     mode=st.sampled_from(MODES),
 )
 def test_pad_of_random_shapes_matches_numpy(dtype, shape, padding, mode):
-    padding = padding[: len(shape)]
-    limits = {"reflect": -1, "circular": 0}
-    assume(all(max(amount) <= n + limits.get(mode, 99) for n, amount in zip(shape, padding, strict=True)))
+    extra = {"reflect": -1, "circular": 0}.get(mode, 6)
+    padding = [tuple(min(a, n + extra) for a in amount) for n, amount in zip(shape, padding, strict=False)]
     x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
     flat = [amount for pair in reversed(padding) for amount in pair]
     np.testing.assert_array_equal(F.pad(x, flat, mode), np.pad(x, padding, NUMPY_MODES.get(mode, mode)))

@@ -37,7 +37,7 @@ CASES = [
     (3, (2, 4, 4, 33), (2, 3, 2), (3, 1, 1), (1, 0, 1), (1, 1, 2), False),
 ]
 AVERAGE_CASES = [case for case in CASES if case[5] == 1]
-# (dims, input, output_size): sizes that divide and that do not, larger than the input, the whole plane, the input's own.
+# (dims, input, output_size): sizes that divide and that do not, larger than the input, the whole plane, the input's.
 ADAPTIVE_CASES = [
     (2, (2, 3, 7, 7), 1),
     (2, (1, 2, 13, 13), 6),

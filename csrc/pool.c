@@ -4,7 +4,7 @@
  *
  * A plane is one channel of one image: depth x height x width, of which 1-D and 2-D pooling leave out the first ones.
  * Both reductions are separable, so an output row is made in two passes over a row buffer that stays in the first-level
- * cache: pass 1 reduces the input rows under it to one row, pass 2 reduces the columns of this row. Pass 1 is vectorised
+ * cache: pass 1 reduces the input rows under it to one row, pass 2 the columns of this row. Pass 1 is vectorised
  * along the width, whatever the windows are. Pass 2 is vectorised across outputs where their windows lie wholly inside
  * the plane at a column stride of 1 or 2 ("whole" outputs); the others (at the edges, at larger strides, adaptive) are
  * reduced one by one ("spans"). The gradient of the average is the mirror image: columns to a row, the row to all rows.
@@ -319,6 +319,23 @@ INLINE void reduce_row(enum operation operation, const struct tile *tile, const 
     reduce_spans(operation, tile, block, rows, block->whole_last, block->last, buffer, y);
 }
 
+/* One window over a plane of a single row: what global pooling is. */
+static int is_global(const struct pool_geometry *geometry)
+{
+    return volume(geometry->out_size) == 1 && window_at(geometry, 2, 0).taps == volume(geometry->in_size);
+}
+
+INLINE void reduce_planes(enum operation operation, const struct tile *tile, ptrdiff_t planes)
+{
+    const struct pool_geometry *geometry = tile->geometry;
+    ptrdiff_t elements = volume(geometry->in_size), count = window_at(geometry, 2, 0).count;
+    real divisor = geometry->divisor ? geometry->divisor : count;
+    for (ptrdiff_t plane = 0; plane < planes; plane++) {
+        real total = reduce_span(operation, tile->input + plane * elements, elements, 1);
+        tile->output[plane] = operation == SUM ? total / divisor : total;
+    }
+}
+
 static void average_row(const struct tile *tile, const struct block *block, const struct rows *rows, ptrdiff_t plane,
                         ptrdiff_t output)
 {
@@ -333,25 +350,38 @@ static void max_row(const struct tile *tile, const struct block *block, const st
 
 /* ---- Forward: maximum and where it stands --------------------------------------------------------------------- */
 
+/* Pass 1 for a known number of rows; `offset` is the first row's index at the block's first column. */
+INLINE void find_rows_of(ptrdiff_t depth, ptrdiff_t height, const struct rows *rows, const real *x, ptrdiff_t offset,
+                         ptrdiff_t extent, ptrdiff_t room, real *buffer, lane_int *buffer_index)
+{
+    for (ptrdiff_t w = 0; w < extent; w += LANES) {
+        ivec first = lane_numbers() + (lane_int)(offset + w), index = first;
+        vec best = load_within(x + w, room - w);
+        for (ptrdiff_t d = 0; d < depth; d++)
+            for (ptrdiff_t h = d == 0; h < height; h++) {
+                ptrdiff_t row = d * rows->depth_step + h * rows->height_step;
+                vec value = load_within(x + row + w, room - w);
+                ivec better = (value > best) | (value != value); /* BEATS where indices ascend */
+                best = vec_select(better, value, best);
+                index = select_index(better, first + (lane_int)row, index);
+            }
+        vec_store(buffer + w, best);
+        vec_store((real *)(buffer_index + w), (vec)index);
+    }
+}
+
 /* Pass 1: buffer[w] = maximum of column w over the rows, buffer_index[w] = its index in the plane. */
 static void find_rows(const struct tile *tile, const struct block *block, const struct rows *rows, ptrdiff_t plane)
 {
-    const real *x = tile->input + plane + rows->offset + block->start;
+    ptrdiff_t offset = rows->offset + block->start, extent = block->extent;
     ptrdiff_t room = tile->input_room - plane - rows->last - block->start;
-    for (ptrdiff_t w = 0; w < block->extent; w += LANES) {
-        ivec first = lane_numbers() + (lane_int)(rows->offset + block->start + w), index = first;
-        vec best = load_within(x + w, room - w);
-        for (ptrdiff_t d = 0; d < rows->depth; d++)
-            for (ptrdiff_t h = d == 0; h < rows->height; h++) {
-                ptrdiff_t offset = d * rows->depth_step + h * rows->height_step;
-                vec value = load_within(x + offset + w, room - w);
-                ivec better = (value > best) | (value != value); /* BEATS where indices ascend */
-                best = vec_select(better, value, best);
-                index = select_index(better, first + (lane_int)offset, index);
-            }
-        vec_store(tile->buffer + w, best);
-        vec_store((real *)(tile->buffer_index + w), (vec)index);
-    }
+    const real *x = tile->input + plane + offset;
+    if (rows->depth == 1 && rows->height == 2)
+        find_rows_of(1, 2, rows, x, offset, extent, room, tile->buffer, tile->buffer_index);
+    else if (rows->depth == 1 && rows->height == 3)
+        find_rows_of(1, 3, rows, x, offset, extent, room, tile->buffer, tile->buffer_index);
+    else
+        find_rows_of(rows->depth, rows->height, rows, x, offset, extent, room, tile->buffer, tile->buffer_index);
 }
 
 /* Pass 2 for whole outputs, from x and indices to best and winners. */
@@ -511,6 +541,7 @@ static void max_pool(const struct pool_geometry *geometry, const void *input, pt
                         .output_room = planes * volume(geometry->out_size), .indices = indices};
     place_scratch(&tile, scratch);
     if (indices) for_each_row(&tile, planes, max_row_with_indices);
+    else if (is_global(geometry)) reduce_planes(MAX, &tile, planes);
     else for_each_row(&tile, planes, max_row);
 }
 
@@ -524,7 +555,7 @@ static void max_pool_backward(const struct pool_geometry *geometry, const void *
     for_each_row(&tile, planes, max_row_backward);
 }
 
-/* The same with the forward's indices: `outputs` of them per plane of `inputs` elements. Returns how many are outside. */
+/* The same with the forward's indices, `outputs` per plane of `inputs` elements. Returns how many are outside. */
 static ptrdiff_t max_pool_route(const void *grad_output, const int64_t *indices, ptrdiff_t planes, ptrdiff_t outputs,
                                 ptrdiff_t inputs, void *grad_input)
 {
@@ -546,7 +577,8 @@ static void avg_pool(const struct pool_geometry *geometry, const void *input, pt
     struct tile tile = {.geometry = geometry, .input = input, .input_room = input_room, .output = output,
                         .output_room = planes * volume(geometry->out_size)};
     place_scratch(&tile, scratch);
-    for_each_row(&tile, planes, average_row);
+    if (is_global(geometry)) reduce_planes(SUM, &tile, planes);
+    else for_each_row(&tile, planes, average_row);
 }
 
 static void avg_pool_backward(const struct pool_geometry *geometry, const void *grad_output, ptrdiff_t planes,

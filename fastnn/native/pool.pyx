@@ -126,9 +126,9 @@ def max_pool(np.ndarray x, tuple out_size, windows=None, bint return_indices=Fal
         winners = <int64_t *> np.PyArray_DATA(indices)
     for tile in prange(plan.tiles, nogil=True, num_threads=plan.threads):
         kernel.max_pool(&plan.geometry, source + input_at(&plan, tile), planes_of(&plan, tile),
-                             planes_from(&plan, tile) * plan.inputs, target + output_at(&plan, tile),
-                             NULL if winners == NULL else winners + tile * plan.group * plan.outputs,
-                             own_scratch(&plan))
+                        planes_from(&plan, tile) * plan.inputs, target + output_at(&plan, tile),
+                        NULL if winners == NULL else winners + tile * plan.group * plan.outputs,
+                        own_scratch(&plan))
     return (y, indices) if return_indices else y
 
 
@@ -144,8 +144,8 @@ def max_pool_backward(np.ndarray grad_output, np.ndarray x, tuple out_size, wind
     cdef ptrdiff_t tile
     for tile in prange(plan.tiles, nogil=True, num_threads=plan.threads):
         kernel.max_pool_backward(&plan.geometry, dy + output_at(&plan, tile), source + input_at(&plan, tile),
-                                      planes_of(&plan, tile), planes_from(&plan, tile) * plan.inputs,
-                                      dx + input_at(&plan, tile), own_scratch(&plan))
+                                 planes_of(&plan, tile), planes_from(&plan, tile) * plan.inputs,
+                                 dx + input_at(&plan, tile), own_scratch(&plan))
     return grad_input
 
 
@@ -162,7 +162,8 @@ def max_pool_route(np.ndarray grad_output, np.ndarray indices, tuple in_shape, t
     cdef ptrdiff_t tile, outside = 0
     for tile in prange(plan.tiles, nogil=True, num_threads=plan.threads):
         outside += kernel.max_pool_route(dy + output_at(&plan, tile), winners + tile * plan.group * plan.outputs,
-                                              planes_of(&plan, tile), plan.outputs, plan.inputs, dx + input_at(&plan, tile))
+                                         planes_of(&plan, tile), plan.outputs, plan.inputs,
+                                         dx + input_at(&plan, tile))
     return None if outside else grad_input
 
 
@@ -170,7 +171,8 @@ def avg_pool(np.ndarray x, tuple out_size, windows=None, bint count_include_pad=
     x = contiguous(x)
     cdef tuple in_shape = (<object> x).shape
     cdef plan plan
-    cdef Block memory = make_plan(&plan, x, in_shape, out_size, windows, FORWARD_NANOSECONDS, count_include_pad, divisor)
+    cdef Block memory = make_plan(&plan, x, in_shape, out_size, windows, FORWARD_NANOSECONDS,
+                                  count_include_pad, divisor)
     cdef const pool_kernels *kernel = kernels_for(x).pool
     cdef np.ndarray y = new_array(in_shape[:-len(out_size)] + out_size, np.PyArray_TYPE(x))
     cdef const char *source = np.PyArray_BYTES(x)
@@ -178,7 +180,7 @@ def avg_pool(np.ndarray x, tuple out_size, windows=None, bint count_include_pad=
     cdef ptrdiff_t tile
     for tile in prange(plan.tiles, nogil=True, num_threads=plan.threads):
         kernel.avg_pool(&plan.geometry, source + input_at(&plan, tile), planes_of(&plan, tile),
-                             planes_from(&plan, tile) * plan.inputs, target + output_at(&plan, tile), own_scratch(&plan))
+                        planes_from(&plan, tile) * plan.inputs, target + output_at(&plan, tile), own_scratch(&plan))
     return y
 
 
@@ -186,7 +188,8 @@ def avg_pool_backward(np.ndarray grad_output, tuple in_shape, tuple out_size, wi
                       bint count_include_pad=False, ptrdiff_t divisor=0):
     grad_output = contiguous(grad_output)
     cdef plan plan
-    cdef Block memory = make_plan(&plan, grad_output, in_shape, out_size, windows, BACKWARD_NANOSECONDS, count_include_pad, divisor)
+    cdef Block memory = make_plan(&plan, grad_output, in_shape, out_size, windows, BACKWARD_NANOSECONDS,
+                                  count_include_pad, divisor)
     cdef const pool_kernels *kernel = kernels_for(grad_output).pool
     cdef np.ndarray grad_input = new_array(in_shape, np.PyArray_TYPE(grad_output))
     cdef const char *dy = np.PyArray_BYTES(grad_output)
@@ -194,6 +197,6 @@ def avg_pool_backward(np.ndarray grad_output, tuple in_shape, tuple out_size, wi
     cdef ptrdiff_t tile
     for tile in prange(plan.tiles, nogil=True, num_threads=plan.threads):
         kernel.avg_pool_backward(&plan.geometry, dy + output_at(&plan, tile), planes_of(&plan, tile),
-                                      planes_from(&plan, tile) * plan.outputs, dx + input_at(&plan, tile),
-                                      own_scratch(&plan))
+                                 planes_from(&plan, tile) * plan.outputs, dx + input_at(&plan, tile),
+                                 own_scratch(&plan))
     return grad_input

@@ -75,11 +75,7 @@ def test_wheel_passes_its_own_check_with_numpy_alone(wheel, tmp_path):
 def test_builds_and_runs_without_openmp(sdist, tmp_path):
     """A compiler that knows no OpenMP: the package runs on one thread and says so."""
     compiler = tmp_path / "cc"
-    compiler.write_text(
-        "#!/bin/sh\n"
-        'for word in "$@"; do case "$word" in *openmp*) exit 1;; esac; done\n'
-        'exec cc "$@"\n'
-    )
+    compiler.write_text('#!/bin/sh\nfor word in "$@"; do case "$word" in *openmp*) exit 1;; esac; done\nexec cc "$@"\n')
     compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
     wheel = pip_wheel(sdist, tmp_path / "wheel", CC=str(compiler))
     site = unpacked(wheel, tmp_path / "site")

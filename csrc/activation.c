@@ -43,10 +43,7 @@ INLINE vec log_one_plus_exp(vec x) { return vec_max((vec){0}, x) + vec_log1p(vec
 
 /* log(1 + e^(a x)) / a, and x where a x > b */
 INLINE vec softplus(vec x, vec a, vec b) { return vec_select(a * x > b, x, log_one_plus_exp(a * x) / a); }
-INLINE vec softplus_gradient(vec dy, vec x, vec a, vec b)
-{
-    return vec_select(a * x > b, dy, dy * vec_sigmoid(a * x));
-}
+INLINE vec softplus_gradient(vec dy, vec x, vec a, vec b) { return vec_select(a * x > b, dy, dy * vec_sigmoid(a * x)); }
 
 /* log(s(x)) = -log(1 + e^-x) */
 INLINE vec log_sigmoid(vec x, vec a, vec b) { return -log_one_plus_exp(-x); }
@@ -100,10 +97,7 @@ INLINE vec hardtanh(vec x, vec a, vec b) { return vec_min(b, vec_max(a, x)); }
 INLINE vec hardtanh_gradient(vec dy, vec x, vec a, vec b) { return vec_select((x <= a) | (x >= b), (vec){0}, dy); }
 
 /* x (x + 3) / 6 between -3 and 3, 0 below, x above */
-INLINE vec hardswish(vec x, vec a, vec b)
-{
-    return x * (vec_min(vec_set(6), vec_max((vec){0}, x + 3)) / 6);
-}
+INLINE vec hardswish(vec x, vec a, vec b) { return x * (vec_min(vec_set(6), vec_max((vec){0}, x + 3)) / 6); }
 INLINE vec hardswish_gradient(vec dy, vec x, vec a, vec b)
 {
     vec inside = dy * (x / 3 + (real)0.5);
@@ -130,14 +124,10 @@ INLINE void map_gradient(gradient_function *gradient, const real *dy, const real
 
 #define ACTIVATION(name, value, gradient)                                                                              \
     static void name##_forward(const void *input, ptrdiff_t count, double a, double b, void *output)                   \
-    {                                                                                                                  \
-        map(value, input, count, vec_set(a), vec_set(b), output);                                                      \
-    }                                                                                                                  \
+    { map(value, input, count, vec_set(a), vec_set(b), output); }                                                      \
     static void name##_backward(const void *grad_output, const void *input, ptrdiff_t count, double a, double b,       \
                                 void *grad_input)                                                                      \
-    {                                                                                                                  \
-        map_gradient(gradient, grad_output, input, count, vec_set(a), vec_set(b), grad_input);                         \
-    }
+    { map_gradient(gradient, grad_output, input, count, vec_set(a), vec_set(b), grad_input); }
 ACTIVATION(RELU, relu, relu_gradient)
 ACTIVATION(LEAKY_RELU, leaky_relu, leaky_relu_gradient)
 ACTIVATION(ELU, elu, elu_gradient)
@@ -155,9 +145,7 @@ ACTIVATION(HARDSWISH, hardswish, hardswish_gradient)
  * `line_stride` apart. Either a line belongs to one channel, line i to channel (first_line + i) % channels, or
  * (per_element) it has one element of each channel. */
 INLINE vec line_slope(const real *weight, ptrdiff_t i, ptrdiff_t count, int per_element)
-{
-    return per_element ? vec_load_rest(weight + i, count - i) : vec_set(weight[0]);
-}
+{ return per_element ? vec_load_rest(weight + i, count - i) : vec_set(weight[0]); }
 
 static void prelu(const void *input, const void *weight, ptrdiff_t first_line, ptrdiff_t lines, ptrdiff_t count,
                   ptrdiff_t line_stride, ptrdiff_t channels, int per_element, void *output)

@@ -182,27 +182,18 @@ struct softmax_kernels {
 struct cross_entropy {
     ptrdiff_t classes, inner; /* scores are (N, C, I), positions (N, I) */
     const void *scores;
-    const int64_t *index;     /* (N, I) class of each position, or NULL */
-    const void *probability;  /* (N, C, I), or NULL */
-    const void *weight;       /* (C), or NULL: 1 */
-    int64_t ignore_index;     /* positions of this class have no loss and no gradient */
-    double hard, soft;        /* the target t becomes hard * t + soft */
-    double scale;             /* factor of every gradient */
-    const void *grad_output;  /* (N, I) further factors, or NULL */
-    void *losses;             /* (N, I), or NULL where only the sum is wanted */
-    void *grad_scores;        /* (N, C, I), or NULL */
+    const int64_t *index;    /* (N, I) class of each position, or NULL */
+    const void *probability; /* (N, C, I), or NULL */
+    const void *weight;      /* (C), or NULL: 1 */
+    int64_t ignore_index;    /* positions of this class have no loss and no gradient */
+    double hard, soft;       /* the target t becomes hard * t + soft */
+    double scale;            /* factor of every gradient */
+    const void *grad_output; /* (N, I) further factors, or NULL */
+    void *losses;            /* (N, I), or NULL where only the sum is wanted */
+    void *grad_scores;       /* (N, C, I), or NULL */
 };
 
-enum {
-    FASTNN_MSE,
-    FASTNN_L1,
-    FASTNN_SMOOTH_L1,
-    FASTNN_HUBER,
-    FASTNN_BCE,
-    FASTNN_BCE_LOGITS,
-    FASTNN_KL,
-    FASTNN_KL_LOG
-};
+enum { FASTNN_MSE, FASTNN_L1, FASTNN_SMOOTH_L1, FASTNN_HUBER, FASTNN_BCE, FASTNN_BCE_LOGITS, FASTNN_KL, FASTNN_KL_LOG };
 
 struct elementwise_loss {
     const void *input, *target;

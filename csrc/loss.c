@@ -143,23 +143,17 @@ typedef double columns_function(const struct cross_entropy *problem, ptrdiff_t p
 
 static double columns_hard(const struct cross_entropy *problem, ptrdiff_t position, ptrdiff_t lanes, const real *a,
                            const real *t, ptrdiff_t stride, real *da)
-{
-    return columns(problem, 0, 0, position, lanes, a, t, stride, da);
-}
+{ return columns(problem, 0, 0, position, lanes, a, t, stride, da); }
 
 static double columns_soft(const struct cross_entropy *problem, ptrdiff_t position, ptrdiff_t lanes, const real *a,
                            const real *t, ptrdiff_t stride, real *da)
-{
-    return columns(problem, 1, 0, position, lanes, a, t, stride, da);
-}
+{ return columns(problem, 1, 0, position, lanes, a, t, stride, da); }
 
 INLINE int is_soft(const struct cross_entropy *problem) { return problem->probability || problem->soft > 0; }
 
 static double columns_partial(const struct cross_entropy *problem, ptrdiff_t position, ptrdiff_t lanes, const real *a,
                               const real *t, ptrdiff_t stride, real *da)
-{
-    return columns(problem, is_soft(problem), 1, position, lanes, a, t, stride, da);
-}
+{ return columns(problem, is_soft(problem), 1, position, lanes, a, t, stride, da); }
 
 /* Positions first ... first + count - 1 of one image, (C, I) in memory. */
 static double image_tile(const struct cross_entropy *problem, ptrdiff_t first, ptrdiff_t count)
@@ -376,10 +370,8 @@ INLINE vec value_of(int loss, vec x, vec t, vec v, real width)
     switch (loss) {
     case FASTNN_MSE: return d * d;
     case FASTNN_L1: return size;
-    case FASTNN_SMOOTH_L1:
-        return vec_select(size < width, size * size * ((real)0.5 / width), size - (real)0.5 * width);
-    case FASTNN_HUBER:
-        return vec_select(size <= width, (real)0.5 * size * size, width * (size - (real)0.5 * width));
+    case FASTNN_SMOOTH_L1: return vec_select(size < width, size * size * ((real)0.5 / width), size - (real)0.5 * width);
+    case FASTNN_HUBER: return vec_select(size <= width, (real)0.5 * size * size, width * (size - (real)0.5 * width));
     case FASTNN_BCE: {
         const vec least = vec_set(-100);
         return -(t * vec_max(least, vec_log(x)) + (1 - t) * vec_max(least, vec_log1p(-x)));

@@ -111,9 +111,7 @@ static ptrdiff_t block_extent(const struct pool_geometry *geometry)
 }
 
 static real divisor_of(const struct pool_geometry *geometry, const struct rows *rows, ptrdiff_t count)
-{
-    return geometry->divisor ? geometry->divisor : rows->count * count;
-}
+{ return geometry->divisor ? geometry->divisor : rows->count * count; }
 
 /* One call of a tile function: whole planes, with what it reads and writes. What a kernel does not use is NULL. */
 struct tile {
@@ -136,9 +134,7 @@ struct tile {
 static ptrdiff_t volume(const ptrdiff_t size[3]) { return size[0] * size[1] * size[2]; }
 
 static ptrdiff_t scratch_size(const struct pool_geometry *geometry)
-{
-    return 2 * (block_extent(geometry) + SLACK) + 2 * (BLOCK + LANES);
-}
+{ return 2 * (block_extent(geometry) + SLACK) + 2 * (BLOCK + LANES); }
 
 static void place_scratch(struct tile *tile, void *scratch)
 {
@@ -176,8 +172,10 @@ INLINE vec load_within(const real *x, ptrdiff_t room) { return room >= LANES ? v
 
 INLINE void store_within(real *y, vec value, ptrdiff_t room)
 {
-    if (room >= LANES) vec_store(y, value);
-    else vec_store_tail(y, value, room);
+    if (room >= LANES)
+        vec_store(y, value);
+    else
+        vec_store_tail(y, value, room);
 }
 
 /* 0, 1, 2, ... */
@@ -200,14 +198,10 @@ INLINE vec load_columns(const void *base, ptrdiff_t offset, ptrdiff_t stride)
 
 /* A NaN on either side gives NaN. */
 INLINE vec combine(enum operation operation, vec a, vec b)
-{
-    return operation == SUM ? a + b : (vec)((ivec)vec_max(a, b) | (a != a));
-}
+{ return operation == SUM ? a + b : (vec)((ivec)vec_max(a, b) | (a != a)); }
 
 INLINE real combine_scalars(enum operation operation, real a, real b)
-{
-    return operation == SUM ? a + b : a > b || a != a ? a : b;
-}
+{ return operation == SUM ? a + b : a > b || a != a ? a : b; }
 
 INLINE real combine_lanes(enum operation operation, vec v)
 {
@@ -321,9 +315,7 @@ INLINE void reduce_row(enum operation operation, const struct tile *tile, const 
 
 /* One window over a plane of a single row: what global pooling is. */
 static int is_global(const struct pool_geometry *geometry)
-{
-    return volume(geometry->out_size) == 1 && window_at(geometry, 2, 0).taps == volume(geometry->in_size);
-}
+{ return volume(geometry->out_size) == 1 && window_at(geometry, 2, 0).taps == volume(geometry->in_size); }
 
 INLINE void reduce_planes(enum operation operation, const struct tile *tile, ptrdiff_t planes)
 {
@@ -338,15 +330,11 @@ INLINE void reduce_planes(enum operation operation, const struct tile *tile, ptr
 
 static void average_row(const struct tile *tile, const struct block *block, const struct rows *rows, ptrdiff_t plane,
                         ptrdiff_t output)
-{
-    reduce_row(SUM, tile, block, rows, plane, output);
-}
+{ reduce_row(SUM, tile, block, rows, plane, output); }
 
 static void max_row(const struct tile *tile, const struct block *block, const struct rows *rows, ptrdiff_t plane,
                     ptrdiff_t output)
-{
-    reduce_row(MAX, tile, block, rows, plane, output);
-}
+{ reduce_row(MAX, tile, block, rows, plane, output); }
 
 /* ---- Forward: maximum and where it stands --------------------------------------------------------------------- */
 
@@ -537,18 +525,28 @@ static void average_row_backward(const struct tile *tile, const struct block *bl
 static void max_pool(const struct pool_geometry *geometry, const void *input, ptrdiff_t planes, ptrdiff_t input_room,
                      void *output, int64_t *indices, void *scratch)
 {
-    struct tile tile = {.geometry = geometry, .input = input, .input_room = input_room, .output = output,
-                        .output_room = planes * volume(geometry->out_size), .indices = indices};
+    struct tile tile = {.geometry = geometry,
+                        .input = input,
+                        .input_room = input_room,
+                        .output = output,
+                        .output_room = planes * volume(geometry->out_size),
+                        .indices = indices};
     place_scratch(&tile, scratch);
-    if (indices) for_each_row(&tile, planes, max_row_with_indices);
-    else if (is_global(geometry)) reduce_planes(MAX, &tile, planes);
-    else for_each_row(&tile, planes, max_row);
+    if (indices)
+        for_each_row(&tile, planes, max_row_with_indices);
+    else if (is_global(geometry))
+        reduce_planes(MAX, &tile, planes);
+    else
+        for_each_row(&tile, planes, max_row);
 }
 
 static void max_pool_backward(const struct pool_geometry *geometry, const void *grad_output, const void *input,
                               ptrdiff_t planes, ptrdiff_t input_room, void *grad_input, void *scratch)
 {
-    struct tile tile = {.geometry = geometry, .grad_output = grad_output, .input = input, .input_room = input_room,
+    struct tile tile = {.geometry = geometry,
+                        .grad_output = grad_output,
+                        .input = input,
+                        .input_room = input_room,
                         .grad_input = grad_input};
     place_scratch(&tile, scratch);
     memset(grad_input, 0, planes * volume(geometry->in_size) * sizeof(real));
@@ -565,8 +563,10 @@ static ptrdiff_t max_pool_route(const void *grad_output, const int64_t *indices,
     memset(dx, 0, planes * inputs * sizeof(real));
     for (ptrdiff_t plane = 0; plane < planes; plane++, dy += outputs, indices += outputs, dx += inputs)
         for (ptrdiff_t o = 0; o < outputs; o++) {
-            if ((uint64_t)indices[o] < (uint64_t)inputs) dx[indices[o]] += dy[o];
-            else outside++;
+            if ((uint64_t)indices[o] < (uint64_t)inputs)
+                dx[indices[o]] += dy[o];
+            else
+                outside++;
         }
     return outside;
 }
@@ -574,19 +574,27 @@ static ptrdiff_t max_pool_route(const void *grad_output, const int64_t *indices,
 static void avg_pool(const struct pool_geometry *geometry, const void *input, ptrdiff_t planes, ptrdiff_t input_room,
                      void *output, void *scratch)
 {
-    struct tile tile = {.geometry = geometry, .input = input, .input_room = input_room, .output = output,
+    struct tile tile = {.geometry = geometry,
+                        .input = input,
+                        .input_room = input_room,
+                        .output = output,
                         .output_room = planes * volume(geometry->out_size)};
     place_scratch(&tile, scratch);
-    if (is_global(geometry)) reduce_planes(SUM, &tile, planes);
-    else for_each_row(&tile, planes, average_row);
+    if (is_global(geometry))
+        reduce_planes(SUM, &tile, planes);
+    else
+        for_each_row(&tile, planes, average_row);
 }
 
 static void avg_pool_backward(const struct pool_geometry *geometry, const void *grad_output, ptrdiff_t planes,
                               ptrdiff_t grad_output_room, void *grad_input, void *scratch)
 {
     ptrdiff_t inputs = planes * volume(geometry->in_size);
-    struct tile tile = {.geometry = geometry, .grad_output = grad_output, .grad_output_room = grad_output_room,
-                        .grad_input = grad_input, .grad_input_room = inputs};
+    struct tile tile = {.geometry = geometry,
+                        .grad_output = grad_output,
+                        .grad_output_room = grad_output_room,
+                        .grad_input = grad_input,
+                        .grad_input_room = inputs};
     place_scratch(&tile, scratch);
     memset(grad_input, 0, inputs * sizeof(real));
     for_each_row(&tile, planes, average_row_backward);

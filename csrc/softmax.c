@@ -27,9 +27,7 @@ INLINE ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
 /* Where a column begins. */
 INLINE ptrdiff_t column_start(ptrdiff_t column, ptrdiff_t size, ptrdiff_t inner)
-{
-    return column / inner * size * inner + column % inner;
-}
+{ return column / inner * size * inner + column % inner; }
 
 /* buffer[element][lane] = the LANES columns from `column` on, of `columns` in all; the last one fills missing lanes. */
 static void pack(const real *x, ptrdiff_t column, ptrdiff_t columns, ptrdiff_t size, ptrdiff_t inner, real *buffer)
@@ -72,8 +70,8 @@ INLINE void block_forward(const real *x, ptrdiff_t size, ptrdiff_t stride, ptrdi
     for (ptrdiff_t i = 0; i < size; i++)
         for (ptrdiff_t v = 0; v < vectors; v++) {
             const ptrdiff_t rest = width - v * LANES, at = i * stride + v * LANES;
-            vec value = logarithm ? (vec_load_rest(x + at, rest) - highest[v]) - sum[v]
-                                  : vec_load_rest(y + at, rest) * sum[v];
+            vec value =
+                logarithm ? (vec_load_rest(x + at, rest) - highest[v]) - sum[v] : vec_load_rest(y + at, rest) * sum[v];
             vec_store_rest(y + at, value, rest);
         }
 }
@@ -163,9 +161,7 @@ INLINE void row_backward(const real *dy, const real *y, ptrdiff_t size, int loga
 }
 
 INLINE int is_packed(ptrdiff_t size, ptrdiff_t inner)
-{
-    return inner < FEW && inner % LANES && size <= (inner == 1 ? SHORT_ROW : PACKED);
-}
+{ return inner < FEW && inner % LANES && size <= (inner == 1 ? SHORT_ROW : PACKED); }
 
 /* The first `columns` of the `inner` columns in each of `outer` images; all of them where inner < FEW. */
 INLINE void forward(const real *x, ptrdiff_t outer, ptrdiff_t size, ptrdiff_t inner, ptrdiff_t columns, int logarithm,
@@ -190,8 +186,8 @@ INLINE void forward(const real *x, ptrdiff_t outer, ptrdiff_t size, ptrdiff_t in
     }
 }
 
-INLINE void backward(const real *dy, const real *y, ptrdiff_t outer, ptrdiff_t size, ptrdiff_t inner,
-                     ptrdiff_t columns, int logarithm, real *dx)
+INLINE void backward(const real *dy, const real *y, ptrdiff_t outer, ptrdiff_t size, ptrdiff_t inner, ptrdiff_t columns,
+                     int logarithm, real *dx)
 {
     if (is_packed(size, inner)) {
         real buffer[2][PACKED * LANES];
@@ -216,14 +212,10 @@ INLINE void backward(const real *dy, const real *y, ptrdiff_t outer, ptrdiff_t s
 #define SOFTMAX(name, logarithm)                                                                                       \
     static void name(const void *input, ptrdiff_t outer, ptrdiff_t size, ptrdiff_t inner, ptrdiff_t columns,           \
                      void *output)                                                                                     \
-    {                                                                                                                  \
-        forward(input, outer, size, inner, columns, logarithm, output);                                                \
-    }                                                                                                                  \
+    { forward(input, outer, size, inner, columns, logarithm, output); }                                                \
     static void name##_backward(const void *grad_output, const void *output, ptrdiff_t outer, ptrdiff_t size,          \
                                 ptrdiff_t inner, ptrdiff_t columns, void *grad_input)                                  \
-    {                                                                                                                  \
-        backward(grad_output, output, outer, size, inner, columns, logarithm, grad_input);                             \
-    }
+    { backward(grad_output, output, outer, size, inner, columns, logarithm, grad_input); }
 SOFTMAX(softmax, 0)
 SOFTMAX(log_softmax, 1)
 

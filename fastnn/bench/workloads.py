@@ -271,7 +271,7 @@ WORKLOADS = [
     batch_norm((8, 64, 112, 112)),
     layer_norm(4096, 768),
     activation("relu", (64, 64, 32, 32)),
-    activation("relu", (64, 64, 32, 32)),
+    activation("gelu", (64, 64, 32, 32)),
     cross_entropy(256, 1000),
     cross_entropy(8192, 10),
     adam(11_000_000, {}, "torch's default"),

@@ -100,7 +100,8 @@ def plot_roofline(rows, limits, path):
     axes.plot([left, ridge, right], [left * limit.bandwidth / 1e9, limit.flops / 1e9, limit.flops / 1e9], "k-", lw=1.5)
     axes.text(right, limit.flops / 1e9, f"{limit.flops / 1e9:.0f} GFLOP/s", ha="right", va="bottom")
     axes.text(left * 1.1, left * 1.1 * limit.bandwidth / 1e9 * 1.25, f"{limit.bandwidth / 1e9:.0f} GB/s", rotation=33)
-    for colour, family in zip(plt.colormaps["tab10"].colors, dict.fromkeys(row.family for row in rows), strict=False):
+    for i, family in enumerate(dict.fromkeys(row.family for row in rows)):
+        colour = f"C{i}"
         chosen = [row for row in rows if row.family == family]
         x = [row.flops / row.bytes for row in chosen]
         axes.scatter(x, [row.flops / row.ours / 1e9 for row in chosen], s=42, color=colour, label=family, zorder=3)

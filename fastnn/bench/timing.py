@@ -16,7 +16,7 @@ def medians_in_turn(functions, budget):
     """The median time of each function, in seconds; `budget` is the time to spend on all of them together."""
     for function in functions:
         function()
-    times = [[] for _ in functions]
+    times: list[list[float]] = [[] for _ in functions]
     start = time.perf_counter()
     while not times[0] or (time.perf_counter() - start < budget and len(times[0]) < 1000):
         for function, results in zip(functions, times, strict=True):

@@ -246,7 +246,7 @@ def max_pool1d_backward(
     input, kernel_size, stride, padding, dilation, ceil_mode
         The forward's arguments.
     indices : ndarray of int64, optional
-        The forward's indices. Without them the maxima are found again, which is about as fast.
+        The forward's indices. Without them the maxima are found again, which takes longer.
 
     Returns
     -------
@@ -329,7 +329,7 @@ def max_pool2d_backward(
     input, kernel_size, stride, padding, dilation, ceil_mode
         The forward's arguments.
     indices : ndarray of int64, optional
-        The forward's indices. Without them the maxima are found again, which is about as fast.
+        The forward's indices. Without them the maxima are found again, which takes longer.
 
     Returns
     -------
@@ -413,7 +413,7 @@ def max_pool3d_backward(
     input, kernel_size, stride, padding, dilation, ceil_mode
         The forward's arguments.
     indices : ndarray of int64, optional
-        The forward's indices. Without them the maxima are found again, which is about as fast.
+        The forward's indices. Without them the maxima are found again, which takes longer.
 
     Returns
     -------

@@ -114,7 +114,7 @@ def max_pool(np.ndarray x, tuple out_size, windows=None, bint return_indices=Fal
     x = contiguous(x)
     cdef tuple in_shape = (<object> x).shape, out_shape = in_shape[:-len(out_size)] + out_size
     cdef plan plan
-    cdef Block memory = make_plan(&plan, x, in_shape, out_size, windows, FORWARD_NANOSECONDS)
+    cdef Block _memory = make_plan(&plan, x, in_shape, out_size, windows, FORWARD_NANOSECONDS)
     cdef const pool_kernels *kernel = kernels_for(x).pool
     cdef np.ndarray y = new_array(out_shape, np.PyArray_TYPE(x)), indices = None
     cdef const char *source = np.PyArray_BYTES(x)
@@ -135,7 +135,7 @@ def max_pool(np.ndarray x, tuple out_size, windows=None, bint return_indices=Fal
 def max_pool_backward(np.ndarray grad_output, np.ndarray x, tuple out_size, windows=None):
     grad_output, x = contiguous(grad_output), contiguous(x)
     cdef plan plan
-    cdef Block memory = make_plan(&plan, x, (<object> x).shape, out_size, windows, BACKWARD_NANOSECONDS)
+    cdef Block _memory = make_plan(&plan, x, (<object> x).shape, out_size, windows, BACKWARD_NANOSECONDS)
     cdef const pool_kernels *kernel = kernels_for(x).pool
     cdef np.ndarray grad_input = empty_like(x)
     cdef const char *dy = np.PyArray_BYTES(grad_output)
@@ -153,7 +153,7 @@ def max_pool_route(np.ndarray grad_output, np.ndarray indices, tuple in_shape, t
     """None if an index is outside its plane."""
     grad_output, indices = contiguous(grad_output), contiguous(indices)
     cdef plan plan
-    cdef Block memory = make_plan(&plan, grad_output, in_shape, out_size, None, BACKWARD_NANOSECONDS)
+    cdef Block _memory = make_plan(&plan, grad_output, in_shape, out_size, None, BACKWARD_NANOSECONDS)
     cdef const pool_kernels *kernel = kernels_for(grad_output).pool
     cdef np.ndarray grad_input = new_array(in_shape, np.PyArray_TYPE(grad_output))
     cdef const char *dy = np.PyArray_BYTES(grad_output)
@@ -171,8 +171,8 @@ def avg_pool(np.ndarray x, tuple out_size, windows=None, bint count_include_pad=
     x = contiguous(x)
     cdef tuple in_shape = (<object> x).shape
     cdef plan plan
-    cdef Block memory = make_plan(&plan, x, in_shape, out_size, windows, FORWARD_NANOSECONDS,
-                                  count_include_pad, divisor)
+    cdef Block _memory = make_plan(&plan, x, in_shape, out_size, windows, FORWARD_NANOSECONDS,
+                                   count_include_pad, divisor)
     cdef const pool_kernels *kernel = kernels_for(x).pool
     cdef np.ndarray y = new_array(in_shape[:-len(out_size)] + out_size, np.PyArray_TYPE(x))
     cdef const char *source = np.PyArray_BYTES(x)
@@ -188,8 +188,8 @@ def avg_pool_backward(np.ndarray grad_output, tuple in_shape, tuple out_size, wi
                       bint count_include_pad=False, ptrdiff_t divisor=0):
     grad_output = contiguous(grad_output)
     cdef plan plan
-    cdef Block memory = make_plan(&plan, grad_output, in_shape, out_size, windows, BACKWARD_NANOSECONDS,
-                                  count_include_pad, divisor)
+    cdef Block _memory = make_plan(&plan, grad_output, in_shape, out_size, windows, BACKWARD_NANOSECONDS,
+                                   count_include_pad, divisor)
     cdef const pool_kernels *kernel = kernels_for(grad_output).pool
     cdef np.ndarray grad_input = new_array(in_shape, np.PyArray_TYPE(grad_output))
     cdef const char *dy = np.PyArray_BYTES(grad_output)

@@ -1,4 +1,4 @@
-"""Softmax along any dimension: tiles are whole images [size][inner], or column blocks of one where an image is large."""
+"""Softmax along any dimension: tiles are whole images [size][inner], or column blocks of a large one."""
 cimport numpy as np
 from cython.parallel cimport prange
 from fastnn.native.kernels cimport softmax_forward, softmax_gradient

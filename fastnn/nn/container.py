@@ -33,11 +33,11 @@ class Sequential(Module):
 
     def __init__(self, *layers):
         if len(layers) == 1 and isinstance(layers[0], Mapping):
-            named = layers[0].items()
+            named = layers[0]
         else:
-            layers = layers[0] if len(layers) == 1 and isinstance(layers[0], (list, tuple)) else layers
-            named = ((str(i), layer) for i, layer in enumerate(layers))
-        for name, layer in named:
+            several = layers[0] if len(layers) == 1 and isinstance(layers[0], (list, tuple)) else layers
+            named = {str(i): layer for i, layer in enumerate(several)}
+        for name, layer in named.items():
             self.add_module(name, layer)
 
     def forward(self, input):
@@ -80,7 +80,7 @@ class Sequential(Module):
 
 def fused(layers):
     """The steps of a chain, as pairs of a layer and its options: a batch norm takes a ReLU after it along."""
-    steps = []
+    steps: list[tuple[Module, dict]] = []
     for layer in layers:
         if type(layer) is ReLU and steps and fuses_relu(*steps[-1]):
             steps[-1] = (steps[-1][0], {"relu": True})
@@ -118,6 +118,9 @@ class Residual(Module):
     >>> block(np.ones((2, 3), np.float32)).shape
     (2, 3)
     """
+
+    body: Module
+    shortcut: Module | None
 
     def __init__(self, body, shortcut=None):
         self.add_module("body", body)

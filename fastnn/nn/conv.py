@@ -1,5 +1,7 @@
 """Convolution layers in one, two and three dimensions, and the transposed one in two."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 import fastnn.functional as F
@@ -17,6 +19,9 @@ class Convolution(Module):
     after the bias), and the pair of functions.
     """
 
+    function: Callable
+    gradient: Callable
+    dimensions: int
     transposed = False
     output_padding = 0
 

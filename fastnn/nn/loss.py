@@ -4,6 +4,10 @@ A criterion remembers its last call only, so that computing a validation loss in
 several losses has a criterion for each.
 """
 
+from collections.abc import Callable
+
+import numpy as np
+
 import fastnn.functional as F
 from fastnn.functional.checks import check_number
 from fastnn.nn.module import Module
@@ -25,6 +29,9 @@ __all__ = [
 class Loss(Module):
     """What the losses share; a subclass gives ``function`` and ``gradient``."""
 
+    function: Callable
+    gradient: Callable
+
     def __init__(self, reduction="mean"):
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f"{type(self).__name__}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
@@ -35,15 +42,18 @@ class Loss(Module):
         self.save_for_backward(input, target)
         return loss
 
-    def backward(self, grad_output=1.0):
+    def backward(self, grad_output=1.0, needs_input_grad=True):
         """Gradient of the last call's input.
 
         Parameters
         ----------
         grad_output : float or ndarray
             Gradient of the loss: the weight of this loss in a sum of several, or an array with ``reduction="none"``.
+        needs_input_grad : bool
+            False only forgets the call, and returns None.
         """
-        return self.gradient(grad_output, *self.pop_saved())
+        saved = self.pop_saved()
+        return self.gradient(grad_output, *saved) if needs_input_grad else None
 
     def save_for_backward(self, *values):
         if self.recording:
@@ -84,6 +94,8 @@ class CrossEntropyLoss(Loss):
     array([[-0.5,  0.5]])
     """
 
+    weight: np.ndarray | None
+
     def __init__(self, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
         super().__init__(reduction)
         self.register_buffer("weight", weight)
@@ -101,8 +113,7 @@ class CrossEntropyLoss(Loss):
             self.save_for_backward(gradient)
         return loss
 
-    def backward(self, grad_output=1.0):
-        saved = self.pop_saved()
+    def gradient(self, grad_output, *saved):
         if len(saved) == 2:
             return F.cross_entropy_backward(grad_output, *saved, *self.arguments())
         (gradient,) = saved
@@ -124,6 +135,8 @@ class NLLLoss(Loss):
     >>> nn.NLLLoss()(np.array([[-0.5, -1.0]]), np.array([1]))
     1.0
     """
+
+    weight: np.ndarray | None
 
     def __init__(self, weight=None, ignore_index=-100, reduction="mean"):
         super().__init__(reduction)
@@ -231,6 +244,8 @@ class BCELoss(Loss):
     0.6931
     """
 
+    weight: np.ndarray | None
+
     def __init__(self, weight=None, reduction="mean"):
         super().__init__(reduction)
         self.register_buffer("weight", weight)
@@ -259,6 +274,9 @@ class BCEWithLogitsLoss(Loss):
     1000.0
     """
 
+    weight: np.ndarray | None
+    pos_weight: np.ndarray | None
+
     def __init__(self, weight=None, reduction="mean", pos_weight=None):
         super().__init__(reduction)
         self.register_buffer("weight", weight)
@@ -284,6 +302,8 @@ class MultiMarginLoss(Loss):
     >>> nn.MultiMarginLoss()(np.array([[0.0, 1.0]]), np.array([0]))
     1.0
     """
+
+    weight: np.ndarray | None
 
     def __init__(self, p=1, margin=1.0, weight=None, reduction="mean"):
         super().__init__(reduction)

@@ -12,7 +12,7 @@ after construction and after a layer was added. Parameters, not their arrays, ar
 
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -179,7 +179,7 @@ def flat_arrays(parameters):
     >>> [(values.shape, gradients.shape) for values, gradients in nn.flat_arrays(model.parameters())]
     [((26,), (26,))]
     """
-    pieces = []  # [storage, begin, end], or a parameter that lives outside of any storage
+    pieces: list = []  # [storage, begin, end], or a parameter that lives outside of any storage
     for parameter in parameters:
         last = pieces[-1] if pieces else None
         end = parameter.offset + parameter.size
@@ -203,7 +203,7 @@ def flat_arrays(parameters):
 
 
 class Recording(threading.local):
-    mode = None  # None outside of every call: then the mode of the module that is called decides
+    mode: bool | None = None  # None outside of every call: then the mode of the module that is called decides
 
 
 recording = Recording()
@@ -302,8 +302,8 @@ class Module:
     """
 
     training = True
-    _saved = None  # the stack, made when something is first pushed
-    _buffers = ()  # names of the attributes that are buffers
+    _saved: list | None = None  # the stack, made when something is first pushed
+    _buffers: tuple[str, ...] = ()  # names of the attributes that are buffers
 
     def forward(self, *inputs):
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -568,6 +568,9 @@ class Module:
 
 class Transform(Module):
     """A layer without parameters: a subclass gives ``function(input)`` and ``gradient(grad_output, input)``."""
+
+    function: Callable
+    gradient: Callable
 
     def forward(self, input):
         output = self.function(input)

@@ -22,11 +22,14 @@ __all__ = [
 class Norm(Module):
     """What the normalisations share: a scale and a shift per channel or element, both optional."""
 
+    weight: Parameter | None
+    bias: Parameter | None
+
     def make_affine(self, shape, weight=True, bias=True):
         self.weight = Parameter(np.ones(shape, np.float32)) if weight else None
         self.bias = Parameter(np.zeros(shape, np.float32)) if bias else None
 
-    def affine_data(self):
+    def affine_data(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         weight, bias = self.weight, self.bias
         return None if weight is None else weight.data, None if bias is None else bias.data
 
@@ -50,7 +53,10 @@ class Norm(Module):
 class StatisticsNorm(Norm):
     """What batch and instance normalisation share: constructor, running statistics, the check of dimensions."""
 
-    dimensions = ()  # numbers of dimensions that the input may have
+    running_mean: np.ndarray | None
+    running_var: np.ndarray | None
+    num_batches_tracked: np.ndarray | None
+    dimensions: tuple[int, ...] = ()  # numbers of dimensions that the input may have
 
     def __init__(self, num_features, eps, momentum, affine, track_running_stats):
         self.num_features = check_integer(type(self).__name__, "num_features", num_features, 1)
@@ -71,10 +77,9 @@ class StatisticsNorm(Norm):
 
     def reset_running_stats(self):
         """Mean 0, variance 1, no batch seen."""
-        if self.track_running_stats:
-            self.running_mean.fill(0)
-            self.running_var.fill(1)
-            self.num_batches_tracked.fill(0)
+        for buffer, value in ((self.running_mean, 0), (self.running_var, 1), (self.num_batches_tracked, 0)):
+            if buffer is not None:
+                buffer.fill(value)
 
     def extra_repr(self):
         return (
@@ -96,19 +101,18 @@ class BatchNorm(StatisticsNorm):
         self.check_dimensions(input)
         function = F.batch_norm_relu if relu else F.batch_norm
         by_batch = self.training or self.running_mean is None
+        batches = self.num_batches_tracked if self.training else None
         momentum = self.momentum
-        running = self.running_mean, self.running_var
-        tracked = self.training and self.running_mean is not None
         if momentum is None:  # the cumulative average over all batches so far
-            momentum = 1 / (int(self.num_batches_tracked) + 1) if tracked else 0.0
-        arguments = (*running, *self.affine_data(), by_batch, momentum, self.eps)
+            momentum = 0.0 if batches is None else 1 / (int(batches) + 1)
+        arguments = (self.running_mean, self.running_var, *self.affine_data(), by_batch, momentum, self.eps)
         if self.recording:
             output, saved = function(input, *arguments, return_saved=True)
             self.save_for_backward(input, by_batch, saved)
         else:
             output = function(input, *arguments)
-        if tracked:
-            self.num_batches_tracked += 1
+        if batches is not None:
+            batches += 1
         return output
 
     def backward(self, grad_output, needs_input_grad=True, relu=False):

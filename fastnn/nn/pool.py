@@ -1,5 +1,7 @@
 """Pooling layers: maximum and average over windows, over cells of a fixed number, and over everything."""
 
+from collections.abc import Callable
+
 import fastnn.functional as F
 from fastnn.nn.module import Module, Transform
 
@@ -17,16 +19,15 @@ __all__ = [
 ]
 
 
-class MaxPool(Module):
-    """What the max pools share; a subclass gives ``function`` and ``gradient`` of its dimension."""
+class MaximumPool(Module):
+    """What the max pools share; a subclass gives ``arguments()``, and ``function`` and ``gradient`` of its dimension.
 
-    def __init__(self, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
-        self.kernel_size = kernel_size
-        self.stride = kernel_size if stride is None else stride
-        self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
+    A forward that is gone back through keeps where the maxima stand: to find them again takes longer.
+    """
 
-    def arguments(self):
-        return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+    arguments: Callable
+    function: Callable
+    gradient: Callable
 
     def forward(self, input):
         if not self.recording:
@@ -40,6 +41,18 @@ class MaxPool(Module):
         if not needs_input_grad:
             return None
         return self.gradient(grad_output, input, *self.arguments(), indices=indices)
+
+
+class MaxPool(MaximumPool):
+    """Maximum over windows; the subclasses differ in their dimension."""
+
+    def __init__(self, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
+
+    def arguments(self):
+        return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
 
     def extra_repr(self):
         return (
@@ -229,7 +242,7 @@ class AdaptiveAvgPool2d(Transform):
         return f"output_size={self.output_size}"
 
 
-class AdaptiveMaxPool2d(Transform):
+class AdaptiveMaxPool2d(MaximumPool):
     """Maxima over ``output_size`` cells of nearly equal size, of (N, C, H, W).
 
     Examples
@@ -244,11 +257,14 @@ class AdaptiveMaxPool2d(Transform):
     def __init__(self, output_size):
         self.output_size = output_size
 
-    def function(self, input):
-        return F.adaptive_max_pool2d(input, self.output_size)
+    def arguments(self):
+        return (self.output_size,)
 
-    def gradient(self, grad_output, input):
-        return F.adaptive_max_pool2d_backward(grad_output, input, self.output_size)
+    def function(self, input, *arguments, **options):
+        return F.adaptive_max_pool2d(input, *arguments, **options)
+
+    def gradient(self, grad_output, input, *arguments, **options):
+        return F.adaptive_max_pool2d_backward(grad_output, input, *arguments, **options)
 
     def extra_repr(self):
         return f"output_size={self.output_size}"

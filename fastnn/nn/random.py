@@ -1,5 +1,7 @@
 """Dropout layers: noise in training, nothing in evaluation."""
 
+from collections.abc import Callable
+
 import fastnn.functional as F
 from fastnn.nn.module import Module
 from fastnn.seed import draw_seed
@@ -9,6 +11,9 @@ __all__ = ["Dropout", "GaussianDropout"]
 
 class Noise(Module):
     """What the dropouts share. Only the seed is kept: the backward computes the same noise from it again."""
+
+    function: Callable
+    gradient: Callable
 
     def __init__(self, p=0.5):
         if not 0 <= p <= 1:

@@ -18,8 +18,6 @@ __all__ = [
     "pairwise_distance_backward",
 ]
 
-SILENT = {"over": "ignore", "under": "ignore", "invalid": "ignore", "divide": "ignore"}
-
 
 def p_norm(x, p, axis, keepdims=False):
     """(sum |x|^p)^(1/p); p = 0 counts what is not zero, p = infinity is the largest |x|."""
@@ -55,12 +53,12 @@ def sum_to_shape(x, shape):
 
 
 def pairwise_distance(x1, x2, p, eps, keepdim):
-    with np.errstate(**SILENT):
+    with np.errstate(all="ignore"):
         return p_norm(x1 - x2 + eps, p, -1, keepdim)
 
 
 def pairwise_distance_backward(grad_output, x1, x2, p, eps, keepdim):
-    with np.errstate(**SILENT):
+    with np.errstate(all="ignore"):
         difference = x1 - x2 + eps
         grad_norm = grad_output if keepdim else grad_output[..., None]
         grad = p_norm_backward(grad_norm, difference, p_norm(difference, p, -1, True), p, -1)
@@ -68,12 +66,12 @@ def pairwise_distance_backward(grad_output, x1, x2, p, eps, keepdim):
 
 
 def normalize(x, p, dim, eps):
-    with np.errstate(**SILENT):
+    with np.errstate(all="ignore"):
         return x / np.maximum(p_norm(x, p, dim, True), x.dtype.type(eps))
 
 
 def normalize_backward(grad_output, x, p, dim, eps):
-    with np.errstate(**SILENT):
+    with np.errstate(all="ignore"):
         norm = p_norm(x, p, dim, True)
         divisor = np.maximum(norm, x.dtype.type(eps))
         grad_divisor = -(grad_output * (x / divisor)).sum(dim, keepdims=True) / divisor
@@ -90,7 +88,7 @@ def unit(x, dim, eps):
 
 def cosine_similarity(x1, x2, dim, eps):
     x1, x2 = np.broadcast_arrays(x1, x2)
-    with np.errstate(**SILENT):
+    with np.errstate(all="ignore"):
         return (unit(x1, dim, eps)[0] * unit(x2, dim, eps)[0]).sum(dim)
 
 
@@ -98,7 +96,7 @@ def cosine_similarity_backward(grad_output, x1, x2, dim, eps):
     shapes = x1.shape, x2.shape
     x1, x2 = np.broadcast_arrays(x1, x2)
     grad_output = np.expand_dims(grad_output, dim)
-    with np.errstate(**SILENT):
+    with np.errstate(all="ignore"):
         unit1, divisor1, depends1 = unit(x1, dim, eps)
         unit2, divisor2, depends2 = unit(x2, dim, eps)
         cosine = (unit1 * unit2).sum(dim, keepdims=True)
@@ -108,14 +106,14 @@ def cosine_similarity_backward(grad_output, x1, x2, dim, eps):
 
 
 def cdist(x1, x2, p):
-    with np.errstate(**SILENT):
+    with np.errstate(all="ignore"):
         if p == 2:
             return euclidean(x1, x2)[0].astype(x1.dtype)
         return p_distances(x1, x2, p)
 
 
 def cdist_backward(grad_output, x1, x2, p):
-    with np.errstate(**SILENT):
+    with np.errstate(all="ignore"):
         if p == 2:
             grad1, grad2 = euclidean_backward(grad_output, x1, x2)
         else:

@@ -5,6 +5,8 @@ import os
 from contextlib import contextmanager
 from types import ModuleType
 
+import numpy as np
+
 from fastnn.backend import native
 
 native_runtime: ModuleType | None
@@ -95,6 +97,11 @@ def empty_cache():
     """
     if native_runtime is not None:
         native_runtime.empty_cache()
+
+
+def empty(shape, dtype):
+    """An array that is not initialised, from the caching allocator where there is one."""
+    return np.empty(shape, dtype) if native_runtime is None else native_runtime.allocate(shape, dtype)
 
 
 def memory_stats():

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from fastnn.nn.activation import ReLU
 from fastnn.nn.module import Module
 from fastnn.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from fastnn.runtime import empty
 
 __all__ = ["Identity", "Residual", "Sequential"]
 
@@ -137,13 +140,18 @@ class Residual(Module):
                 f"Residual: the body's output has shape {output.shape}, but the shortcut's {skipped.shape}; "
                 "give a shortcut that maps the input to the body's output shape"
             )
-        return output + skipped
+        return add(output, skipped)
 
     def backward(self, grad_output, needs_input_grad=True):
         options = {} if needs_input_grad else {"needs_input_grad": False}
         skipped = grad_output if self.shortcut is None else self.shortcut.backward(grad_output, **options)
         gradient = self.body.backward(grad_output, **options)
-        return gradient + skipped if needs_input_grad else None
+        return add(gradient, skipped) if needs_input_grad else None
+
+
+def add(a, b):
+    """The sum of two arrays of one shape, in recycled memory like the outputs of the layers."""
+    return np.add(a, b, out=empty(a.shape, np.result_type(a, b)))
 
 
 class Identity(Module):

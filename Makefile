@@ -30,7 +30,7 @@ bench: $(VENV)/installed-bench
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 sanitize: $(VENV)/installed-test,build
 	rm -rf build/sanitize && mkdir -p build/sanitize
-	cp -r setup.py pyproject.toml csrc fastnn tests build/sanitize
+	cp -r setup.py pyproject.toml csrc docs fastnn tests build/sanitize
 	rm -f build/sanitize/fastnn/native/*.so
 	cd build/sanitize && CFLAGS="-g $(SANITIZERS)" LDFLAGS="$(SANITIZERS)" \
 	    $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace

@@ -51,28 +51,28 @@ def conv(x, weight, bias, out_size, stride, padding, dilation, groups):
     return y if bias is None else y + bias.reshape(-1, *[1] * len(out_size))
 
 
-def conv_input_grad(grad_output, weight, bias, in_size, stride, padding, dilation, groups):
-    """grad_output (N, K, *out) -> (N, C, *in_size): each tap's share is added where it was read. Then a bias (C,)."""
-    kernel, out_size, images = weight.shape[2:], grad_output.shape[2:], grad_output.shape[0]
+def conv_input_grad(grad, weight, bias, in_size, stride, padding, dilation, groups):
+    """grad (N, K, *out) -> (N, C, *in_size): each tap's share is added where it was read. Then a bias (C,)."""
+    kernel, out_size, images = weight.shape[2:], grad.shape[2:], grad.shape[0]
     channels_shape = (images, groups, weight.shape[1])
-    padded, inner = zero_padded(in_size, kernel, out_size, stride, padding, dilation, channels_shape, grad_output.dtype)
-    grad = flat(grouped(grad_output, groups))
+    padded, inner = zero_padded(in_size, kernel, out_size, stride, padding, dilation, channels_shape, grad.dtype)
+    columns = flat(grouped(grad, groups))
     filters = weight.reshape(groups, -1, *weight.shape[1:])
     for tap, window in windows(kernel, out_size, stride, dilation):
-        padded[window] += (filters[tap].transpose(0, 2, 1) @ grad).reshape(*channels_shape, *out_size)
+        padded[window] += (filters[tap].transpose(0, 2, 1) @ columns).reshape(*channels_shape, *out_size)
     grad_input = padded[inner].reshape(images, groups * weight.shape[1], *in_size)
     return grad_input if bias is None else grad_input + bias.reshape(-1, *[1] * len(in_size))
 
 
-def conv_weight_grad(grad_output, x, kernel, stride, padding, dilation, groups):
-    """grad_output (N, K, *out), x (N, C, *in) -> (K, C / groups, *kernel)."""
-    out_size = grad_output.shape[2:]
+def conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups):
+    """grad (N, K, *out), x (N, C, *in) -> (K, C / groups, *kernel)."""
+    out_size = grad.shape[2:]
     padded, inner = zero_padded(x.shape[2:], kernel, out_size, stride, padding, dilation, x.shape[:2], x.dtype)
     padded[inner] = x
-    padded, grad = grouped(padded, groups), flat(grouped(grad_output, groups))
-    grad_weight = np.zeros((groups, grad.shape[2], padded.shape[2], *kernel), x.dtype)
+    padded, columns = grouped(padded, groups), flat(grouped(grad, groups))
+    grad_weight = np.zeros((groups, columns.shape[2], padded.shape[2], *kernel), x.dtype)
     for tap, window in windows(kernel, out_size, stride, dilation):
-        grad_weight[tap] = (grad @ flat(padded[window]).transpose(0, 1, 3, 2)).sum(axis=0)
+        grad_weight[tap] = (columns @ flat(padded[window]).transpose(0, 1, 3, 2)).sum(axis=0)
     return grad_weight.reshape(-1, *grad_weight.shape[2:])
 
 

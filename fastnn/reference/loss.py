@@ -51,8 +51,8 @@ def spread(grad_output, count, reduction):
 # Classes -------------------------------------------------------------------------------------------------------------
 
 
-def softmax_and_log_of(logits):
-    shifted = logits - logits.max(axis=1, keepdims=True)
+def softmax_and_log_of(scores):
+    shifted = scores - scores.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
     total = exponentials.sum(axis=1, keepdims=True)
     return exponentials / total, shifted - np.log(total)
@@ -70,13 +70,13 @@ def own_weights(target, weight, ignore_index, dtype):
     return index, np.where(kept, 1 if weight is None else weight[index], 0).astype(dtype)
 
 
-def class_shares(logits, target, weight, ignore_index, label_smoothing):
+def class_shares(scores, target, weight, ignore_index, label_smoothing):
     """The target as probabilities (outer, C, inner), zeros where ignored; the class weights (C, 1); what each position
     counts in the mean (outer, inner); which positions are kept (outer, inner)."""
-    classes, dtype = logits.shape[1], logits.dtype
+    classes, dtype = scores.shape[1], scores.dtype
     weight = np.ones(classes, dtype) if weight is None else weight
     if target.ndim == 3:
-        kept = np.ones((logits.shape[0], logits.shape[2]), bool)
+        kept = np.ones((scores.shape[0], scores.shape[2]), bool)
         shares, counts = target, kept.astype(dtype)
     else:
         kept = target != ignore_index
@@ -87,10 +87,10 @@ def class_shares(logits, target, weight, ignore_index, label_smoothing):
 
 
 @np.errstate(all="ignore")
-def cross_entropy_with_grad(logits, target, weight, ignore_index, reduction, label_smoothing, grad_output=None):
+def cross_entropy_with_grad(scores, target, weight, ignore_index, reduction, label_smoothing, grad_output=None):
     """L = -sum over classes of w_c t_c log S_c;  dL/da_c = S_c sum(w t) - w_c t_c;  S = softmax(a)."""
-    shares, weight, counts, kept = class_shares(logits, target, weight, ignore_index, label_smoothing)
-    probability, log_probability = softmax_and_log_of(logits)
+    shares, weight, counts, kept = class_shares(scores, target, weight, ignore_index, label_smoothing)
+    probability, log_probability = softmax_and_log_of(scores)
     terms = weight * shares * log_probability
     if target.ndim == 2:
         terms = np.where(shares == 0, 0, terms)  # a class that is not asked for may be impossible
@@ -98,19 +98,19 @@ def cross_entropy_with_grad(logits, target, weight, ignore_index, reduction, lab
 
     count = counts.sum(dtype=np.float64)
     scale = spread(1.0 if grad_output is None else grad_output, count, reduction)
-    scale = np.where(kept, scale, 0).astype(logits.dtype)[:, None]
+    scale = np.where(kept, scale, 0).astype(scores.dtype)[:, None]
     weighted = weight * shares
     gradient = scale * (probability * weighted.sum(axis=1, keepdims=True) - weighted)
     return reduced(losses, count, reduction), gradient
 
 
-def cross_entropy(logits, target, weight, ignore_index, reduction, label_smoothing):
-    return cross_entropy_with_grad(logits, target, weight, ignore_index, reduction, label_smoothing)[0]
+def cross_entropy(scores, target, weight, ignore_index, reduction, label_smoothing):
+    return cross_entropy_with_grad(scores, target, weight, ignore_index, reduction, label_smoothing)[0]
 
 
-def cross_entropy_backward(grad_output, logits, target, weight, ignore_index, reduction, label_smoothing):
+def cross_entropy_backward(grad_output, scores, target, weight, ignore_index, reduction, label_smoothing):
     return cross_entropy_with_grad(
-        logits, target, weight, ignore_index, reduction, label_smoothing, grad_output=grad_output
+        scores, target, weight, ignore_index, reduction, label_smoothing, grad_output=grad_output
     )[1]
 
 

@@ -56,6 +56,15 @@ def load_checkpoint(path):
         If there is no such file.
     CheckpointError
         If it is damaged or no checkpoint.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastnn.training import load_checkpoint, save_checkpoint
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_checkpoint(f"{folder}/state.npz", {"epoch": 3})
+    ...     load_checkpoint(f"{folder}/state.npz")["epoch"]
+    3
     """
     arrays, tree = read_arrays(path)
     if tree is None:
@@ -73,6 +82,18 @@ def save_weights(path, model):
     ----------
     path : str or path
     model : fastnn.nn.Module
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from fastnn import nn
+    >>> from fastnn.training import load_weights, save_weights
+    >>> model, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(f"{folder}/model.npz", model)
+    ...     load_weights(f"{folder}/model.npz", other)
+    >>> np.array_equal(model.weight.data, other.weight.data)
+    True
     """
     write_arrays(path, dict(model.state_dict()), None)
 
@@ -89,6 +110,18 @@ def load_weights(path, model):
     ------
     FileNotFoundError, CheckpointError
         If the file is missing or damaged, or holds the weights of another model.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from fastnn import nn
+    >>> from fastnn.training import load_weights, save_weights
+    >>> model, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(f"{folder}/model.npz", model)
+    ...     load_weights(f"{folder}/model.npz", other)
+    >>> np.array_equal(model.weight.data, other.weight.data)
+    True
     """
     arrays, tree = read_arrays(path)
     weights = arrays if tree is None else load_checkpoint(path).get("model")

@@ -124,6 +124,14 @@ def evaluate(model, criterion, data, batch_size=256):
     -------
     dict
         ``loss``, the mean per example, and for integer targets (N,) ``accuracy``, from 0 to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> from fastnn.training import evaluate
+    >>> evaluate(nn.Identity(), nn.MSELoss(), (np.ones((4, 3)), np.zeros((4, 3))))
+    {'loss': 1.0}
     """
     totals = Totals()
     with evaluation(model):
@@ -146,6 +154,14 @@ def predict(model, x, batch_size=256):
     Returns
     -------
     ndarray
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> from fastnn.training import predict
+    >>> predict(nn.Linear(3, 2), np.ones((5, 3), np.float32)).shape
+    (5, 2)
     """
     with evaluation(model):
         return np.concatenate([model(x[start : start + batch_size]) for start in range(0, max(len(x), 1), batch_size)])

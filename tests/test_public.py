@@ -1,0 +1,75 @@
+"""The public names: all listed in docs/functions.md, all explained, and the same in every implementation."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from fastnn import native, reference
+
+MODULES = [
+    "fastnn",
+    "fastnn.functional",
+    "fastnn.nn",
+    "fastnn.nn.init",
+    "fastnn.optim",
+    "fastnn.optim.lr_scheduler",
+    "fastnn.data",
+    "fastnn.training",
+    "fastnn.models",
+]
+LIST = Path(__file__).parent.parent / "docs" / "functions.md"
+
+
+def public(module):
+    """Pairs of name and function or class."""
+    module = importlib.import_module(module)
+    objects = [(name, getattr(module, name)) for name in module.__all__]
+    return [(name, value) for name, value in objects if not inspect.ismodule(value)]
+
+
+def listed(module):
+    """The names, with their signatures, that the list has for this module: what stands between backticks."""
+    sections = dict(section.split("\n", 1) for section in LIST.read_text().split("\n## ")[1:])
+    lines = [line for line in sections[module].splitlines() if line.startswith("- ")]
+    return [entry for line in lines for entry in re.findall(r"`([^`]+)`", line)]
+
+
+def as_listed(name, value):
+    """A name with its signature, without annotations; an exception's name alone."""
+    if isinstance(value, type) and issubclass(value, BaseException):
+        return name
+    return name + re.sub(r": [A-Za-z.]+(?=[,)])", "", str(inspect.signature(value)))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_name_is_in_the_list_with_its_signature(module):
+    entries, names = listed(module), [name for name, _ in public(module)]
+    for name, value in public(module):
+        backward = name.endswith("_backward") and name.removesuffix("_backward") in names
+        expected = name if backward else as_listed(name, value)
+        assert expected in entries, f"docs/functions.md: {module} lacks `{expected}`"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_everything_public_has_a_docstring_and_functions_have_an_example(module):
+    for name, value in public(module):
+        assert value.__doc__, f"{module}.{name} has no docstring"
+        if inspect.isfunction(value):
+            for part in ("Examples\n", ">>> "):
+                assert part in value.__doc__, f"{module}.{name} has no example"
+
+
+def test_a_native_function_takes_the_arguments_of_its_namesake_in_reference():
+    functions = {name: value for name, value in vars(native).items() if callable(value)}
+    assert len(functions) > 80
+    for name, function in functions.items():
+        expected = inspect.signature(getattr(reference, name)).parameters
+        given = inspect.signature(function).parameters
+        assert list(given) == list(expected)[: len(given)], name
+        # What only the reference takes is optional.
+        assert all(parameter.default is not parameter.empty for parameter in list(expected.values())[len(given) :]), (
+            name
+        )

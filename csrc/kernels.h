@@ -179,7 +179,7 @@ struct softmax_kernels {
 };
 
 /* csrc/loss.c */
-struct cross_entropy {
+struct cross_entropy {        /* nll and multi_margin take one too, with class indices and without hard and soft */
     ptrdiff_t classes, inner; /* scores are (N, C, I), positions (N, I) */
     const void *scores;
     const int64_t *index;    /* (N, I) class of each position, or NULL */
@@ -207,6 +207,9 @@ struct elementwise_loss {
 struct loss_kernels {
     double (*cross_entropy)(const struct cross_entropy *problem, ptrdiff_t first, ptrdiff_t count);
     double (*target_weight)(const int64_t *index, ptrdiff_t count, const void *weight, int64_t ignore_index);
+    double (*nll)(const struct cross_entropy *problem, ptrdiff_t first, ptrdiff_t count);
+    double (*multi_margin)(const struct cross_entropy *problem, double margin, int power, ptrdiff_t first,
+                           ptrdiff_t count);
     double (*elementwise)(int loss, int backward, const struct elementwise_loss *problem, ptrdiff_t start,
                           ptrdiff_t count);
 };

@@ -355,6 +355,79 @@ static double target_weight(const int64_t *index, ptrdiff_t count, const void *w
     return sum;
 }
 
+/* ---- Losses of class indices without a softmax ---- */
+
+/* Negative log likelihood, loss = -w_y a_y, of positions first ... first + count - 1, all of one image where I > 1;
+ * returns the sum of the losses. The gradient is 0 but at y. */
+static double nll(const struct cross_entropy *problem, ptrdiff_t first, ptrdiff_t count)
+{
+    const ptrdiff_t classes = problem->classes, inner = problem->inner;
+    const real *a = problem->scores, *weight = problem->weight, *dy = problem->grad_output;
+    real *losses = problem->losses, *da = problem->grad_scores;
+    double sum = 0;
+    if (da && inner == 1) memset(da + first * classes, 0, count * classes * sizeof(real));
+    for (ptrdiff_t c = 0; da && inner > 1 && c < classes; c++)
+        memset(da + (first / inner * classes + c) * inner + first % inner, 0, count * sizeof(real));
+    for (ptrdiff_t position = first; position < first + count; position++) {
+        const int64_t y = problem->index[position];
+        const int kept = y != problem->ignore_index;
+        const ptrdiff_t at = kept ? (position / inner * classes + y) * inner + position % inner : 0;
+        const real factor = kept ? -(weight ? weight[y] : 1) : 0, loss = kept ? factor * a[at] : 0;
+        sum += loss;
+        if (losses) losses[position] = loss;
+        if (da && kept) da[at] = factor * (real)problem->scale * (dy ? dy[position] : 1);
+    }
+    return sum;
+}
+
+/* Classes from ... to - 1 of one row, v_j = max(0, limit + a_j): returns the sum of v_j^power, adds the sum of its
+ * slopes to *slopes, and writes scale times each slope to da (if not NULL). */
+INLINE real margin_run(int power, const real *a, ptrdiff_t from, ptrdiff_t to, real limit, real scale, real *da,
+                       real *slopes)
+{
+    vec sum = {0}, slope_sum = {0};
+    for (ptrdiff_t j = from; j < to; j += LANES) {
+        const ptrdiff_t lanes = to - j < LANES ? to - j : LANES;
+        vec v = vec_max((vec){0}, limit + vec_load_rest(a + j, lanes));
+        if (lanes < LANES) v = vec_select(lanes_from(lanes), (vec){0}, v);
+        sum += power == 1 ? v : v * v;
+        if (!da) continue;
+        const vec slope = scale * (power == 1 ? vec_select(v > 0, vec_set(1), v) : 2 * v);
+        slope_sum += slope;
+        vec_store_rest(da + j, slope, lanes);
+    }
+    *slopes += vec_sum(slope_sum);
+    return vec_sum(sum);
+}
+
+/* Multiclass margin (SVM) loss of rows first ... first + count - 1: w_y / C sum over j != y of
+ * max(0, margin - a_y + a_j)^power; returns the sum of the losses. */
+static double multi_margin(const struct cross_entropy *problem, double margin, int power, ptrdiff_t first,
+                           ptrdiff_t count)
+{
+    const ptrdiff_t classes = problem->classes;
+    const real *weight = problem->weight, *dy = problem->grad_output;
+    real *losses = problem->losses;
+    double sum = 0;
+    for (ptrdiff_t row = first; row < first + count; row++) {
+        const real *a = (const real *)problem->scores + row * classes;
+        real *da = problem->grad_scores ? (real *)problem->grad_scores + row * classes : NULL, slopes = 0, loss;
+        const int64_t y = problem->index[row];
+        const real factor = (weight ? weight[y] : 1) / (real)classes, limit = (real)margin - a[y];
+        const real scale = factor * (real)problem->scale * (dy ? dy[row] : 1);
+        if (power == 1)
+            loss = margin_run(1, a, 0, y, limit, scale, da, &slopes) +
+                   margin_run(1, a, y + 1, classes, limit, scale, da, &slopes);
+        else
+            loss = margin_run(2, a, 0, y, limit, scale, da, &slopes) +
+                   margin_run(2, a, y + 1, classes, limit, scale, da, &slopes);
+        sum += factor * loss;
+        if (losses) losses[row] = factor * loss;
+        if (da) da[y] = -slopes;
+    }
+    return sum;
+}
+
 /* ---- Elementwise losses ---- */
 
 /* log(1 + e^-|x|) */
@@ -485,5 +558,7 @@ static double elementwise(int loss, int backward, const struct elementwise_loss 
 const struct loss_kernels FASTNN_TABLE(loss) = {
     .cross_entropy = cross_entropy,
     .target_weight = target_weight,
+    .nll = nll,
+    .multi_margin = multi_margin,
     .elementwise = elementwise,
 };

@@ -340,7 +340,7 @@ def test_label_smoothing_of_a_tenth_over_ten_classes_aims_at_091_and_001(isa):
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("shape", SCORES, ids=str)
-def test_nll_loss_matches_reference_and_torch(dtype, rng, shape, reduction):
+def test_nll_loss_matches_reference_and_torch(isa, dtype, rng, shape, reduction):
     torch = pytest.importorskip("torch")
     x, target = scores_and_target(rng, shape, dtype)
     weight = rng.random(classes_of(shape)).astype(dtype) + dtype.type(0.1)
@@ -359,7 +359,7 @@ def test_nll_loss_matches_reference_and_torch(dtype, rng, shape, reduction):
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("p", [1, 2])
 @pytest.mark.parametrize("shape", [shape for shape in SCORES if len(shape) < 3], ids=str)
-def test_multi_margin_loss_matches_reference_and_torch(dtype, rng, shape, p, reduction):
+def test_multi_margin_loss_matches_reference_and_torch(isa, dtype, rng, shape, p, reduction):
     torch = pytest.importorskip("torch")
     x, target = scores_and_target(rng, shape, dtype)
     target = np.asarray(np.abs(target) % classes_of(shape))

@@ -207,6 +207,9 @@ cdef extern from "kernels.h" nogil:
         double (*cross_entropy)(const cross_entropy *problem, ptrdiff_t first, ptrdiff_t count) noexcept nogil
         double (*target_weight)(const int64_t *index, ptrdiff_t count, const void *weight,
                                 int64_t ignore_index) noexcept nogil
+        double (*nll)(const cross_entropy *problem, ptrdiff_t first, ptrdiff_t count) noexcept nogil
+        double (*multi_margin)(const cross_entropy *problem, double margin, int power, ptrdiff_t first,
+                               ptrdiff_t count) noexcept nogil
         double (*elementwise)(int loss, int backward, const elementwise_loss *problem, ptrdiff_t start,
                               ptrdiff_t count) noexcept nogil
 

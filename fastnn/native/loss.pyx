@@ -1,5 +1,5 @@
 """Losses. Cross-entropy is split by positions, elementwise losses by elements; a tile's sum of losses goes to a place
-of its own, and these are added in order. nll_loss and multi_margin_loss are compositions in reference/.
+of its own, and these are added in order.
 """
 cimport numpy as np
 from cython.parallel cimport prange
@@ -27,6 +27,10 @@ __all__ = [
     "l1_loss_backward",
     "mse_loss",
     "mse_loss_backward",
+    "multi_margin_loss",
+    "multi_margin_loss_backward",
+    "nll_loss",
+    "nll_loss_backward",
     "smooth_l1_loss",
     "smooth_l1_loss_backward",
 ]
@@ -52,6 +56,36 @@ cdef double sum_of(Block partials, ptrdiff_t count):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Positions in tiles
+# ---------------------------------------------------------------------------------------------------------------------
+
+cdef struct position_tiles:
+    ptrdiff_t per_image  # positions; rows of classes are one long image
+    ptrdiff_t per_tile   # a tile stays within one image
+    ptrdiff_t count      # tiles of an image
+    ptrdiff_t tiles
+
+
+cdef position_tiles positions_in_tiles(ptrdiff_t positions, ptrdiff_t inner, ptrdiff_t classes):
+    cdef position_tiles split
+    split.per_image = positions if inner == 1 else inner
+    split.per_tile = max(1, TILE // max(1, classes))
+    if split.per_tile > POSITIONS or inner > 1:
+        split.per_tile = max(POSITIONS, split.per_tile // POSITIONS * POSITIONS)
+    split.count = (split.per_image + split.per_tile - 1) // split.per_tile
+    split.tiles = positions // split.per_image * split.count if positions else 0
+    return split
+
+
+cdef ptrdiff_t first_position(position_tiles split, ptrdiff_t tile) noexcept nogil:
+    return tile // split.count * split.per_image + tile % split.count * split.per_tile
+
+
+cdef ptrdiff_t position_count(position_tiles split, ptrdiff_t tile) noexcept nogil:
+    return min(split.per_tile, split.per_image - tile % split.count * split.per_tile)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Cross-entropy
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -72,7 +106,8 @@ cdef tuple fused_cross_entropy(np.ndarray scores, np.ndarray target, object weig
     cdef cross_entropy_problem problem
     cdef np.ndarray losses = None, gradient = None
     cdef np.npy_intp shape[2]
-    cdef ptrdiff_t outer = scores.shape[0], positions, count, per_image, per_tile, tiles, tile
+    cdef position_tiles split
+    cdef ptrdiff_t outer = scores.shape[0], positions, tile
     cdef double size
     problem.classes = scores.shape[2] if classes_last else scores.shape[1]
     problem.inner = 1 if classes_last else scores.shape[2]
@@ -113,25 +148,17 @@ cdef tuple fused_cross_entropy(np.ndarray scores, np.ndarray target, object weig
         gradient = empty_like(scores)
         problem.grad_scores = np.PyArray_DATA(gradient)
 
-    # A tile stays within one image; rows are one long image.
-    per_image = positions if problem.inner == 1 else problem.inner
-    per_tile = max(1, TILE // problem.classes)
-    if per_tile > POSITIONS or problem.inner > 1:
-        per_tile = max(POSITIONS, per_tile // POSITIONS * POSITIONS)
-    count = (per_image + per_tile - 1) // per_tile
-    tiles = positions // per_image * count if positions else 0
-    cdef Block partials = scratch(tiles * sizeof(double))
+    split = positions_in_tiles(positions, problem.inner, problem.classes)
+    cdef Block partials = scratch(split.tiles * sizeof(double))
     cdef double *partial = <double *> partials.data
-    for tile in prange(tiles, nogil=True, num_threads=threads_for(positions * problem.classes * 1.2)):
-        partial[tile] = kernel.cross_entropy(
-            &problem, tile // count * per_image + tile % count * per_tile,
-            min(per_tile, per_image - tile % count * per_tile))
+    for tile in prange(split.tiles, nogil=True, num_threads=threads_for(positions * problem.classes * 1.2)):
+        partial[tile] = kernel.cross_entropy(&problem, first_position(split, tile), position_count(split, tile))
 
     if classes_last and want_gradient:
         gradient = gradient.transpose(0, 2, 1)
     if reduction == "none":
         return losses, gradient
-    cdef double total = sum_of(partials, tiles)
+    cdef double total = sum_of(partials, split.tiles)
     return (total / size if reduction == "mean" else total), gradient
 
 
@@ -145,6 +172,76 @@ def cross_entropy_backward(grad_output, scores, target, weight, ignore_index, re
 
 def cross_entropy_with_grad(scores, target, weight, ignore_index, reduction, label_smoothing):
     return fused_cross_entropy(scores, target, weight, ignore_index, reduction, label_smoothing, None, True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Losses of class indices without a softmax
+# ---------------------------------------------------------------------------------------------------------------------
+
+cdef class_loss(np.ndarray scores, np.ndarray target, object weight, int64_t ignore_index, str reduction, int power,
+                double margin, bint backward, object grad_output):
+    """The loss or, backward, its gradient: power 0 is the negative log likelihood, 1 and 2 the margin loss."""
+    scores = contiguous(scores)
+    target = contiguous(target)
+    weight = None if weight is None else contiguous(weight)
+    cdef const loss_kernels *kernel = kernels_for(scores).loss
+    cdef cross_entropy_problem problem
+    cdef np.ndarray losses = None, gradient = None
+    cdef ptrdiff_t positions = np.PyArray_SIZE(target), tile
+    cdef double size = positions
+    problem.classes = scores.shape[1]
+    problem.inner = scores.shape[2] if scores.ndim == 3 else 1
+    problem.scores = np.PyArray_DATA(scores)
+    problem.index = <int64_t *> np.PyArray_DATA(target)
+    problem.probability = NULL
+    problem.weight = data_or_null(weight)
+    problem.ignore_index = ignore_index
+    problem.scale = 1
+    problem.grad_output = problem.losses = problem.grad_scores = NULL
+    if power == 0 and reduction == "mean":
+        size = kernel.target_weight(problem.index, positions, problem.weight, ignore_index)
+    if backward:
+        gradient = empty_like(scores)
+        problem.grad_scores = np.PyArray_DATA(gradient)
+        if reduction == "none":
+            grad_output = contiguous(grad_output)
+            problem.grad_output = data_or_null(grad_output)
+        else:
+            problem.scale = <double> grad_output / (size if reduction == "mean" else 1.0)
+    elif reduction == "none":
+        losses = empty(np.PyArray_NDIM(target), np.PyArray_DIMS(target), np.PyArray_TYPE(scores))
+        problem.losses = np.PyArray_DATA(losses)
+
+    cdef position_tiles split = positions_in_tiles(positions, problem.inner, problem.classes)
+    cdef Block partials = scratch(split.tiles * sizeof(double))
+    cdef double *partial = <double *> partials.data
+    for tile in prange(split.tiles, nogil=True, num_threads=threads_for(positions * (problem.classes * 0.4 + 2))):
+        if power:
+            partial[tile] = kernel.multi_margin(&problem, margin, power, first_position(split, tile),
+                                                position_count(split, tile))
+        else:
+            partial[tile] = kernel.nll(&problem, first_position(split, tile), position_count(split, tile))
+    if backward:
+        return gradient
+    if reduction == "none":
+        return losses
+    return sum_of(partials, split.tiles) / (size if reduction == "mean" else 1.0)
+
+
+def nll_loss(x, target, weight, ignore_index, reduction):
+    return class_loss(x, target, weight, ignore_index, reduction, 0, 0, False, None)
+
+
+def nll_loss_backward(grad_output, x, target, weight, ignore_index, reduction):
+    return class_loss(x, target, weight, ignore_index, reduction, 0, 0, True, grad_output)
+
+
+def multi_margin_loss(x, target, p, margin, weight, reduction):
+    return class_loss(x, target, weight, 0, reduction, p, margin, False, None)
+
+
+def multi_margin_loss_backward(grad_output, x, target, p, margin, weight, reduction):
+    return class_loss(x, target, weight, 0, reduction, p, margin, True, grad_output)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -380,23 +380,21 @@ static double nll(const struct cross_entropy *problem, ptrdiff_t first, ptrdiff_
     return sum;
 }
 
-/* Classes from ... to - 1 of one row, v_j = max(0, limit + a_j): returns the sum of v_j^power, adds the sum of its
- * slopes to *slopes, and writes scale times each slope to da (if not NULL). */
-INLINE real margin_run(int power, const real *a, ptrdiff_t from, ptrdiff_t to, real limit, real scale, real *da,
-                       real *slopes)
+/* The margins v_j = max(0, limit + a_j) of one row, 0 for j = y: returns the sum of v_j^power and writes scale times
+ * each slope to da (if not NULL), minus their sum for j = y. */
+INLINE real margin_row(int power, const real *a, ptrdiff_t classes, ptrdiff_t y, real limit, real scale, real *da)
 {
-    vec sum = {0}, slope_sum = {0};
-    for (ptrdiff_t j = from; j < to; j += LANES) {
-        const ptrdiff_t lanes = to - j < LANES ? to - j : LANES;
-        vec v = vec_max((vec){0}, limit + vec_load_rest(a + j, lanes));
-        if (lanes < LANES) v = vec_select(lanes_from(lanes), (vec){0}, v);
+    vec sum = {0}, slopes = {0};
+    for (ptrdiff_t j = 0; j < classes; j += LANES) {
+        const ivec others = ~lanes_from(classes - j) & (~lanes_from(y - j) | lanes_from(y + 1 - j));
+        const vec v = vec_select(others, vec_max((vec){0}, limit + vec_load_rest(a + j, classes - j)), (vec){0});
         sum += power == 1 ? v : v * v;
         if (!da) continue;
         const vec slope = scale * (power == 1 ? vec_select(v > 0, vec_set(1), v) : 2 * v);
-        slope_sum += slope;
-        vec_store_rest(da + j, slope, lanes);
+        slopes += slope;
+        vec_store_rest(da + j, slope, classes - j);
     }
-    *slopes += vec_sum(slope_sum);
+    if (da) da[y] = -vec_sum(slopes);
     return vec_sum(sum);
 }
 
@@ -411,19 +409,14 @@ static double multi_margin(const struct cross_entropy *problem, double margin, i
     double sum = 0;
     for (ptrdiff_t row = first; row < first + count; row++) {
         const real *a = (const real *)problem->scores + row * classes;
-        real *da = problem->grad_scores ? (real *)problem->grad_scores + row * classes : NULL, slopes = 0, loss;
-        const int64_t y = problem->index[row];
+        real *da = problem->grad_scores ? (real *)problem->grad_scores + row * classes : NULL;
+        const ptrdiff_t y = problem->index[row];
         const real factor = (weight ? weight[y] : 1) / (real)classes, limit = (real)margin - a[y];
         const real scale = factor * (real)problem->scale * (dy ? dy[row] : 1);
-        if (power == 1)
-            loss = margin_run(1, a, 0, y, limit, scale, da, &slopes) +
-                   margin_run(1, a, y + 1, classes, limit, scale, da, &slopes);
-        else
-            loss = margin_run(2, a, 0, y, limit, scale, da, &slopes) +
-                   margin_run(2, a, y + 1, classes, limit, scale, da, &slopes);
+        const real loss = power == 1 ? margin_row(1, a, classes, y, limit, scale, da)
+                                     : margin_row(2, a, classes, y, limit, scale, da);
         sum += factor * loss;
         if (losses) losses[row] = factor * loss;
-        if (da) da[y] = -slopes;
     }
     return sum;
 }

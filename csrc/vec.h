@@ -45,7 +45,29 @@ INLINE vec vec_load(const real *p) { return *(const vec_in_memory *)p; }
 INLINE void vec_store(real *p, vec v) { *(vec_in_memory *)p = v; }
 INLINE vec vec_set(real value) { return value - (vec){0}; }
 
-/* The first `count` lanes (0 <= count <= LANES) from memory, zeros behind them: never reads past the array. */
+/* The first `count` lanes (0 <= count <= LANES) from memory, zeros behind them: never reads past the array. Masked loads
+ * and stores have no portable form, and the loop over lanes costs ten times as much. */
+#if defined(__AVX512F__)
+#ifdef FASTNN_F64
+#define VEC_MASK(count) ((__mmask8)((1u << (count)) - 1))
+INLINE vec vec_load_tail(const real *p, ptrdiff_t count) { return (vec)_mm512_maskz_loadu_pd(VEC_MASK(count), p); }
+INLINE void vec_store_tail(real *p, vec v, ptrdiff_t count) { _mm512_mask_storeu_pd(p, VEC_MASK(count), (__m512d)v); }
+#else
+#define VEC_MASK(count) ((__mmask16)((1u << (count)) - 1))
+INLINE vec vec_load_tail(const real *p, ptrdiff_t count) { return (vec)_mm512_maskz_loadu_ps(VEC_MASK(count), p); }
+INLINE void vec_store_tail(real *p, vec v, ptrdiff_t count) { _mm512_mask_storeu_ps(p, VEC_MASK(count), (__m512)v); }
+#endif
+#elif defined(__AVX2__)
+#ifdef FASTNN_F64
+#define VEC_MASK(count) ((__m256i)((ivec){0, 1, 2, 3} < (lane_int)(count)))
+INLINE vec vec_load_tail(const real *p, ptrdiff_t count) { return (vec)_mm256_maskload_pd(p, VEC_MASK(count)); }
+INLINE void vec_store_tail(real *p, vec v, ptrdiff_t count) { _mm256_maskstore_pd(p, VEC_MASK(count), (__m256d)v); }
+#else
+#define VEC_MASK(count) ((__m256i)((ivec){0, 1, 2, 3, 4, 5, 6, 7} < (lane_int)(count)))
+INLINE vec vec_load_tail(const real *p, ptrdiff_t count) { return (vec)_mm256_maskload_ps(p, VEC_MASK(count)); }
+INLINE void vec_store_tail(real *p, vec v, ptrdiff_t count) { _mm256_maskstore_ps(p, VEC_MASK(count), (__m256)v); }
+#endif
+#else
 INLINE vec vec_load_tail(const real *p, ptrdiff_t count)
 {
     real lanes[LANES] = {0};
@@ -59,6 +81,7 @@ INLINE void vec_store_tail(real *p, vec v, ptrdiff_t count)
     vec_store(lanes, v);
     for (ptrdiff_t i = 0; i < count; i++) p[i] = lanes[i];
 }
+#endif
 
 /* The next vector of an array that has `rest` elements left: whole, or as much of it as there is. */
 INLINE vec vec_load_rest(const real *p, ptrdiff_t rest) { return rest < LANES ? vec_load_tail(p, rest) : vec_load(p); }

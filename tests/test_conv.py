@@ -230,6 +230,12 @@ def test_conv2d_theory_output_sizes():
         assert size(64, k, s, 1, 1) == 6
 
 
+def test_conv2d_in_two_groups_is_two_towers(rng):
+    x, weight = rng.standard_normal((2, 6, 9, 9)), rng.standard_normal((8, 3, 3, 3))
+    towers = [F.conv2d(x[:, :3], weight[:4]), F.conv2d(x[:, 3:], weight[4:])]
+    np.testing.assert_allclose(F.conv2d(x, weight, groups=2), np.concatenate(towers, axis=1), rtol=1e-12, atol=1e-12)
+
+
 X, W = np.zeros((2, 4, 6, 6)), np.zeros((8, 4, 3, 3))
 BAD = [
     (dict(input=[1.0]), TypeError, "conv2d: input must be a NumPy array, got list"),

@@ -500,6 +500,25 @@ def test_binary_cross_entropy_costs_at_most_100_per_entry(isa, dtype):
     np.testing.assert_array_equal(F.binary_cross_entropy(certain, certain, reduction="none"), [0, 0])
 
 
+def test_squared_error_of_a_sigmoid_vanishes_where_it_saturates_wrongly_and_cross_entropy_does_not(isa):
+    z, target = np.linspace(-30, 30, 61), np.ones(61)
+    s = F.sigmoid(z)
+    by_cross_entropy = F.binary_cross_entropy_with_logits_backward(1.0, z, target, reduction="sum")
+    np.testing.assert_allclose(by_cross_entropy, s - target, rtol=1e-12, atol=1e-15)
+    by_squared_error = F.sigmoid_backward(F.mse_loss_backward(1.0, s, target, reduction="sum"), z)
+    np.testing.assert_allclose(by_squared_error, 2 * (s - target) * s * (1 - s), rtol=1e-12, atol=1e-15)
+    assert abs(by_squared_error[0]) < 1e-12 < 0.99 < abs(by_cross_entropy[0])
+
+
+def test_gradients_of_the_norms_are_twice_the_vector_and_its_signs(isa, dtype, rng):
+    x = np.append(rng.standard_normal(37), [0.0, -0.0]).astype(dtype)
+    zeros = np.zeros_like(x)
+    assert F.mse_loss(x, zeros, reduction="sum") == pytest.approx(float(np.sum(x.astype(float) ** 2)), rel=1e-6)
+    np.testing.assert_array_equal(F.mse_loss_backward(1.0, x, zeros, reduction="sum"), 2 * x)
+    signs = (x > 0).astype(dtype) - (x < 0).astype(dtype)
+    np.testing.assert_array_equal(F.l1_loss_backward(1.0, x, zeros, reduction="sum"), signs)
+
+
 def test_mse_loss_of_the_worked_example(isa, dtype):
     # One hidden unit, two examples: predictions 3 and 0 for 1.3 and 1.9; after one gradient step 2.85565.
     predictions, truth = np.array([3.0, 0.0], dtype), np.array([1.3, 1.9], dtype)

@@ -931,8 +931,13 @@ def test_siamese_network(rng):
         return np.sum(weight.data**2) + np.sum((h1 - h2) ** 2)
 
     assert objective(None) == pytest.approx(loss + np.sum(weight.data**2))
-    assert_gradient(weight.grad, numerical_gradient(objective, weight.data, 1.0))
+    numerical = numerical_gradient(objective, weight.data, 1.0)
+    assert_gradient(weight.grad, numerical)
     assert_gradient(bias.grad, numerical_gradient(objective, bias.data, 1.0))
+    # A form in print has + in place of -; the check tells.
+    misprint = 2 * weight.data + 2 * ((difference * (1 - h1**2)).T @ x1 + (difference * (1 - h2**2)).T @ x2)
+    with pytest.raises(AssertionError, match="gradient check"):
+        assert_gradient(misprint, numerical)
 
 
 class TwoHeads(nn.Module):
@@ -980,6 +985,47 @@ def test_head_is_replaced_and_trained_alone(rng):
     assert losses[-1] < 0.8 * losses[0]
     for name, value in model.trunk.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
+
+
+def test_block_of_affine_relu_batch_norm_and_dropout(rng):
+    affine, norm = nn.Linear(4, 6), nn.BatchNorm1d(6)
+    block = nn.Sequential(affine, nn.ReLU(), norm, nn.Dropout(0.5)).to(np.float64)
+    x = rng.standard_normal((500, 4))
+    y = block(x)
+    hidden = np.maximum(x @ affine.weight.data.T + affine.bias.data, 0)
+    normalised = (hidden - hidden.mean(0)) / np.sqrt(hidden.var(0) + norm.eps)
+    np.testing.assert_allclose(y[y != 0], 2 * normalised[y != 0], rtol=1e-9)
+    assert np.mean(y == 0) == pytest.approx(0.5, abs=0.05)
+    expected = (hidden - norm.running_mean) / np.sqrt(norm.running_var + norm.eps)
+    np.testing.assert_allclose(block.eval()(x), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_convolution_needs_fewer_parameters_than_a_full_connection():
+    full, shared = nn.Linear(3072, 500), nn.Conv2d(3, 100, 4)
+    assert sum(parameter.size for parameter in full.parameters()) == 1_536_500
+    assert sum(parameter.size for parameter in shared.parameters()) == 4_900
+    y = shared(np.zeros((1, 3, 32, 32), np.float32))
+    assert y.shape == (1, 100, 29, 29)
+    assert y.size == 84_100
+
+
+@pytest.mark.parametrize(("layers", "kernel"), [(2, 5), (3, 7)])
+def test_stacked_convolutions_of_three_see_as_much_as_a_larger_one_with_fewer_parameters(layers, kernel):
+    channels = 4
+    stack = nn.Sequential([nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(layers)])
+    for parameter in stack.parameters():
+        nn.init.ones_(parameter)
+    y = stack(np.ones((1, channels, 13, 13), np.float32))
+    dy = np.zeros_like(y)
+    dy[0, 0, 6, 6] = 1
+    seen = np.any(stack.backward(dy)[0] != 0, axis=0)
+    reach = kernel // 2
+    expected = np.zeros((13, 13), bool)
+    expected[6 - reach : 7 + reach, 6 - reach : 7 + reach] = True
+    np.testing.assert_array_equal(seen, expected)
+    parameters = sum(parameter.size for parameter in stack.parameters())
+    assert parameters == layers * 9 * channels**2
+    assert parameters < kernel**2 * channels**2
 
 
 def descend(model, criterion, x, target, steps, rate):

@@ -369,6 +369,26 @@ def test_d8_one_newton_step_reaches_the_minimum():
     np.testing.assert_allclose(w, 0, atol=1e-15)
 
 
+def test_d10_a_mini_batch_gradient_is_unbiased_and_its_variance_falls_as_one_over_m(rng):
+    x, target = rng.standard_normal((50, 3)), rng.standard_normal((50, 1))
+    layer, criterion = nn.Linear(3, 1).to(np.float64), nn.MSELoss()
+
+    def gradient(rows):
+        criterion(layer(x[rows]), target[rows])
+        layer.zero_grad()
+        layer.backward(criterion.backward(), needs_input_grad=False)
+        return layer.weight.grad[0].copy()
+
+    batch_gradient = gradient(np.arange(50))
+    single = np.mean([np.sum((gradient([i]) - batch_gradient) ** 2) for i in range(50)])
+    samples = 2000
+    for m in (1, 4, 16):
+        gradients = np.array([gradient(rng.integers(0, 50, m)) for _ in range(samples)])
+        deviation = np.sqrt(single / m / samples)
+        assert np.linalg.norm(gradients.mean(0) - batch_gradient) < 4 * deviation
+        assert np.mean(np.sum((gradients - batch_gradient) ** 2, axis=1)) == pytest.approx(single / m, rel=0.15)
+
+
 def test_c3_weight_decay_shrinks_the_weights_by_the_rate_times_alpha(walk):
     start, grads = walk
     expected = (1 - LR * 0.3) * start - LR * grads[0]

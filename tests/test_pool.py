@@ -331,6 +331,15 @@ def test_pools_take_any_strides_and_leave_the_input_alone(isa, dtype, rng):
         np.testing.assert_array_equal(view, before)
 
 
+def test_most_maxima_over_windows_above_3_outlast_a_translation_by_one_pixel(rng):
+    x = rng.standard_normal((8, 4, 64, 65))
+    for kernel_size in (1, 2, 3, 5, 7):
+        before, after = (F.max_pool2d(part, kernel_size) for part in (x[..., :-1], x[..., 1:]))
+        # of the k (k + 1) pixels that either window sees, any may be the largest, and k (k - 1) are in both
+        expected = (kernel_size - 1) / (kernel_size + 1)
+        assert np.mean(before == after) == pytest.approx(expected, abs=0.04)
+
+
 def test_same_bits_for_every_number_of_threads(isa, dtype, rng):
     x = rng.standard_normal((7, 19, 56, 57)).astype(dtype)
     dy = rng.standard_normal((7, 19, 28, 29)).astype(dtype)

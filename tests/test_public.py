@@ -73,3 +73,19 @@ def test_a_native_function_takes_the_arguments_of_its_namesake_in_reference():
         assert all(parameter.default is not parameter.empty for parameter in list(expected.values())[len(given) :]), (
             name
         )
+
+
+def test_the_tests_that_the_theory_names_exist():
+    text = (LIST.parent / "theory.md").read_text()
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", text)
+    assert len(named) > 50
+    assert len(named) == text.count("`test_")
+    for file, test in named:
+        assert f"def {test}(" in (Path(__file__).parent / file).read_text(), f"{file}::{test}"
+
+
+def test_the_names_that_the_theory_gives_exist():
+    text = (LIST.parent / "theory.md").read_text()
+    spaces = {"F": "fastnn.functional", "nn": "fastnn.nn", "optim": "fastnn.optim", "models": "fastnn.models"}
+    for space, name in re.findall(r"`(F|nn|optim|models)\.(\w+)", text):
+        assert hasattr(importlib.import_module(spaces[space]), name), f"{space}.{name}"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastnn
+import fastnn.functional as F
 from fastnn import nn, optim
 from fastnn.data import add_noise
 from fastnn.training import (
@@ -208,6 +209,62 @@ def test_early_stopping_ends_fit(blobs):
     assert len(history) < 100
     assert callback.best == min(history["validation_loss"])
     assert evaluate(model, criterion, validation)["loss"] == pytest.approx(callback.best)
+
+
+def test_cross_validation_in_five_folds_chooses_the_rate_that_learns(blobs, rng):
+    (x, y), _ = blobs
+    folds = np.array_split(rng.permutation(len(x)), 5)
+
+    def mean_accuracy(lr):
+        accuracies = []
+        for fold in folds:
+            rest = np.setdiff1d(np.arange(len(x)), fold)
+            model, optimizer, criterion = start(lr=lr)
+            fit(model, optimizer, criterion, (x[rest], y[rest]), 10, batch_size=16, progress=False)
+            accuracies.append(evaluate(model, criterion, (x[fold], y[fold]))["accuracy"])
+        return np.mean(accuracies)
+
+    assert max([1e-6, 0.03], key=mean_accuracy) == 0.03
+
+
+def probabilities(model, x):
+    return F.softmax(predict(model, x))
+
+
+def assert_average_is_no_worse_than_its_members(members, y):
+    """-log is convex: the loss of the mean probability is at most the mean of the losses."""
+
+    def loss(probability):
+        return F.nll_loss(np.log(probability), y)
+
+    assert len({member.tobytes() for member in members}) == len(members)
+    assert loss(np.mean(members, axis=0)) <= np.mean([loss(member) for member in members])
+
+
+def test_snapshots_at_the_ends_of_cosines_make_an_ensemble(blobs):
+    train, (x, y) = blobs
+    model, optimizer, criterion = start(lr=0.05)
+    scheduler = optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=5)
+    snapshots = []
+
+    def keep(run):
+        if run.epoch % 5 == 0:
+            snapshots.append(probabilities(run.model, x))
+
+    fit(model, optimizer, criterion, train, 15, batch_size=16, scheduler=scheduler, callbacks=[keep], progress=False)
+    assert len(snapshots) == 3
+    assert_average_is_no_worse_than_its_members(snapshots, y)
+
+
+def test_bagging_averages_models_of_bootstrap_samples(blobs, rng):
+    train, (x, y) = blobs
+    members = []
+    for _ in range(3):
+        rows = rng.integers(0, len(train[0]), len(train[0]))
+        model, optimizer, criterion = start()
+        fit(model, optimizer, criterion, (train[0][rows], train[1][rows]), 10, batch_size=16, progress=False)
+        members.append(probabilities(model, x))
+    assert_average_is_no_worse_than_its_members(members, y)
 
 
 def test_early_stopping_names_a_missing_metric(blobs):

@@ -75,33 +75,58 @@ static ptrdiff_t find_pieces(const struct conv_geometry *g, const struct pixels 
     return found;
 }
 
+/* The lanes of one vector of pixels that a piece fills: `offset` is where lane 0 would stand in the image. */
+struct lanes {
+    ptrdiff_t vector, first, end, offset;
+};
+
+enum { MOST_LANES = 2 * REDUCE_PIXELS }; /* a vector of its own for every pixel, and one more cut for every vector */
+
+/* Cuts pieces at the ends of vectors. */
+static ptrdiff_t cut_pieces(const struct piece *pieces, ptrdiff_t found, ptrdiff_t stride, struct lanes *parts)
+{
+    ptrdiff_t count = 0;
+    for (const struct piece *piece = pieces; piece < pieces + found; piece++) {
+        ptrdiff_t end = piece->start + piece->count;
+        for (ptrdiff_t vector = piece->start / LANES; vector * LANES < end; vector++) {
+            ptrdiff_t origin = vector * LANES;
+            parts[count++] = (struct lanes){vector, larger(piece->start - origin, 0), smaller(end - origin, LANES),
+                                            piece->offset + (origin - piece->start) * stride};
+        }
+    }
+    return count;
+}
+
+/* The lanes of `part` from one channel's image, zeros in the others. */
+INLINE vec load_part(const real *plane, const struct lanes *part, ptrdiff_t stride)
+{
+    const real *from = plane + part->offset;
+    if (stride == 1)
+        return part->end - part->first == LANES ? vec_load(from) : vec_load_lanes(from, part->first, part->end);
+    real lanes[LANES] = {0};
+    for (ptrdiff_t lane = part->first; lane < part->end; lane++) lanes[lane] = from[lane * stride];
+    return vec_load(lanes);
+}
+
 /* rows[d][pixel] for depth_start <= d < depth_start + depth, `row_length` elements a row; zeros outside the image and
  * behind the last pixel. */
 INLINE void gather_rows(const struct conv_geometry *g, const real *input, const struct pixels *pixels,
                         ptrdiff_t depth_start, ptrdiff_t depth, ptrdiff_t row_length, real *rows)
 {
     struct piece pieces[REDUCE_PIXELS];
+    struct lanes parts[MOST_LANES];
     ptrdiff_t tap = depth_start / g->channels, channel = depth_start % g->channels, stride = g->stride[2];
     for (ptrdiff_t done = 0; done < depth; tap++, channel = 0) {
-        ptrdiff_t found = find_pieces(g, pixels, g->tap + 3 * tap, pieces), covered = 0;
-        for (ptrdiff_t i = 0; i < found; i++) covered += pieces[i].count;
+        ptrdiff_t found = find_pieces(g, pixels, g->tap + 3 * tap, pieces);
+        ptrdiff_t part_count = cut_pieces(pieces, found, stride, parts);
         ptrdiff_t count = smaller(g->channels - channel, depth - done);
         const real *plane = input + channel * g->in_channel_stride;
         for (ptrdiff_t c = 0; c < count; c++, plane += g->in_channel_stride, rows += row_length) {
-            if (found == 1 && covered == row_length && stride == 1) {
-                for (ptrdiff_t j = 0; j < row_length; j += LANES)
-                    vec_store(rows + j, vec_load(plane + pieces[0].offset + j));
-                continue;
-            }
-            if (covered < row_length)
-                for (ptrdiff_t j = 0; j < row_length; j += LANES) vec_store(rows + j, (vec){0});
-            for (ptrdiff_t i = 0; i < found; i++) {
-                const real *from = plane + pieces[i].offset;
-                real *to = rows + pieces[i].start;
-                if (stride == 1)
-                    for (ptrdiff_t j = 0; j < pieces[i].count; j++) to[j] = from[j];
-                else
-                    for (ptrdiff_t j = 0; j < pieces[i].count; j++) to[j] = from[j * stride];
+            const struct lanes *part = parts, *end = parts + part_count;
+            for (ptrdiff_t vector = 0; vector * LANES < row_length; vector++) {
+                vec value = {0};
+                for (; part < end && part->vector == vector; part++) value += load_part(plane, part, stride);
+                vec_store(rows + vector * LANES, value);
             }
         }
         done += count;
@@ -197,11 +222,22 @@ static void tile(const struct conv_geometry *g, const void *input, const void *p
 INLINE void pack_transposed(const real *rows, ptrdiff_t count, real *packed)
 { pack_panels(rows, REDUCE_PIXELS, 1, COLUMN_TILE, count, COLUMN_TILE, packed); }
 
-static ptrdiff_t weight_scratch_size(ptrdiff_t out_channels, ptrdiff_t depth_count)
+/* packed[k / ROW_TILE][pixel][ROW_TILE] */
+static void pack_gradient(const struct conv_geometry *g, const real *grad_output, ptrdiff_t out_channels,
+                          const struct pixels *pixels, real *packed)
+{
+    for (ptrdiff_t k = 0; k < out_channels; k += ROW_TILE, packed += pixels->count * ROW_TILE)
+        for (ptrdiff_t row = 0; row < ROW_TILE; row++) {
+            const real *grad = grad_output + (k + row) * g->out_channel_stride;
+            for (ptrdiff_t j = 0; j < pixels->count; j++)
+                packed[j * ROW_TILE + row] = k + row < out_channels ? grad[pixels->target[j]] : 0;
+        }
+}
+
+static ptrdiff_t weight_scratch_size(ptrdiff_t out_channels)
 {
     ptrdiff_t padded_channels = (out_channels + ROW_TILE - 1) / ROW_TILE * ROW_TILE;
-    ptrdiff_t padded_depth = (depth_count + COLUMN_TILE - 1) / COLUMN_TILE * COLUMN_TILE;
-    ptrdiff_t elements = (padded_channels + padded_depth + COLUMN_TILE) * REDUCE_PIXELS;
+    ptrdiff_t elements = (padded_channels + 2 * COLUMN_TILE) * REDUCE_PIXELS;
     return elements * (ptrdiff_t)sizeof(real) + (ptrdiff_t)sizeof(struct pixels) + VEC_BYTES;
 }
 
@@ -212,32 +248,35 @@ static void weight_tile(const struct conv_geometry *g, const void *input, const 
                         ptrdiff_t depth_count, void *partial, ptrdiff_t row_stride, void *scratch)
 {
     ptrdiff_t padded_channels = (out_channels + ROW_TILE - 1) / ROW_TILE * ROW_TILE;
-    ptrdiff_t padded_depth = (depth_count + COLUMN_TILE - 1) / COLUMN_TILE * COLUMN_TILE;
     real *packed_grad = scratch, *packed_input = packed_grad + padded_channels * REDUCE_PIXELS;
-    real *rows = packed_input + padded_depth * REDUCE_PIXELS;
+    real *rows = packed_input + COLUMN_TILE * REDUCE_PIXELS;
     struct pixels *block = (struct pixels *)(rows + COLUMN_TILE * REDUCE_PIXELS);
 
-    for (ptrdiff_t done = 0; done < pixels; done += REDUCE_PIXELS) {
-        ptrdiff_t count = smaller(REDUCE_PIXELS, pixels - done);
+    ptrdiff_t positions = g->grid[0] * g->grid[1] * g->grid[2], count;
+    for (ptrdiff_t done = 0; done < pixels; done += count) {
+        /* Within one image gradients are read where they lie; blocks of small images run across and are packed. */
+        count = smaller(REDUCE_PIXELS, pixels - done);
+        if (positions >= REDUCE_PIXELS / 2) count = smaller(count, positions - (pixel_start + done) % positions);
         describe_pixels(g, pixel_start + done, count, block);
-        for (ptrdiff_t k = 0; k < out_channels; k += ROW_TILE) {
-            const real *grad = (const real *)grad_output + k * g->out_channel_stride;
-            real *to = packed_grad + k * count;
-            for (ptrdiff_t row = 0; row < ROW_TILE; row++, grad += g->out_channel_stride)
-                for (ptrdiff_t j = 0; j < count; j++)
-                    to[j * ROW_TILE + row] = k + row < out_channels ? grad[block->target[j]] : 0;
-        }
+        if (!block->contiguous) pack_gradient(g, grad_output, out_channels, block, packed_grad);
         for (ptrdiff_t d = 0; d < depth_count; d += COLUMN_TILE) {
             ptrdiff_t panel_depth = smaller(COLUMN_TILE, depth_count - d);
             gather_rows(g, input, block, depth_start + d, panel_depth, REDUCE_PIXELS, rows);
             memset(rows + panel_depth * REDUCE_PIXELS, 0,
                    (size_t)((COLUMN_TILE - panel_depth) * REDUCE_PIXELS) * sizeof(real));
-            pack_transposed(rows, count, packed_input + d * count);
+            pack_transposed(rows, count, packed_input);
+            for (ptrdiff_t k = 0; k < out_channels; k += ROW_TILE) {
+                ptrdiff_t row_count = smaller(ROW_TILE, out_channels - k);
+                real *target = (real *)partial + k * row_stride + d;
+                if (block->contiguous)
+                    multiply_tile_in_place(row_count, count,
+                                           (const real *)grad_output + k * g->out_channel_stride + block->target[0],
+                                           g->out_channel_stride, packed_input, target, row_stride, done > 0);
+                else
+                    multiply_tile(row_count, count, packed_grad + k * count, packed_input, target, row_stride,
+                                  done > 0);
+            }
         }
-        for (ptrdiff_t d = 0; d < padded_depth; d += COLUMN_TILE)
-            for (ptrdiff_t k = 0; k < out_channels; k += ROW_TILE)
-                multiply_tile(smaller(ROW_TILE, out_channels - k), count, packed_grad + k * count,
-                              packed_input + d * count, (real *)partial + k * row_stride + d, row_stride, done > 0);
     }
 }
 

@@ -19,8 +19,9 @@ enum { ROW_TILE = 6, COLUMN_VECTORS = 2 };
 #endif
 enum { COLUMN_TILE = COLUMN_VECTORS * LANES };
 
-INLINE void multiply_rows(const int rows, ptrdiff_t depth, const real *a, const real *b, real *c, ptrdiff_t row_stride,
-                          int accumulate)
+/* `a` steps by a_row from row to row and by a_depth along the sum; the other operand is a packed panel. */
+INLINE void multiply_rows(const int rows, ptrdiff_t depth, const real *a, ptrdiff_t a_row, ptrdiff_t a_depth,
+                          const real *b, real *c, ptrdiff_t row_stride, int accumulate)
 {
     vec sum[ROW_TILE][COLUMN_VECTORS];
 #pragma GCC unroll 8
@@ -28,13 +29,13 @@ INLINE void multiply_rows(const int rows, ptrdiff_t depth, const real *a, const 
 #pragma GCC unroll 3
         for (int v = 0; v < COLUMN_VECTORS; v++) sum[row][v] = (vec){0};
 
-    for (ptrdiff_t d = 0; d < depth; d++, a += ROW_TILE, b += COLUMN_TILE) {
+    for (ptrdiff_t d = 0; d < depth; d++, a += a_depth, b += COLUMN_TILE) {
         vec column[COLUMN_VECTORS];
 #pragma GCC unroll 3
         for (int v = 0; v < COLUMN_VECTORS; v++) column[v] = vec_load(b + v * LANES);
 #pragma GCC unroll 8
         for (int row = 0; row < rows; row++) {
-            vec value = vec_set(a[row]);
+            vec value = vec_set(a[row * a_row]);
 #pragma GCC unroll 3
             for (int v = 0; v < COLUMN_VECTORS; v++) sum[row][v] += value * column[v];
         }
@@ -49,23 +50,32 @@ INLINE void multiply_rows(const int rows, ptrdiff_t depth, const real *a, const 
         }
 }
 
+INLINE void multiply_some_rows(ptrdiff_t rows, ptrdiff_t depth, const real *a, ptrdiff_t a_row, ptrdiff_t a_depth,
+                               const real *b, real *c, ptrdiff_t row_stride, int accumulate)
+{
+    switch (rows) {
+    case 1: multiply_rows(1, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
+    case 2: multiply_rows(2, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
+    case 3: multiply_rows(3, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
+    case 4: multiply_rows(4, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
+    case 5: multiply_rows(5, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
+#if VEC_BYTES == 64
+    case 6: multiply_rows(6, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
+    case 7: multiply_rows(7, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
+#endif
+    default: multiply_rows(ROW_TILE, depth, a, a_row, a_depth, b, c, row_stride, accumulate);
+    }
+}
+
 /* One tile of COLUMN_TILE columns and 1 to ROW_TILE rows, written over c or added to it. */
 static void multiply_tile(ptrdiff_t rows, ptrdiff_t depth, const real *a, const real *b, real *c, ptrdiff_t row_stride,
                           int accumulate)
-{
-    switch (rows) {
-    case 1: multiply_rows(1, depth, a, b, c, row_stride, accumulate); break;
-    case 2: multiply_rows(2, depth, a, b, c, row_stride, accumulate); break;
-    case 3: multiply_rows(3, depth, a, b, c, row_stride, accumulate); break;
-    case 4: multiply_rows(4, depth, a, b, c, row_stride, accumulate); break;
-    case 5: multiply_rows(5, depth, a, b, c, row_stride, accumulate); break;
-#if VEC_BYTES == 64
-    case 6: multiply_rows(6, depth, a, b, c, row_stride, accumulate); break;
-    case 7: multiply_rows(7, depth, a, b, c, row_stride, accumulate); break;
-#endif
-    default: multiply_rows(ROW_TILE, depth, a, b, c, row_stride, accumulate);
-    }
-}
+{ multiply_some_rows(rows, depth, a, 1, ROW_TILE, b, c, row_stride, accumulate); }
+
+/* The same with A as it lies in memory: rows a_row apart, contiguous along the sum. */
+static void multiply_tile_in_place(ptrdiff_t rows, ptrdiff_t depth, const real *a, ptrdiff_t a_row, const real *b,
+                                   real *c, ptrdiff_t row_stride, int accumulate)
+{ multiply_some_rows(rows, depth, a, a_row, 1, b, c, row_stride, accumulate); }
 
 INLINE ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 INLINE ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }

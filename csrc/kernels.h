@@ -44,7 +44,7 @@ struct conv_kernels {
     void (*tile)(const struct conv_geometry *geometry, const void *input, const void *packed_weight,
                  ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start, ptrdiff_t pixels,
                  ptrdiff_t channel_start, ptrdiff_t channel_count, const void *bias, void *output, void *scratch);
-    ptrdiff_t (*weight_scratch_size)(ptrdiff_t out_channels, ptrdiff_t depth_count); /* bytes for weight_tile() */
+    ptrdiff_t (*weight_scratch_size)(ptrdiff_t out_channels); /* bytes for weight_tile() */
     void (*weight_tile)(const struct conv_geometry *geometry, const void *input, const void *grad_output,
                         ptrdiff_t out_channels, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t depth_start,
                         ptrdiff_t depth_count, void *partial, ptrdiff_t row_stride, void *scratch);

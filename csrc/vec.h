@@ -83,6 +83,24 @@ INLINE void vec_store_tail(real *p, vec v, ptrdiff_t count)
 }
 #endif
 
+/* Lanes first ... end - 1 of the vector at p, zeros around them; nothing else is read. */
+INLINE vec vec_load_lanes(const real *p, ptrdiff_t first, ptrdiff_t end)
+{
+#if defined(__AVX512F__) && defined(FASTNN_F64)
+    return (vec)_mm512_maskz_loadu_pd((__mmask8)(VEC_MASK(end) & ~VEC_MASK(first)), p);
+#elif defined(__AVX512F__)
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)(VEC_MASK(end) & ~VEC_MASK(first)), p);
+#elif defined(__AVX2__) && defined(FASTNN_F64)
+    return (vec)_mm256_maskload_pd(p, VEC_MASK(end) & ~VEC_MASK(first));
+#elif defined(__AVX2__)
+    return (vec)_mm256_maskload_ps(p, VEC_MASK(end) & ~VEC_MASK(first));
+#else
+    real lanes[LANES] = {0};
+    for (ptrdiff_t i = first; i < end; i++) lanes[i] = p[i];
+    return vec_load(lanes);
+#endif
+}
+
 /* The next vector of an array that has `rest` elements left: whole, or as much of it as there is. */
 INLINE vec vec_load_rest(const real *p, ptrdiff_t rest) { return rest < LANES ? vec_load_tail(p, rest) : vec_load(p); }
 INLINE void vec_store_rest(real *p, vec v, ptrdiff_t rest)

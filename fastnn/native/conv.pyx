@@ -257,7 +257,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     cdef ptrdiff_t part_pixels = ceil_div(pixels, parts)
     parts = ceil_div(pixels, part_pixels)
     cdef int threads = threads_for(groups * (2.0 * rows / FLOP_PER_NANOSECOND + 0.5) * depth * pixels)
-    cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(rows, depth_block)
+    cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(rows)
     cdef Block partial_memory = scratch(parts * part_stride * itemsize)
     cdef Block thread_memory = scratch(threads * scratch_bytes)
     cdef char *partials = <char *> partial_memory.data

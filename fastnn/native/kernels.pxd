@@ -34,7 +34,7 @@ cdef extern from "kernels.h" nogil:
                      ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start, ptrdiff_t pixels,
                      ptrdiff_t channel_start, ptrdiff_t channel_count, const void *bias, void *output,
                      void *scratch) noexcept nogil
-        ptrdiff_t (*weight_scratch_size)(ptrdiff_t out_channels, ptrdiff_t depth_count) noexcept nogil
+        ptrdiff_t (*weight_scratch_size)(ptrdiff_t out_channels) noexcept nogil
         void (*weight_tile)(const conv_geometry *geometry, const void *input, const void *grad_output,
                             ptrdiff_t out_channels, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t depth_start,
                             ptrdiff_t depth_count, void *partial, ptrdiff_t row_stride, void *scratch) noexcept nogil

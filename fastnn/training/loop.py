@@ -90,7 +90,7 @@ def fit(
     >>> from fastnn.training import fit
     >>> x = np.linspace(-1, 1, 100, dtype=np.float32)[:, None]
     >>> model = nn.Linear(1, 1)
-    >>> history = fit(model, optim.SGD(model.parameters(), lr=0.1), nn.MSELoss(), (x, 2 * x), 20, progress=False)
+    >>> history = fit(model, optim.SGD(model.parameters(), lr=0.5), nn.MSELoss(), (x, 2 * x), 20, progress=False)
     >>> history["loss"][-1] < 0.01
     True
     """

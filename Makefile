@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # What `make test` installs beside pytest. EXTRAS=test,torch compares with PyTorch too.
 EXTRAS ?= test
+# In as many processes as there are CPUs; the tests of packaging stay in one.
+PYTEST_ARGUMENTS ?= -n auto --maxprocesses 8 --dist loadgroup
 SOURCES := setup.py pyproject.toml $(wildcard csrc/* fastnn/native/*.pyx fastnn/native/*.pxd)
 
 .PHONY: demo test lint bench sanitize wheel clean

@@ -4,6 +4,7 @@ The core (csrc/) is linked into fastnn.native.runtime alone; the other extension
 Everything static about the package stands in pyproject.toml.
 """
 
+import copy
 import os
 import subprocess
 import tempfile
@@ -35,7 +36,11 @@ class BuildExtensions(build_ext):
     def build_extensions(self):
         openmp_compile, openmp_link = self.find_openmp()
         macros = [("FASTNN_OPENMP", str(int(bool(openmp_compile))))]
+        self.stamp = self.write_stamp(openmp_compile)
+        translated = {extension.name: extension for extension in self.translate()}
         for extension in self.extensions:
+            extension.sources = translated[extension.name].sources
+            extension.depends = [*translated[extension.name].depends, str(self.stamp)]
             extension.extra_compile_args += [*COMMON_FLAGS, *openmp_compile]
             extension.extra_link_args += openmp_link
             extension.define_macros += macros
@@ -44,6 +49,24 @@ class BuildExtensions(build_ext):
                 extension.depends += extension.extra_objects  # or an edited kernel would not be linked anew
         self.parallel = self.parallel or os.cpu_count()
         super().build_extensions()
+
+    def translate(self):
+        """From Cython to C. Done here and not in setup(), which also runs for metadata and source distributions."""
+        return cythonize(
+            [copy.copy(extension) for extension in self.extensions],
+            compiler_directives=CYTHON_DIRECTIVES,
+            include_path=["csrc"],
+            build_dir="build/cython",
+        )
+
+    def write_stamp(self, openmp_compile):
+        """A file newer than everything that another compiler, or other flags, have built in this folder."""
+        stamp = Path(self.build_temp) / "compiler"
+        text = repr((self.compiler.compiler_so, self.compiler.linker_so, openmp_compile))
+        if not stamp.exists() or stamp.read_text() != text:
+            stamp.parent.mkdir(parents=True, exist_ok=True)
+            stamp.write_text(text)
+        return stamp
 
     def compile_core(self):
         variants = {"baseline": []}
@@ -62,10 +85,10 @@ class BuildExtensions(build_ext):
             return list(pool.map(lambda job: self.compile_core_file(*job), jobs))
 
     def compile_core_file(self, source, variant, flags):
-        """One object; an object newer than its source and every header is kept."""
+        """One object; an object newer than its source, every header and the compiler's stamp is kept."""
         output = Path(self.build_temp) / variant
         built = output / source.relative_to(ROOT).with_suffix(".o")
-        inputs = [source, *source.parent.glob("*.h"), Path(__file__)]
+        inputs = [source, *source.parent.glob("*.h"), Path(__file__), self.stamp]
         if not built.exists() or built.stat().st_mtime < max(path.stat().st_mtime for path in inputs):
             path = os.path.relpath(source)
             self.compiler.compile([path], str(output), extra_postargs=[*COMMON_FLAGS, *CORE_FLAGS, *flags])
@@ -106,11 +129,6 @@ def extension(path):
 
 
 setup(
-    ext_modules=cythonize(
-        [extension(path) for path in sorted((ROOT / "fastnn" / "native").glob("*.pyx"))],
-        compiler_directives=CYTHON_DIRECTIVES,
-        include_path=["csrc"],
-        build_dir="build/cython",
-    ),
+    ext_modules=[extension(path) for path in sorted((ROOT / "fastnn" / "native").glob("*.pyx"))],
     cmdclass={"build_ext": BuildExtensions},
 )

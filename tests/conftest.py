@@ -1,7 +1,13 @@
 """Fixtures shared by all tests: every instruction set this CPU runs, both dtypes, several thread counts."""
 
+import os
+
 import numpy as np
 import pytest
+
+# Tests run in several processes at once; teams that spin while they wait would take each other's CPUs. libgomp reads
+# this when it is loaded, also in the processes that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import fastnn
 from fastnn.native import runtime

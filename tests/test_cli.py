@@ -122,7 +122,7 @@ def fastnn_command(*arguments, **options):
 
 def test_demo_writes_weights_checkpoint_and_picture(tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    assert main(["demo", "--epochs", "1", "--out", str(tmp_path / "out")]) == 0
+    assert main(["demo", "--epochs", "1", "--threads", "1", "--out", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
     assert "61,706 parameters, 1,352 images to train with, 445 to test with" in out
     assert float(re.search(r"test accuracy (\S+) %", out)[1]) > 30
@@ -132,7 +132,7 @@ def test_demo_writes_weights_checkpoint_and_picture(tmp_path, capsys):
 
 
 def test_demo_reaches_98_percent(tmp_path, capsys):
-    assert main(["demo", "--out", str(tmp_path)]) == 0
+    assert main(["demo", "--threads", "1", "--out", str(tmp_path)]) == 0
     assert float(re.search(r"test accuracy (\S+) %", capsys.readouterr().out)[1]) >= 98
 
 
@@ -141,7 +141,7 @@ def test_demo_says_what_is_missing_for_a_picture(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.delitem(sys.modules, "fastnn.training.plots", raising=False)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    assert main(["demo", "--epochs", "1", "--out", str(tmp_path)]) == 0
+    assert main(["demo", "--epochs", "1", "--threads", "1", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "no picture: matplotlib is not installed" in out
     assert "no weights.safetensors: safetensors is not installed" in out
@@ -192,7 +192,8 @@ def squares(tmp_path):
 
 
 def test_train_learns_from_idx_files(squares, tmp_path, capsys):
-    arguments = ["train", "--data", str(squares), "--out", str(tmp_path / "out"), "--epochs", "3", "--batch-size", "32"]
+    arguments = ["train", "--data", str(squares), "--out", str(tmp_path / "out"), "--epochs", "3", "--threads", "1"]
+    arguments += ["--batch-size", "32"]
     assert main(arguments) == 0
     assert "test accuracy 100.00 % (80 of 80 images)" in capsys.readouterr().out
     assert (tmp_path / "out" / "weights.npz").exists()
@@ -213,7 +214,9 @@ def test_train_takes_cifar10(tmp_path, capsys, version):
             (folder / f"{name}.bin").write_bytes(records.tobytes())
         else:
             (folder / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": labels.tolist()}))
-    assert main(["train", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--epochs", "1"]) == 0
+    assert (
+        main(["train", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--epochs", "1", "--threads", "1"]) == 0
+    )
     assert "100 images to train with, 20 to test with" in capsys.readouterr().out
 
 

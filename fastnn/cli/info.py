@@ -42,7 +42,7 @@ def facts():
 
         chosen = " (by FASTNN_ISA)" if os.environ.get("FASTNN_ISA") else ""
         yield "instruction set", f"{runtime.isa()}{chosen}; this CPU runs {', '.join(runtime.available_isas())}"
-        yield "OpenMP", "yes" if runtime.openmp() else "no: built for one thread"
+        yield "OpenMP", "yes" if runtime.openmp() else "no: built without OpenMP, runs on one thread"
     yield "threads", f"{fastnn.get_num_threads()} of {os.cpu_count()} CPUs"
     memory = fastnn.memory_stats()
     yield "memory of arrays", f"{mebibytes(memory['used_bytes'])} now, {mebibytes(memory['peak_bytes'])} at most so far"

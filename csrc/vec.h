@@ -195,7 +195,7 @@ INLINE vec vec_sqrt(vec v)
 #if defined(__x86_64__)
     return VEC_X86(sqrt)(v);
 #else
-    vec root;
+    vec root = v;
     for (int i = 0; i < LANES; i++) root[i] = sizeof(real) == 4 ? __builtin_sqrtf(v[i]) : __builtin_sqrt(v[i]);
     return root;
 #endif

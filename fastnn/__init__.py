@@ -1,14 +1,19 @@
 """fastnn: neural-network layers for CPUs, forward and backward, on NumPy arrays."""
 
-from fastnn import functional, models, nn, seed
+import importlib
+
+from fastnn import functional, seed
 from fastnn.backend import backend, get_backend, set_backend
 from fastnn.runtime import empty_cache, get_num_threads, memory_stats, set_num_threads, threads
 from fastnn.seed import manual_seed
 
 __version__ = "0.1.0"
 
+SUBMODULES = ("data", "models", "nn", "optim", "training")  # imported when they are first used
+
 __all__ = [
     "backend",
+    "data",
     "empty_cache",
     "functional",
     "get_backend",
@@ -17,8 +22,20 @@ __all__ = [
     "memory_stats",
     "models",
     "nn",
+    "optim",
     "seed",
     "set_backend",
     "set_num_threads",
     "threads",
+    "training",
 ]
+
+
+def __getattr__(name):
+    if name in SUBMODULES:
+        return importlib.import_module(f"fastnn.{name}")
+    raise AttributeError(f"module 'fastnn' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *SUBMODULES})

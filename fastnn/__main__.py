@@ -30,6 +30,8 @@ def main(arguments=None):
             module = importlib.import_module(path)
             module.add_arguments(command)
             command.set_defaults(run=module.run)
+    if not arguments:
+        parser.exit(2, parser.format_help())
     chosen = parser.parse_args(arguments)
     try:
         return chosen.run(chosen) or 0

@@ -121,7 +121,7 @@ CASES = [
     Case("silu", lambda n: (3 * n(3, 1009),)),
     Case("hardtanh", lambda n: (3 * n(3, 1009),)),
     Case("hardswish", lambda n: (3 * n(3, 1009),)),
-    # Scores whose probabilities are at most some ten times their RMS: the last bit of one near 1 is more than the bound.
+    # Scores whose probabilities are at most ten times their RMS: the last bit of one near 1 is more than the bound.
     Case("softmax", lambda n: (n(67, 133) / 4,)),
     Case("softmax", lambda n: (n(6, 13, 35) / 4,), {"dim": 1}, label="over channels"),
     Case("log_softmax", lambda n: (n(67, 133) / 4,)),

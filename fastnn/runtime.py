@@ -139,7 +139,7 @@ def starting_thread_count():
         text = os.environ.get(variable, "").split(",")[0].strip()
         if not text:
             continue
-        if text.isdigit() and int(text) >= 1:
+        if text.isdecimal() and int(text) >= 1:
             return min(int(text), 1024)
         if variable == "FASTNN_NUM_THREADS":
             raise ValueError(f"FASTNN_NUM_THREADS: expected a whole number from 1 up, got {text!r}")

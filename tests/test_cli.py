@@ -48,6 +48,12 @@ def test_wrong_usage_exits_with_two(arguments, capsys):
     assert "usage: python -m fastnn" in capsys.readouterr().err
 
 
+def test_without_a_command_all_of_them_are_listed(capsys):
+    with pytest.raises(SystemExit):
+        main([])
+    assert set(COMMANDS) <= set(capsys.readouterr().err.split())
+
+
 # check
 
 

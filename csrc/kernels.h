@@ -53,6 +53,28 @@ struct conv_kernels {
     void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions, void *sum);
 };
 
+/* csrc/winograd.c: 3x3 convolutions with stride 1; tiles of 4x4 outputs, N * ceil(height / 4) * ceil(width / 4) of them. */
+struct winograd_geometry {
+    ptrdiff_t images, channels, out_channels; /* N, C, K */
+    ptrdiff_t in_size[2], out_size[2];        /* height, width */
+    ptrdiff_t padding[2];                     /* zeros above and left of the input; negative: that much is left out */
+};
+
+struct winograd_kernels {
+    ptrdiff_t chunk_rows, panel_tiles, lanes; /* output channels and tiles go well in these */
+    ptrdiff_t (*weight_size)(ptrdiff_t channels, ptrdiff_t out_channels); /* bytes of the transformed weights */
+    void (*transform_weight)(const void *weight, ptrdiff_t channel_stride, int turned, ptrdiff_t channels, ptrdiff_t k,
+                             void *transformed);
+    ptrdiff_t (*scratch_size)(ptrdiff_t channels, ptrdiff_t width); /* bytes for tile() */
+    void (*tile)(const struct winograd_geometry *geometry, const void *input, const void *transformed_weight,
+                 ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channel_count,
+                 const void *bias, void *output, void *scratch);
+    ptrdiff_t (*weight_scratch_size)(ptrdiff_t channels, ptrdiff_t rows); /* bytes for weight_tile() */
+    void (*weight_tile)(const struct winograd_geometry *geometry, const void *input, const void *grad_output,
+                        ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t rows,
+                        ptrdiff_t channel_start, ptrdiff_t channels, void *partial, void *scratch);
+};
+
 /* csrc/fold.c: im2col (unfold) and col2im (fold), one channel of one image at a time. Of each pair, height comes first. */
 struct fold_geometry {
     ptrdiff_t image[2];  /* size of the image */
@@ -272,6 +294,7 @@ struct machine_kernels {
 struct kernels {
     const struct gemm_kernels *gemm;
     const struct conv_kernels *conv;
+    const struct winograd_kernels *winograd;
     const struct fold_kernels *fold;
     const struct pool_kernels *pool;
     const struct norm_kernels *norm;

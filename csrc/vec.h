@@ -119,21 +119,25 @@ INLINE void vec_store_rest(real *p, vec v, ptrdiff_t rest)
 #endif
 
 /* VEC_ZIP_LOW and VEC_ZIP_HIGH: a0 b0 a1 b1 ... from the lower halves of a and b, and from their upper halves;
- * VEC_EVEN: every second lane of a, then of b. */
+ * VEC_EVEN and VEC_ODD: every second lane of a, then of b. */
 #if VEC_BYTES == 64 && !defined(FASTNN_F64)
 #define VEC_EVEN(a, b) VEC_SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
+#define VEC_ODD(a, b) VEC_SHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
 #define VEC_ZIP_LOW(a, b) VEC_SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
 #define VEC_ZIP_HIGH(a, b) VEC_SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 #elif VEC_BYTES == 64 || (VEC_BYTES == 32 && !defined(FASTNN_F64))
 #define VEC_EVEN(a, b) VEC_SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
+#define VEC_ODD(a, b) VEC_SHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15)
 #define VEC_ZIP_LOW(a, b) VEC_SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
 #define VEC_ZIP_HIGH(a, b) VEC_SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
 #elif VEC_BYTES == 32 || !defined(FASTNN_F64)
 #define VEC_EVEN(a, b) VEC_SHUFFLE(a, b, 0, 2, 4, 6)
+#define VEC_ODD(a, b) VEC_SHUFFLE(a, b, 1, 3, 5, 7)
 #define VEC_ZIP_LOW(a, b) VEC_SHUFFLE(a, b, 0, 4, 1, 5)
 #define VEC_ZIP_HIGH(a, b) VEC_SHUFFLE(a, b, 2, 6, 3, 7)
 #else
 #define VEC_EVEN(a, b) VEC_SHUFFLE(a, b, 0, 2)
+#define VEC_ODD(a, b) VEC_SHUFFLE(a, b, 1, 3)
 #define VEC_ZIP_LOW(a, b) VEC_SHUFFLE(a, b, 0, 2)
 #define VEC_ZIP_HIGH(a, b) VEC_SHUFFLE(a, b, 1, 3)
 #endif

@@ -4,6 +4,7 @@ import importlib
 
 from fastnn import functional, seed
 from fastnn.backend import backend, get_backend, set_backend
+from fastnn.conv_algorithm import conv_algorithm, get_conv_algorithm, set_conv_algorithm
 from fastnn.runtime import empty_cache, get_num_threads, memory_stats, set_num_threads, threads
 from fastnn.seed import manual_seed
 
@@ -13,10 +14,12 @@ SUBMODULES = ("data", "models", "nn", "optim", "training")  # imported when they
 
 __all__ = [
     "backend",
+    "conv_algorithm",
     "data",
     "empty_cache",
     "functional",
     "get_backend",
+    "get_conv_algorithm",
     "get_num_threads",
     "manual_seed",
     "memory_stats",
@@ -25,6 +28,7 @@ __all__ = [
     "optim",
     "seed",
     "set_backend",
+    "set_conv_algorithm",
     "set_num_threads",
     "threads",
     "training",

@@ -34,8 +34,9 @@ def rng():
 
 @pytest.fixture(autouse=True)
 def restore_settings():
-    """A test may set threads or the backend; the next one starts from the defaults."""
-    threads, backend = fastnn.get_num_threads(), fastnn.get_backend()
+    """A test may set threads, the backend or the algorithm; the next one starts from the defaults."""
+    threads, backend, algorithm = fastnn.get_num_threads(), fastnn.get_backend(), fastnn.get_conv_algorithm()
     yield
+    fastnn.set_conv_algorithm(algorithm)
     fastnn.set_num_threads(threads)
     fastnn.set_backend(backend)

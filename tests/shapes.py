@@ -38,3 +38,20 @@ CONVOLUTIONS_LARGE = [
     (2, 64, 128, (15, 15), (3, 3), 2, 1, 1, 1),
     (2, 128, 32, (14, 14), (1, 1), 1, 0, 1, 1),
 ]
+# 3x3 with stride 1, which Winograd's algorithm computes in tiles of 4x4 outputs.
+CONVOLUTIONS_3X3 = [
+    (1, 1, 1, (1, 1), (3, 3), 1, 1, 1, 1),  # ones everywhere
+    (2, 1, 1, (3, 9), (3, 3), 1, 0, 1, 1),  # a single row of outputs
+    (0, 3, 4, (5, 5), (3, 3), 1, 1, 1, 1),  # empty batch
+    (2, 3, 5, (5, 13), (3, 3), 1, 1, 1, 1),  # one past a tile both ways, primes
+    (3, 2, 3, (4, 6), (3, 3), 1, (0, 5), 1, 1),  # padding beyond the kernel; backward-data leaves outputs out
+    (1, 2, 7, (28, 28), (3, 3), 1, 1, 1, 1),  # 49 tiles: one past a panel of AVX-512
+    (7, 17, 9, (8, 7), (3, 3), 1, 1, 1, 1),  # panels across images, channels one past a vector
+    (1, 129, 65, (6, 5), (3, 3), 1, 1, 1, 1),  # one past a block of the depth, and of the output channels
+    (1, 5, 49, (9, 70), (3, 3), 1, 2, 1, 1),  # long rows
+]
+CONVOLUTIONS_3X3_LARGE = [
+    (1, 512, 24, (14, 14), (3, 3), 1, 1, 1, 1),  # the most channels for which an error is promised: forward
+    (1, 24, 512, (14, 14), (3, 3), 1, 1, 1, 1),  # ... and backward-data
+    (2, 40, 140, (30, 31), (3, 3), 1, 0, 1, 1),  # several tasks in all three passes
+]

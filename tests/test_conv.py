@@ -1,5 +1,9 @@
 """Convolutions: native against reference, finite differences and torch, on shapes chosen to hurt; bad input."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -7,10 +11,29 @@ from hypothesis import strategies as st
 
 import fastnn
 import fastnn.functional as F
+from fastnn.conv_algorithm import choose
 from tests.oracle import assert_gradient, assert_matches, numerical_gradient
-from tests.shapes import CONVOLUTIONS, CONVOLUTIONS_LARGE, CONVOLUTIONS_OTHER_DIMENSIONS
+from tests.shapes import (
+    CONVOLUTIONS,
+    CONVOLUTIONS_3X3,
+    CONVOLUTIONS_3X3_LARGE,
+    CONVOLUTIONS_LARGE,
+    CONVOLUTIONS_OTHER_DIMENSIONS,
+)
 
-ALL = CONVOLUTIONS + CONVOLUTIONS_OTHER_DIMENSIONS + CONVOLUTIONS_LARGE
+# (algorithm, shape), each algorithm on the shapes that it computes
+SMALL = [("im2col", shape) for shape in CONVOLUTIONS + CONVOLUTIONS_OTHER_DIMENSIONS]
+SMALL += [("winograd", shape) for shape in CONVOLUTIONS_3X3]
+ALL = SMALL + [("im2col", shape) for shape in CONVOLUTIONS_LARGE]
+ALL += [("winograd", shape) for shape in CONVOLUTIONS_3X3_LARGE]
+TOLERANCE = {"im2col": "conv", "winograd": "conv_winograd"}
+
+
+@pytest.fixture(params=["im2col", "winograd"])
+def algorithm(request):
+    """Runs the test once by each algorithm (where winograd cannot run, im2col runs twice)."""
+    fastnn.set_conv_algorithm(request.param)
+    return request.param
 
 
 def functions(dims):
@@ -36,20 +59,22 @@ def in_float64(arrays):
     return [array.astype(np.float64) for array in arrays]
 
 
-@pytest.mark.parametrize("shape", ALL, ids=str)
-def test_conv_matches_reference_forward_and_backward(isa, dtype, rng, shape):
+@pytest.mark.parametrize(("algorithm", "shape"), ALL, ids=str)
+def test_conv_matches_reference_forward_and_backward(isa, dtype, rng, algorithm, shape):
+    fastnn.set_conv_algorithm(algorithm)
     arrays, arguments, dy = case(rng, shape, dtype)
     forward, backward = functions(len(shape[3]))
     with fastnn.backend("reference"):
         expected = forward(*in_float64(arrays), *arguments)
         gradients = backward(dy.astype(np.float64), *in_float64(arrays), *arguments)
-    assert_matches(forward(*arrays, *arguments), expected, "conv")
+    assert_matches(forward(*arrays, *arguments), expected, TOLERANCE[algorithm])
     for actual, gradient in zip(backward(dy, *arrays, *arguments), gradients, strict=True):
-        assert_matches(actual, gradient, "conv")
+        assert_matches(actual, gradient, TOLERANCE[algorithm])
 
 
-@pytest.mark.parametrize("shape", [s for s in CONVOLUTIONS + CONVOLUTIONS_OTHER_DIMENSIONS if s[1] < 60], ids=str)
-def test_conv_backward_matches_finite_differences(rng, shape):
+@pytest.mark.parametrize(("algorithm", "shape"), [case for case in SMALL if case[1][1] < 60], ids=str)
+def test_conv_backward_matches_finite_differences(rng, algorithm, shape):
+    fastnn.set_conv_algorithm(algorithm)
     (x, weight, bias), arguments, dy = case(rng, shape)
     forward, backward = functions(len(shape[3]))
     dx, dw, db = backward(dy, x, weight, bias, *arguments)
@@ -62,17 +87,18 @@ def test_conv_backward_matches_finite_differences(rng, shape):
             assert_gradient(gradient, numerical_gradient(run, array, dy))
 
 
-@pytest.mark.parametrize("shape", ALL, ids=str)
-def test_conv_matches_torch_forward_and_backward(rng, shape):
+@pytest.mark.parametrize(("algorithm", "shape"), ALL, ids=str)
+def test_conv_matches_torch_forward_and_backward(rng, algorithm, shape):
     torch = pytest.importorskip("torch")
+    fastnn.set_conv_algorithm(algorithm)
     arrays, arguments, dy = case(rng, shape)
     forward, backward = functions(len(shape[3]))
     tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
     y = getattr(torch.nn.functional, forward.__name__)(*tensors, *arguments)
-    assert_matches(forward(*arrays, *arguments), y.detach().numpy(), "conv")
+    assert_matches(forward(*arrays, *arguments), y.detach().numpy(), TOLERANCE[algorithm])
     y.backward(torch.tensor(dy))
     for actual, tensor in zip(backward(dy, *arrays, *arguments), tensors, strict=True):
-        assert_matches(actual, tensor.grad.numpy(), "conv")
+        assert_matches(actual, tensor.grad.numpy(), TOLERANCE[algorithm])
 
 
 # (C, K, size, kernel, stride, padding, output_padding, groups, dilation)
@@ -88,28 +114,29 @@ TRANSPOSED = [
 
 
 @pytest.mark.parametrize("shape", TRANSPOSED, ids=str)
-def test_conv_transpose_matches_reference_torch_and_finite_differences(isa, dtype, rng, shape):
+def test_conv_transpose_matches_reference_torch_and_finite_differences(isa, dtype, rng, algorithm, shape):
     torch = pytest.importorskip("torch")
-    c, k, size, kernel, *arguments = shape
+    kernel = TOLERANCE[algorithm]
+    c, k, size, kernel_size, *arguments = shape
     forward, backward = transposed_functions(len(size))
     x = rng.standard_normal((2, c, *size)).astype(dtype)
-    weight = rng.standard_normal((c, k // arguments[3], *kernel)).astype(dtype)
+    weight = rng.standard_normal((c, k // arguments[3], *kernel_size)).astype(dtype)
     bias = rng.standard_normal(k).astype(dtype)
     y = forward(x, weight, bias, *arguments)
     dy = rng.standard_normal(y.shape).astype(dtype)
     gradients = backward(dy, x, weight, bias, *arguments)
     wide = in_float64((x, weight, bias))
     with fastnn.backend("reference"):
-        assert_matches(y, forward(*wide, *arguments), "conv")
+        assert_matches(y, forward(*wide, *arguments), kernel)
         expected = backward(dy.astype(np.float64), *wide, *arguments)
     for actual, gradient in zip(gradients, expected, strict=True):
-        assert_matches(actual, gradient, "conv")
+        assert_matches(actual, gradient, kernel)
     tensors = [torch.tensor(array, requires_grad=True) for array in wide]
     result = getattr(torch.nn.functional, forward.__name__)(*tensors, *arguments)
-    assert_matches(y, result.detach().numpy(), "conv")
+    assert_matches(y, result.detach().numpy(), kernel)
     result.backward(torch.tensor(dy.astype(np.float64)))
     for actual, tensor in zip(gradients, tensors, strict=True):
-        assert_matches(actual, tensor.grad.numpy(), "conv")
+        assert_matches(actual, tensor.grad.numpy(), kernel)
     if dtype == np.float64:
         for array, gradient in zip((x, weight, bias), gradients, strict=True):
             assert_gradient(gradient, numerical_gradient(lambda _: forward(x, weight, bias, *arguments), array, dy))
@@ -118,6 +145,7 @@ def test_conv_transpose_matches_reference_torch_and_finite_differences(isa, dtyp
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_conv2d_matches_reference_on_random_shapes(data):
+    fastnn.set_conv_algorithm("im2col")
     draw = data.draw
     groups = draw(st.integers(1, 3))
     kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
@@ -136,6 +164,39 @@ def test_conv2d_matches_reference_on_random_shapes(data):
     assert_matches(F.conv2d(*arrays, *arguments), expected, "conv")
     for actual, gradient in zip(F.conv2d_backward(dy, *arrays, *arguments), gradients, strict=True):
         assert_matches(actual, gradient, "conv")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_conv2d_by_winograd_matches_reference_on_random_shapes(data):
+    fastnn.set_conv_algorithm("winograd")
+    draw = data.draw
+    padding = draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
+    size = tuple(max(1, 3 - 2 * p) + draw(st.integers(0, 40)) for p in padding)
+    n, c, k = draw(st.integers(0, 4)), draw(st.integers(1, 40)), draw(st.integers(1, 70))
+    arrays, arguments, dy = case(np.random.default_rng(0), (n, c, k, size, (3, 3), 1, padding, 1, 1))
+    with fastnn.backend("reference"):
+        expected = F.conv2d(*arrays, *arguments)
+        gradients = F.conv2d_backward(dy, *arrays, *arguments)
+    assert_matches(F.conv2d(*arrays, *arguments), expected, "conv_winograd")
+    for actual, gradient in zip(F.conv2d_backward(dy, *arrays, *arguments), gradients, strict=True):
+        assert_matches(actual, gradient, "conv_winograd")
+
+
+@pytest.mark.parametrize("height", range(1, 10))
+def test_conv2d_by_winograd_matches_im2col_for_every_small_size(isa, dtype, rng, height):
+    for width in range(1, 10):
+        for padding in range(4):
+            if min(height, width) + 2 * padding < 3:
+                continue
+            arrays, arguments, dy = case(rng, (2, 3, 2, (height, width), (3, 3), 1, padding, 1, 1), dtype)
+            with fastnn.conv_algorithm("im2col"):
+                expected = F.conv2d(*arrays, *arguments), *F.conv2d_backward(dy, *arrays, *arguments)
+            with fastnn.conv_algorithm("winograd"):
+                results = F.conv2d(*arrays, *arguments), *F.conv2d_backward(dy, *arrays, *arguments)
+            for actual, reference in zip(results, expected, strict=True):
+                scale = max(1.0, np.sqrt(np.mean(reference**2)))
+                np.testing.assert_allclose(actual, reference, 0, 4e-5 * scale * np.finfo(dtype).eps * 2**23)
 
 
 @pytest.mark.parametrize("kernel", [(1, 1), (2, 2), (3, 4), (5, 3)])
@@ -160,7 +221,7 @@ def test_conv2d_padding_valid_is_no_padding(rng):
     np.testing.assert_array_equal(F.conv2d(x, weight, padding="valid"), F.conv2d(x, weight))
 
 
-def test_conv2d_takes_any_strides(isa, dtype, rng):
+def test_conv2d_takes_any_strides(isa, dtype, rng, algorithm):
     weight = rng.standard_normal((5, 3, 3, 3)).astype(dtype)
     base = rng.standard_normal((4, 9, 20, 6)).astype(dtype)
     for x in (
@@ -195,9 +256,17 @@ def test_conv2d_backward_computes_only_what_is_needed(rng):
 
 
 @pytest.mark.parametrize(
-    "shape", [CONVOLUTIONS_LARGE[1], CONVOLUTIONS_LARGE[2], (1, 64, 64, (28, 28), (3, 3), 1, 1, 1, 1)]
+    "shape",
+    [
+        CONVOLUTIONS_LARGE[1],
+        CONVOLUTIONS_LARGE[2],
+        (1, 64, 64, (28, 28), (3, 3), 1, 1, 1, 1),
+        (1, 150, 270, (16, 16), (3, 3), 1, 1, 1, 1),  # few tiles: winograd splits the output channels
+        (8, 33, 40, (29, 31), (3, 3), 1, 1, 1, 1),  # many tiles: its backward-weights sums parts of them
+    ],
+    ids=str,
 )
-def test_conv2d_has_the_same_bits_for_any_number_of_threads(isa, dtype, rng, shape):
+def test_conv2d_has_the_same_bits_for_any_number_of_threads(isa, dtype, rng, algorithm, shape):
     arrays, arguments, dy = case(rng, shape, dtype)
     results = []
     for threads in (1, 2, 5):
@@ -216,6 +285,85 @@ def test_conv2d_nan_and_infinity_reach_only_what_they_touch(dtype):
     assert np.isnan(y[:3, :3]).all()
     assert np.isinf(y[4:, 4:]).all()
     assert np.isfinite(y[:3, 3:]).all()
+
+
+def test_conv2d_by_winograd_keeps_nan_and_infinity_to_the_tiles_that_they_touch(dtype):
+    fastnn.set_conv_algorithm("winograd")
+    x = np.zeros((1, 1, 18, 18), dtype)
+    x[0, 0, 2, 2] = np.nan
+    x[0, 0, 13, 13] = np.inf
+    y = F.conv2d(x, np.ones((1, 1, 3, 3), dtype))[0, 0]
+    assert np.isnan(y[:3, :3]).all()
+    assert not np.isfinite(y[11:14, 11:14]).any()
+    assert np.isfinite(y[4:8]).all()
+    assert np.isfinite(y[:4, 4:]).all()
+
+
+@pytest.mark.parametrize("change", [dict(stride=2), dict(dilation=2), dict(groups=2)])
+def test_conv2d_forced_to_winograd_falls_back_where_it_cannot_run(rng, change):
+    x, weight = rng.standard_normal((2, 4, 9, 8)), rng.standard_normal((6, 4 // change.get("groups", 1), 3, 3))
+    results = []
+    for name in ("im2col", "winograd"):
+        with fastnn.conv_algorithm(name):
+            y = F.conv2d(x, weight, **change)
+            results.append((y, *F.conv2d_backward(y, x, weight, **change)[:2]))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((64, 64, 64, (32, 32)), "winograd"),
+        ((1, 8, 8, (16, 16)), "winograd"),
+        ((64, 3, 64, (32, 32)), "im2col"),  # few channels
+        ((64, 64, 7, (32, 32)), "im2col"),
+        ((1, 64, 64, (8, 8)), "im2col"),  # few tiles
+        ((0, 64, 64, (8, 8)), "im2col"),
+    ],
+)
+def test_auto_takes_winograd_where_it_was_measured_to_gain(shape, expected):
+    assert choose(*shape, (3, 3), (1, 1), (1, 1), 1) == expected
+    assert choose(*shape, (3, 3), (2, 2), (1, 1), 1) == "im2col"
+    with fastnn.conv_algorithm("im2col"):
+        assert choose(*shape, (3, 3), (1, 1), (1, 1), 1) == "im2col"
+
+
+def test_set_conv_algorithm_refuses_unknown_names():
+    with pytest.raises(ValueError, match="set_conv_algorithm: name must be 'auto', 'im2col' or 'winograd', got 'fft'"):
+        fastnn.set_conv_algorithm("fft")
+    assert fastnn.get_conv_algorithm() == "auto"
+
+
+def run_python(program, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+def test_fastnn_conv_algorithm_sets_the_one_that_a_process_starts_with():
+    program = "import fastnn; print(fastnn.get_conv_algorithm())"
+    assert run_python(program, FASTNN_CONV_ALGORITHM="winograd").stdout == "winograd\n"
+    result = run_python(program, FASTNN_CONV_ALGORITHM="fast")
+    assert "FASTNN_CONV_ALGORITHM must be 'auto', 'im2col' or 'winograd', got 'fast'" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["im2col", "winograd"])
+@pytest.mark.parametrize("shape", [(2, 64, 64, 112), (1, 512, 512, 14)], ids=str)
+def test_conv2d_takes_at_most_16_mb_a_thread_beside_outputs_and_weights(name, shape):
+    n, c, k, size = shape
+    program = f"""
+import fastnn, numpy as np
+import fastnn.functional as F
+x, w = np.ones(({n}, {c}, {size}, {size}), np.float32), np.ones(({k}, {c}, 3, 3), np.float32)
+dy, start = np.ones(({n}, {k}, {size}, {size}), np.float32), fastnn.memory_stats()["used_bytes"]
+fastnn.set_num_threads(2)
+y = F.conv2d(x, w, padding=1)
+dx, dw, _ = F.conv2d_backward(dy, x, w, padding=1)
+print(fastnn.memory_stats()["peak_bytes"] - start - y.nbytes - dx.nbytes - dw.nbytes - 4 * w.nbytes)
+"""
+    extra = int(run_python(program, FASTNN_CONV_ALGORITHM=name).stdout)
+    assert extra <= 2 * 16e6
 
 
 def test_conv2d_theory_output_sizes():

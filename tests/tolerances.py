@@ -10,6 +10,9 @@ import numpy as np
 TOLERANCES = {
     # GEMM-based: rounding grows with the root of the reduction length; 4608 = 512 x 3 x 3 is the longest tested.
     "conv": 5e-6,
+    # Winograd F(4x4, 3x3): the transforms add numbers several times larger than the result, in input, weights and
+    # products. Points 0, +-1/sqrt(2), +-sqrt(2), and sums of at most 128 channels at a time; 512 channels are promised.
+    "conv_winograd": 2e-5,
     "linear": 5e-6,
     # NumPy in the arrays' own precision: norms, and gradients of them, where a small norm divides.
     "distance": 2e-6,

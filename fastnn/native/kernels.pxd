@@ -43,6 +43,30 @@ cdef extern from "kernels.h" nogil:
         void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions,
                             void *sum) noexcept nogil
 
+    struct winograd_geometry:
+        ptrdiff_t images
+        ptrdiff_t channels
+        ptrdiff_t out_channels
+        ptrdiff_t in_size[2]
+        ptrdiff_t out_size[2]
+        ptrdiff_t padding[2]
+
+    struct winograd_kernels:
+        ptrdiff_t chunk_rows
+        ptrdiff_t panel_tiles
+        ptrdiff_t lanes
+        ptrdiff_t (*weight_size)(ptrdiff_t channels, ptrdiff_t out_channels) noexcept nogil
+        void (*transform_weight)(const void *weight, ptrdiff_t channel_stride, int turned, ptrdiff_t channels,
+                                 ptrdiff_t k, void *transformed) noexcept nogil
+        ptrdiff_t (*scratch_size)(ptrdiff_t channels, ptrdiff_t width) noexcept nogil
+        void (*tile)(const winograd_geometry *geometry, const void *input, const void *transformed_weight,
+                     ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channel_count,
+                     const void *bias, void *output, void *scratch) noexcept nogil
+        ptrdiff_t (*weight_scratch_size)(ptrdiff_t channels, ptrdiff_t rows) noexcept nogil
+        void (*weight_tile)(const winograd_geometry *geometry, const void *input, const void *grad_output,
+                            ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t rows,
+                            ptrdiff_t channel_start, ptrdiff_t channels, void *partial, void *scratch) noexcept nogil
+
     struct fold_geometry:
         ptrdiff_t image[2]
         ptrdiff_t kernel[2]
@@ -266,6 +290,7 @@ cdef extern from "kernels.h" nogil:
     struct kernels:
         const gemm_kernels *gemm
         const conv_kernels *conv
+        const winograd_kernels *winograd
         const fold_kernels *fold
         const pool_kernels *pool
         const norm_kernels *norm

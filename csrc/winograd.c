@@ -1,0 +1,481 @@
+/* 3x3 convolution with stride 1 by Winograd's F(4x4, 3x3): 36 products for 16 outputs, where the sum itself takes 144.
+ *
+ *   forward           out = A' [ sum over c of (G w G') . (B' in B) ] A  per 4x4 tile of the output and 6x6 patch of the input
+ *   backward-data     the same, with the gradient as `in` and the weights transposed and turned by 180 degrees
+ *   backward-weights  dw = A3' [ sum over tiles of (G4 dout G4') . (B' in B) ] A3, F(3x3, 4x4) on the same patches
+ *
+ * Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), with the interpolation points 0, +-a, +-b and
+ * infinity, a = 1 / sqrt(2) and b = sqrt(2): the error is a quarter of that with 0, +-1, +-2.
+ *
+ * N images, C input channels, K output channels; a tile is 4x4 outputs, tiles are numbered along rows, images last.
+ * P = 36 positions in the transformed patch. The lanes of a vector are neighbouring tiles, whatever rows and images they
+ * belong to, so that narrow images and any number of channels fill the vectors. Per position a matrix product:
+ *
+ *   weights   U [chunk][P][K in chunk][C]     chunks of CHUNK_ROWS output channels
+ *   patches   V [P][panel][C][tile in panel]  panels of COLUMN_TILE tiles, the last one narrower
+ *   products  M [P][K in chunk][tile] = U V   one chunk at a time: it is turned into outputs while it is in the cache
+ *
+ * Planes of one position are a cache line further apart than they need to be, so that the 36 do not share cache sets.
+ */
+#include "gemm_micro.h"
+#include "kernels.h"
+
+enum {
+    POSITIONS = 36,
+    CHUNK_ROWS = 8 * ROW_TILE,
+    PLANE_PADDING = 64 / sizeof(real),
+    PATCH_ROW = 4 * COLUMN_TILE + LANES, /* elements of a row of patches, four per tile, and room for a whole vector */
+    DEPTH_BLOCK = 128,                   /* sums of 512 channels in one go err twice as much as in four parts */
+    REDUCE_TILES = 2 * COLUMN_TILE       /* tiles that backward-weights multiplies at once: the depth of its products */
+};
+
+static const real A = (real)0.70710678118654752440, B = (real)1.41421356237309504880;
+
+INLINE ptrdiff_t round_up(ptrdiff_t value, ptrdiff_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+INLINE ptrdiff_t plane_size(ptrdiff_t rows, ptrdiff_t row_length) { return rows * row_length + PLANE_PADDING; }
+
+/* ---- The one-dimensional transforms. N(x) = x (x^2 - a^2) (x^2 - b^2); a filter's value at a point p is over N'(p). ---- */
+
+/* B' d: the coefficients of N(x) / (x - p) for each point, and of N(x) for infinity. */
+INLINE void transform_patch_line(const vec *d, vec *v)
+{
+    vec even_a = d[4] - (real)2 * d[2], odd_a = d[3] - (real)2 * d[1];
+    vec even_b = d[4] - (real)0.5 * d[2], odd_b = d[3] - (real)0.5 * d[1];
+    v[0] = d[0] + d[4] - (real)2.5 * d[2];
+    v[1] = even_a + A * odd_a;
+    v[2] = even_a - A * odd_a;
+    v[3] = even_b + B * odd_b;
+    v[4] = even_b - B * odd_b;
+    v[5] = d[1] + d[5] - (real)2.5 * d[3];
+}
+
+/* G g: the values of the polynomial with 3 or 4 coefficients g at the points, over N'(0) = 1, N'(+-a) = -3/2, N'(+-b) = 6. */
+INLINE void transform_filter_line(const int count, const vec *g, vec *u)
+{
+    vec even_a = g[0] + (real)0.5 * g[2], odd_a = g[1], even_b = g[0] + (real)2 * g[2], odd_b = g[1];
+    if (count == 4) {
+        odd_a += (real)0.5 * g[3];
+        odd_b += (real)2 * g[3];
+    }
+    even_a *= (real)(-2.0 / 3), odd_a *= (real)(-2.0 / 3) * A;
+    even_b *= (real)(1.0 / 6), odd_b *= (real)(1.0 / 6) * B;
+    u[0] = g[0];
+    u[1] = even_a + odd_a;
+    u[2] = even_a - odd_a;
+    u[3] = even_b + odd_b;
+    u[4] = even_b - odd_b;
+    u[5] = g[count - 1];
+}
+
+/* A' m: 4 outputs (or 3 weights), y[i] = sum over points p of p^i m[p]; infinity adds to the last. */
+INLINE void transform_product_line(const int count, const vec *m, vec *y)
+{
+    vec even_a = m[1] + m[2], odd_a = m[1] - m[2], even_b = m[3] + m[4], odd_b = m[3] - m[4];
+    y[0] = m[0] + even_a + even_b;
+    y[1] = A * odd_a + B * odd_b;
+    y[2] = (real)0.5 * even_a + (real)2 * even_b;
+    if (count == 4) y[3] = (real)0.5 * A * odd_a + (real)2 * B * odd_b;
+    y[count - 1] += m[5];
+}
+
+/* ---- Tiles and their patches ---- */
+
+/* Neighbouring tiles of one row of tiles. */
+struct run {
+    ptrdiff_t start, count; /* among the tiles of the panel */
+    ptrdiff_t image, y, x;  /* output position of the first one's corner */
+};
+
+struct panel {
+    ptrdiff_t width, runs; /* tiles rounded up to whole vectors */
+    struct run run[COLUMN_TILE + 1];
+};
+
+/* The panel of tiles start .. start + count. Tiles that fill up the last vector stand below the image: all zeros. */
+static void describe_panel(const struct winograd_geometry *g, ptrdiff_t start, ptrdiff_t count, struct panel *panel)
+{
+    ptrdiff_t across = (g->out_size[1] + 3) / 4, down = (g->out_size[0] + 3) / 4;
+    panel->width = round_up(count, LANES);
+    panel->runs = 0;
+    for (ptrdiff_t done = 0; done < count;) {
+        ptrdiff_t row = (start + done) / across, column = (start + done) % across;
+        ptrdiff_t length = smaller(count - done, across - column);
+        panel->run[panel->runs++] = (struct run){done, length, row / down, row % down * 4, column * 4};
+        done += length;
+    }
+    if (count < panel->width)
+        panel->run[panel->runs++] = (struct run){count, panel->width - count, 0, PTRDIFF_MAX / 2, 0};
+}
+
+/* Images [N][channels][height][width]. */
+struct images {
+    const real *data;
+    ptrdiff_t count, channels, height, width;
+};
+
+/* All ones from lane `first` on. */
+INLINE ivec lanes_from(ptrdiff_t first)
+{
+    static const lane_int edge[2 * LANES] = {[LANES... 2 * LANES - 1] = -1};
+    ivec mask;
+    memcpy(&mask, edge + LANES - smaller(larger(first, 0), LANES), sizeof mask);
+    return mask;
+}
+
+/* The vector at an offset of images with `size` elements, of which lanes first <= i < end count, the others being zero. */
+INLINE vec load_lanes(const real *data, ptrdiff_t size, ptrdiff_t offset, ptrdiff_t first, ptrdiff_t end)
+{
+    if (first <= 0 && end >= LANES) return vec_load(data + offset);
+    if (first >= LANES || end <= 0) return (vec){0};
+    if (offset >= 0 && offset + LANES <= size)
+        return (vec)((ivec)vec_load(data + offset) & lanes_from(first) & ~lanes_from(end));
+    real lanes[LANES] = {0};
+    for (ptrdiff_t i = larger(first, 0); i < smaller(end, LANES); i++) lanes[i] = data[offset + i];
+    return vec_load(lanes);
+}
+
+/* to[row][4 * tile + j] = one channel of the images at (y + row, x + j) of each tile's corner (y, x), moved by `shift`. */
+INLINE void gather_patches(const int rows, const struct images *images, ptrdiff_t channel, const struct panel *panel,
+                           ptrdiff_t shift_y, ptrdiff_t shift_x, real *to)
+{
+    ptrdiff_t height = images->height, width = images->width;
+    ptrdiff_t size = images->count * images->channels * height * width;
+    for (ptrdiff_t i = 0; i < panel->runs; i++) {
+        const struct run *run = &panel->run[i];
+        ptrdiff_t x = run->x + shift_x, length = 4 * run->count;
+        ptrdiff_t plane = (run->image * images->channels + channel) * height;
+        for (int row = 0; row < rows; row++) {
+            real *line = to + row * PATCH_ROW + 4 * run->start;
+            ptrdiff_t y = run->y + shift_y + row;
+            int inside = y >= 0 && y < height;
+            ptrdiff_t offset = inside ? (plane + y) * width + x : 0, end = inside ? width - x : 0;
+            for (ptrdiff_t j = 0; j < length; j += LANES)
+                vec_store(line + j, load_lanes(images->data, size, offset + j, -x - j, end - j));
+        }
+    }
+}
+
+/* Columns 0 to count - 1 (2 or 4) of LANES tiles from their gathered row. */
+INLINE void split_columns(const int count, const real *row, vec *column)
+{
+    vec a = vec_load(row), b = vec_load(row + LANES), c = vec_load(row + 2 * LANES), d = vec_load(row + 3 * LANES);
+    vec even[2] = {VEC_EVEN(a, b), VEC_EVEN(c, d)}, odd[2] = {VEC_ODD(a, b), VEC_ODD(c, d)};
+    column[0] = VEC_EVEN(even[0], even[1]);
+    column[1] = VEC_EVEN(odd[0], odd[1]);
+    if (count == 4) {
+        column[2] = VEC_ODD(even[0], even[1]);
+        column[3] = VEC_ODD(odd[0], odd[1]);
+    }
+}
+
+/* The other way round: a row of 4 * LANES elements from the 4 columns of LANES tiles. */
+INLINE void join_columns(const vec *column, real *row)
+{
+    vec even[2] = {VEC_ZIP_LOW(column[0], column[2]), VEC_ZIP_HIGH(column[0], column[2])};
+    vec odd[2] = {VEC_ZIP_LOW(column[1], column[3]), VEC_ZIP_HIGH(column[1], column[3])};
+    for (int i = 0; i < 2; i++) {
+        vec_store(row + 2 * i * LANES, VEC_ZIP_LOW(even[i], odd[i]));
+        vec_store(row + (2 * i + 1) * LANES, VEC_ZIP_HIGH(even[i], odd[i]));
+    }
+}
+
+/* to[position][tile] = B' patch B for one channel of a panel; positions stand plane_stride elements apart. */
+static void transform_patches(const struct winograd_geometry *g, const struct images *images, ptrdiff_t channel,
+                              const struct panel *panel, real *to, ptrdiff_t plane_stride)
+{
+    real left[6 * PATCH_ROW], right[6 * PATCH_ROW]; /* columns 0 to 3 of the patches, and 4 to 7 */
+    gather_patches(6, images, channel, panel, -g->padding[0], -g->padding[1], left);
+    gather_patches(6, images, channel, panel, -g->padding[0], 4 - g->padding[1], right);
+    for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES) {
+        vec lines[6][6];
+#pragma GCC unroll 6
+        for (int row = 0; row < 6; row++) {
+            vec line[6];
+            split_columns(4, left + row * PATCH_ROW + 4 * tile, line);
+            split_columns(2, right + row * PATCH_ROW + 4 * tile, line + 4);
+            transform_patch_line(line, lines[row]);
+        }
+#pragma GCC unroll 6
+        for (int column = 0; column < 6; column++) {
+            vec line[6], v[6];
+            for (int row = 0; row < 6; row++) line[row] = lines[row][column];
+            transform_patch_line(line, v);
+            for (int row = 0; row < 6; row++) vec_store(to + (row * 6 + column) * plane_stride + tile, v[row]);
+        }
+    }
+}
+
+/* G (or G4) f G' of a square of 3x3 or 4x4 vectors, stored plane_stride elements apart. */
+INLINE void transform_filter(const int count, vec filter[][4], real *to, ptrdiff_t plane_stride)
+{
+    vec lines[4][6];
+#pragma GCC unroll 4
+    for (int row = 0; row < count; row++) transform_filter_line(count, filter[row], lines[row]);
+#pragma GCC unroll 6
+    for (int column = 0; column < 6; column++) {
+        vec line[4], u[6];
+        for (int row = 0; row < count; row++) line[row] = lines[row][column];
+        transform_filter_line(count, line, u);
+        for (int row = 0; row < 6; row++) vec_store(to + (row * 6 + column) * plane_stride, u[row]);
+    }
+}
+
+/* A' m A: 4x4 outputs or 3x3 weights from the products of 36 positions, plane_stride elements apart. */
+INLINE void transform_products(const int count, const real *from, ptrdiff_t plane_stride, vec result[][4])
+{
+    vec lines[4][6];
+#pragma GCC unroll 6
+    for (int column = 0; column < 6; column++) {
+        vec line[6], y[4];
+        for (int row = 0; row < 6; row++) line[row] = vec_load(from + (row * 6 + column) * plane_stride);
+        transform_product_line(count, line, y);
+        for (int row = 0; row < count; row++) lines[row][column] = y[row];
+    }
+#pragma GCC unroll 4
+    for (int row = 0; row < count; row++) transform_product_line(count, lines[row], result[row]);
+}
+
+/* ---- The product of one position: C[rows][width] (+)= A B, with A as it stands and B in panels ---- */
+
+INLINE void multiply_block(const int rows, const int vectors, ptrdiff_t depth, const real *a, ptrdiff_t a_stride,
+                           const real *b, real *c, ptrdiff_t c_stride, int accumulate)
+{
+    vec sum[ROW_TILE][COLUMN_VECTORS];
+#pragma GCC unroll 8
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 3
+        for (int v = 0; v < vectors; v++) sum[row][v] = (vec){0};
+    for (ptrdiff_t d = 0; d < depth; d++, b += vectors * LANES) {
+        vec column[COLUMN_VECTORS];
+#pragma GCC unroll 3
+        for (int v = 0; v < vectors; v++) column[v] = vec_load(b + v * LANES);
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; row++) {
+            vec value = vec_set(a[row * a_stride + d]);
+#pragma GCC unroll 3
+            for (int v = 0; v < vectors; v++) sum[row][v] += value * column[v];
+        }
+    }
+#pragma GCC unroll 8
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 3
+        for (int v = 0; v < vectors; v++) {
+            real *target = c + row * c_stride + v * LANES;
+            vec_store(target, accumulate ? vec_load(target) + sum[row][v] : sum[row][v]);
+        }
+}
+
+/* All rows of A against one panel of B, [depth][vectors * LANES]. */
+INLINE void multiply_vectors(const int vectors, ptrdiff_t rows, ptrdiff_t depth, const real *a, ptrdiff_t a_stride,
+                             const real *b, real *c, ptrdiff_t c_stride, int accumulate)
+{
+    ptrdiff_t row = 0;
+    for (; row + ROW_TILE <= rows; row += ROW_TILE, a += ROW_TILE * a_stride, c += ROW_TILE * c_stride)
+        multiply_block(ROW_TILE, vectors, depth, a, a_stride, b, c, c_stride, accumulate);
+    switch (rows - row) {
+    case 1: multiply_block(1, vectors, depth, a, a_stride, b, c, c_stride, accumulate); break;
+    case 2: multiply_block(2, vectors, depth, a, a_stride, b, c, c_stride, accumulate); break;
+    case 3: multiply_block(3, vectors, depth, a, a_stride, b, c, c_stride, accumulate); break;
+    case 4: multiply_block(4, vectors, depth, a, a_stride, b, c, c_stride, accumulate); break;
+    case 5: multiply_block(5, vectors, depth, a, a_stride, b, c, c_stride, accumulate); break;
+#if VEC_BYTES == 64
+    case 6: multiply_block(6, vectors, depth, a, a_stride, b, c, c_stride, accumulate); break;
+    case 7: multiply_block(7, vectors, depth, a, a_stride, b, c, c_stride, accumulate); break;
+#endif
+    }
+}
+
+static void multiply_panel(ptrdiff_t width, ptrdiff_t rows, ptrdiff_t depth_total, const real *a, ptrdiff_t a_stride,
+                           const real *b, real *c, ptrdiff_t c_stride, int accumulate)
+{
+    for (ptrdiff_t start = 0; start < depth_total; start += DEPTH_BLOCK, a += DEPTH_BLOCK, b += DEPTH_BLOCK * width) {
+        ptrdiff_t depth = smaller(DEPTH_BLOCK, depth_total - start);
+        switch (width / LANES) {
+        case 1: multiply_vectors(1, rows, depth, a, a_stride, b, c, c_stride, accumulate || start); break;
+        case 2: multiply_vectors(2, rows, depth, a, a_stride, b, c, c_stride, accumulate || start); break;
+        default: multiply_vectors(COLUMN_VECTORS, rows, depth, a, a_stride, b, c, c_stride, accumulate || start);
+        }
+    }
+}
+
+/* ---- Forward and backward-data ---- */
+
+static ptrdiff_t weight_size(ptrdiff_t channels, ptrdiff_t out_channels)
+{
+    ptrdiff_t chunks = (out_channels + CHUNK_ROWS - 1) / CHUNK_ROWS;
+    return chunks * POSITIONS * plane_size(CHUNK_ROWS, round_up(channels, LANES)) * (ptrdiff_t)sizeof(real);
+}
+
+/* Transforms the weights of one output channel k: 9 neighbouring taps per input channel, in turned order if `turned`. */
+static void transform_weight(const void *weight, ptrdiff_t channel_stride, int turned, ptrdiff_t channels, ptrdiff_t k,
+                             void *transformed)
+{
+    ptrdiff_t row_length = round_up(channels, LANES), plane_stride = plane_size(CHUNK_ROWS, row_length);
+    real *to = (real *)transformed + k / CHUNK_ROWS * POSITIONS * plane_stride + k % CHUNK_ROWS * row_length;
+    for (ptrdiff_t c = 0; c < channels; c += LANES) {
+        real taps[9][LANES];
+        ptrdiff_t count = smaller(LANES, channels - c);
+        for (ptrdiff_t i = 0; i < LANES; i++) {
+            const real *from = (const real *)weight + (c + smaller(i, count - 1)) * channel_stride;
+            for (int t = 0; t < 9; t++) taps[turned ? 8 - t : t][i] = from[t];
+        }
+        vec filter[3][4];
+        for (int t = 0; t < 9; t++) filter[t / 3][t % 3] = vec_load(taps[t]);
+        transform_filter(3, filter, to + c, plane_stride);
+    }
+}
+
+/* `width` tiles, whole vectors. */
+static ptrdiff_t scratch_size(ptrdiff_t channels, ptrdiff_t width)
+{
+    ptrdiff_t panels = (width + COLUMN_TILE - 1) / COLUMN_TILE;
+    ptrdiff_t elements = POSITIONS * (plane_size(channels, width) + plane_size(CHUNK_ROWS, width));
+    return round_up(elements * (ptrdiff_t)sizeof(real) + panels * (ptrdiff_t)sizeof(struct panel), 64);
+}
+
+INLINE void copy_row(const real *from, ptrdiff_t count, real *to)
+{
+    ptrdiff_t j = 0;
+    for (; j + LANES <= count; j += LANES) vec_store(to + j, vec_load(from + j));
+    for (; j + 4 <= count; j += 4) memcpy(to + j, from + j, 4 * sizeof(real));
+    for (; j < count; j++) to[j] = from[j];
+}
+
+/* The outputs of one output channel k and one panel, from products[position][tile]. */
+static void store_outputs(const struct winograd_geometry *g, const struct panel *panel, ptrdiff_t k,
+                          const real *products, ptrdiff_t plane_stride, real bias, real *output)
+{
+    real rows[4][4 * COLUMN_TILE];
+    for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES) {
+        vec y[4][4];
+        transform_products(4, products + tile, plane_stride, y);
+        for (int row = 0; row < 4; row++) {
+            for (int column = 0; column < 4; column++) y[row][column] += vec_set(bias);
+            join_columns(y[row], rows[row] + 4 * tile);
+        }
+    }
+    ptrdiff_t height = g->out_size[0], width = g->out_size[1];
+    for (ptrdiff_t i = 0; i < panel->runs; i++) {
+        const struct run *run = &panel->run[i];
+        if (run->y >= height) continue;
+        real *to = output + ((run->image * g->out_channels + k) * height + run->y) * width + run->x;
+        for (ptrdiff_t row = 0; row < smaller(4, height - run->y); row++)
+            copy_row(rows[row] + 4 * run->start, smaller(4 * run->count, width - run->x), to + row * width);
+    }
+}
+
+/* Output channels channel_start .. + channel_count (from a multiple of CHUNK_ROWS) of tiles tile_start .. + tiles. */
+static void tile(const struct winograd_geometry *g, const void *input, const void *transformed_weight,
+                 ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channel_count,
+                 const void *bias, void *output, void *scratch)
+{
+    struct images images = {input, g->images, g->channels, g->in_size[0], g->in_size[1]};
+    ptrdiff_t width = round_up(tiles, LANES), panels = (tiles + COLUMN_TILE - 1) / COLUMN_TILE;
+    ptrdiff_t row_length = round_up(g->channels, LANES), weight_plane = plane_size(CHUNK_ROWS, row_length);
+    ptrdiff_t patch_plane = plane_size(g->channels, width), product_plane = plane_size(CHUNK_ROWS, width);
+    real *patches = scratch, *products = patches + POSITIONS * patch_plane;
+    struct panel *panel = (struct panel *)(products + POSITIONS * product_plane);
+
+    for (ptrdiff_t p = 0; p < panels; p++) {
+        ptrdiff_t start = p * COLUMN_TILE;
+        describe_panel(g, tile_start + start, smaller(COLUMN_TILE, tiles - start), &panel[p]);
+        for (ptrdiff_t c = 0; c < g->channels; c++)
+            transform_patches(g, &images, c, &panel[p], patches + start * g->channels + c * panel[p].width,
+                              patch_plane);
+    }
+    for (ptrdiff_t k = channel_start; k < channel_start + channel_count; k += CHUNK_ROWS) {
+        ptrdiff_t rows = smaller(CHUNK_ROWS, channel_start + channel_count - k);
+        const real *weight = (const real *)transformed_weight + k / CHUNK_ROWS * POSITIONS * weight_plane;
+        for (ptrdiff_t position = 0; position < POSITIONS; position++)
+            for (ptrdiff_t p = 0; p < panels; p++)
+                multiply_panel(panel[p].width, rows, g->channels, weight + position * weight_plane, row_length,
+                               patches + position * patch_plane + p * COLUMN_TILE * g->channels,
+                               products + position * product_plane + p * COLUMN_TILE, width, 0);
+        for (ptrdiff_t row = 0; row < rows; row++)
+            for (ptrdiff_t p = 0; p < panels; p++)
+                store_outputs(g, &panel[p], k + row, products + row * width + p * COLUMN_TILE, product_plane,
+                              bias ? ((const real *)bias)[k + row] : 0, output);
+    }
+}
+
+/* ---- Backward-weights ---- */
+
+/* to[position][tile] = G4 (4x4 tile of the gradient) G4' for one output channel of a panel. */
+static void transform_gradient(const struct images *images, ptrdiff_t channel, const struct panel *panel, real *to,
+                               ptrdiff_t plane_stride)
+{
+    real rows[4 * PATCH_ROW];
+    gather_patches(4, images, channel, panel, 0, 0, rows);
+    for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES) {
+        vec filter[4][4];
+        for (int row = 0; row < 4; row++) split_columns(4, rows + row * PATCH_ROW + 4 * tile, filter[row]);
+        transform_filter(4, filter, to + tile, plane_stride);
+    }
+}
+
+/* For `rows` output channels and `channels` input channels: transformed patches, gradients, packed patches, products. */
+static ptrdiff_t weight_scratch_size(ptrdiff_t channels, ptrdiff_t rows)
+{
+    ptrdiff_t row_length = round_up(channels, LANES);
+    ptrdiff_t elements = POSITIONS * (plane_size(channels, REDUCE_TILES) + plane_size(rows, REDUCE_TILES) +
+                                      plane_size(rows, row_length)) +
+                         row_length * REDUCE_TILES;
+    return round_up(elements * (ptrdiff_t)sizeof(real), 64);
+}
+
+/* partial[k][t * C + c] = sum over tiles tile_start .. + tiles, for `rows` output channels from row_start and `channels`
+ * input channels from channel_start; partial is the whole [K][9 * C]. */
+static void weight_tile(const struct winograd_geometry *g, const void *input, const void *grad_output,
+                        ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t rows,
+                        ptrdiff_t channel_start, ptrdiff_t channels, void *partial, void *scratch)
+{
+    struct images images = {input, g->images, g->channels, g->in_size[0], g->in_size[1]};
+    struct images gradients = {grad_output, g->images, g->out_channels, g->out_size[0], g->out_size[1]};
+    ptrdiff_t row_length = round_up(channels, LANES), patch_plane = plane_size(channels, REDUCE_TILES);
+    ptrdiff_t gradient_plane = plane_size(rows, REDUCE_TILES), product_plane = plane_size(rows, row_length);
+    real *patches = scratch, *gradient = patches + POSITIONS * patch_plane;
+    real *products = gradient + POSITIONS * gradient_plane, *packed = products + POSITIONS * product_plane;
+
+    for (ptrdiff_t done = 0; done < tiles; done += REDUCE_TILES) {
+        ptrdiff_t count = smaller(REDUCE_TILES, tiles - done);
+        for (ptrdiff_t start = 0; start < count; start += COLUMN_TILE) {
+            struct panel panel;
+            describe_panel(g, tile_start + done + start, smaller(COLUMN_TILE, count - start), &panel);
+            for (ptrdiff_t c = 0; c < channels; c++)
+                transform_patches(g, &images, channel_start + c, &panel, patches + c * REDUCE_TILES + start,
+                                  patch_plane);
+            for (ptrdiff_t k = 0; k < rows; k++)
+                transform_gradient(&gradients, row_start + k, &panel, gradient + k * REDUCE_TILES + start,
+                                   gradient_plane);
+        }
+        ptrdiff_t depth = round_up(count, LANES);
+        for (ptrdiff_t position = 0; position < POSITIONS; position++)
+            for (ptrdiff_t c = 0; c < channels; c += COLUMN_TILE) {
+                ptrdiff_t width = smaller(COLUMN_TILE, row_length - c);
+                pack_panels(patches + position * patch_plane + c * REDUCE_TILES, REDUCE_TILES, 1,
+                            smaller(width, channels - c), depth, width, packed);
+                multiply_panel(width, rows, depth, gradient + position * gradient_plane, REDUCE_TILES, packed,
+                               products + position * product_plane + c, row_length, done > 0);
+            }
+    }
+    for (ptrdiff_t k = 0; k < rows; k++)
+        for (ptrdiff_t c = 0; c < channels; c += LANES) {
+            vec weight[3][4];
+            transform_products(3, products + k * row_length + c, product_plane, weight);
+            for (ptrdiff_t t = 0; t < 9; t++)
+                vec_store_rest((real *)partial + ((row_start + k) * 9 + t) * g->channels + channel_start + c,
+                               weight[t / 3][t % 3], channels - c);
+        }
+}
+
+const struct winograd_kernels FASTNN_TABLE(winograd) = {
+    .chunk_rows = CHUNK_ROWS,
+    .panel_tiles = COLUMN_TILE,
+    .lanes = LANES,
+    .weight_size = weight_size,
+    .transform_weight = transform_weight,
+    .scratch_size = scratch_size,
+    .tile = tile,
+    .weight_scratch_size = weight_scratch_size,
+    .weight_tile = weight_tile,
+};

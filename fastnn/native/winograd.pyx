@@ -1,0 +1,164 @@
+"""3x3 convolutions with stride 1 by Winograd's algorithm: work split and scratch memory. conv.pyx decides when.
+
+The arguments are those of conv.pyx's functions, for two dimensions, without those that have only one value here.
+"""
+cimport numpy as np
+from cython.parallel cimport prange, threadid
+from fastnn.native.kernels cimport conv_kernels, winograd_geometry, winograd_kernels
+from fastnn.native.runtime cimport Block, contiguous, empty, kernels_for, scratch, threads_for
+
+import numpy as np
+
+np.import_array()
+
+# Tiles of 4x4 outputs that are computed together: enough that reading the transformed weights does not weigh, as long as
+# their transformed patches keep within this many bytes.
+cdef ptrdiff_t TILE_PANELS = 2
+cdef ptrdiff_t PATCH_BYTES = 6 << 20
+# The same patches are transformed again for each part of the output channels: only as many parts as threads need.
+cdef ptrdiff_t TASKS_PER_THREAD = 3
+# Backward-weights: channels of either kind per task, tasks to aim at, tiles per partial sum at least, and bytes of
+# partial sums at most.
+cdef ptrdiff_t CHANNEL_BLOCK = 128
+cdef ptrdiff_t ENOUGH_TASKS = 64
+cdef ptrdiff_t PARTIAL_TILES = 96
+cdef ptrdiff_t PARTIAL_BYTES = 8 << 20
+cdef double FLOP_PER_NANOSECOND = 40.0
+
+
+cdef ptrdiff_t ceil_div(ptrdiff_t a, ptrdiff_t b) noexcept nogil:
+    return (a + b - 1) // b
+
+
+cdef ptrdiff_t tile_count(const winograd_geometry *geometry) noexcept nogil:
+    return geometry.images * ceil_div(geometry.out_size[0], 4) * ceil_div(geometry.out_size[1], 4)
+
+
+cdef np.ndarray image_array(ptrdiff_t images, ptrdiff_t channels, size, np.ndarray like):
+    cdef np.npy_intp dims[4]
+    dims[0], dims[1], dims[2], dims[3] = images, channels, size[0], size[1]
+    return empty(4, dims, np.PyArray_TYPE(like))
+
+
+cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_size, padding):
+    cdef winograd_geometry geometry
+    geometry.images, geometry.channels, geometry.out_channels = x.shape[0], x.shape[1], out_channels
+    for i in range(2):
+        geometry.in_size[i] = x.shape[2 + i]
+        geometry.out_size[i] = out_size[i]
+        geometry.padding[i] = padding[i]
+    return geometry
+
+
+cdef correlate(const winograd_geometry *geometry, np.ndarray source, np.ndarray weight, ptrdiff_t row_stride,
+               ptrdiff_t channel_stride, int turned, bias, np.ndarray target):
+    """Transforms the weights, then runs tiles x parts of the output channels."""
+    cdef const winograd_kernels *kernel = kernels_for(source).winograd
+    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(source), channels = geometry.channels, rows = geometry.out_channels
+    cdef ptrdiff_t tiles = tile_count(geometry), task, start
+    cdef ptrdiff_t fitting = PATCH_BYTES // (36 * channels * itemsize) // kernel.lanes * kernel.lanes
+    cdef ptrdiff_t tile_block = max(kernel.lanes, min(fitting, TILE_PANELS * kernel.panel_tiles))
+    cdef ptrdiff_t row_block = ceil_div(rows, kernel.chunk_rows) * kernel.chunk_rows
+    if tiles == 0:
+        return
+    if tile_block > kernel.panel_tiles:
+        tile_block -= tile_block % kernel.panel_tiles
+    cdef ptrdiff_t tile_blocks = ceil_div(tiles, tile_block)
+    cdef double product_time = 72.0 * rows * channels * tiles / FLOP_PER_NANOSECOND
+    cdef int threads = threads_for(product_time)
+    while threads > 1 and row_block > kernel.chunk_rows \
+            and tile_blocks * ceil_div(rows, row_block) < TASKS_PER_THREAD * threads:
+        row_block = ceil_div(row_block, 2 * kernel.chunk_rows) * kernel.chunk_rows
+    cdef ptrdiff_t row_blocks = ceil_div(rows, row_block)
+
+    cdef int weight_threads = threads_for(10.0 * rows * channels)
+    cdef ptrdiff_t scratch_bytes = kernel.scratch_size(channels, ceil_div(min(tile_block, tiles), kernel.lanes) * kernel.lanes)
+    cdef Block weight_memory = scratch(kernel.weight_size(channels, rows))
+    cdef Block thread_memory = scratch(threads * scratch_bytes)
+    cdef np.ndarray bias_values = None if bias is None else contiguous(bias)
+    cdef const char *bias_data = NULL if bias is None else np.PyArray_BYTES(bias_values)
+    cdef const char *weight_data = np.PyArray_BYTES(weight)
+    cdef const char *source_data = np.PyArray_BYTES(source)
+    cdef char *target_data = np.PyArray_BYTES(target)
+    cdef char *transformed = <char *> weight_memory.data
+    cdef char *thread_scratch = <char *> thread_memory.data
+    with nogil:
+        for task in prange(rows, num_threads=weight_threads, schedule="static"):
+            kernel.transform_weight(weight_data + task * row_stride * itemsize, channel_stride, turned, channels, task,
+                                    transformed)
+        for task in prange(tile_blocks * row_blocks, num_threads=threads, schedule="dynamic"):
+            start = task % row_blocks * row_block
+            kernel.tile(geometry, source_data, transformed, task // row_blocks * tile_block,
+                        min(tile_block, tiles - task // row_blocks * tile_block),
+                        start, min(row_block, rows - start), bias_data, target_data,
+                        thread_scratch + threadid() * scratch_bytes)
+
+
+def conv(np.ndarray x, np.ndarray weight, bias, out_size, padding):
+    """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, 3, 3)."""
+    x = contiguous(x)
+    weight = contiguous(weight)
+    cdef ptrdiff_t out_channels = weight.shape[0], channels = weight.shape[1]
+    cdef np.ndarray y = image_array(x.shape[0], out_channels, out_size, x)
+    cdef winograd_geometry geometry = make_geometry(x, out_channels, out_size, padding)
+    correlate(&geometry, x, weight, 9 * channels, 9, 0, bias, y)
+    return y
+
+
+def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, padding):
+    """The gradient (N, C, *in_size) by the input: a convolution of `grad` with the turned, transposed weights."""
+    grad = contiguous(grad)
+    weight = contiguous(weight)
+    cdef ptrdiff_t channels = weight.shape[1]
+    cdef np.ndarray result = image_array(grad.shape[0], channels, in_size, grad)
+    cdef winograd_geometry geometry = make_geometry(grad, channels, in_size, [2 - p for p in padding])
+    correlate(&geometry, grad, weight, 9, 9 * channels, 1, bias, result)
+    return result
+
+
+def conv_weight_grad(np.ndarray grad, np.ndarray x, padding):
+    """The gradient (K, C, 3, 3) by the weight, from the output's gradient and the input."""
+    grad = contiguous(grad)
+    x = contiguous(x)
+    cdef ptrdiff_t rows = grad.shape[1], channels = x.shape[1], itemsize = np.PyArray_ITEMSIZE(x)
+    cdef np.ndarray result = image_array(rows, channels, (3, 3), x)
+    cdef winograd_geometry geometry = make_geometry(x, rows, (<object> grad).shape[2:], padding)
+    cdef const winograd_kernels *kernel = kernels_for(x).winograd
+    cdef const conv_kernels *reduction = kernels_for(x).conv
+    cdef ptrdiff_t tiles = tile_count(&geometry)
+    if tiles == 0:
+        result[...] = 0
+        return result
+
+    # Tasks: blocks of the channels of both kinds, times parts of the tiles, by shape alone.
+    cdef ptrdiff_t row_blocks = ceil_div(rows, CHANNEL_BLOCK), channel_blocks = ceil_div(channels, CHANNEL_BLOCK)
+    cdef ptrdiff_t row_block = ceil_div(rows, row_blocks)
+    cdef ptrdiff_t channel_block = ceil_div(ceil_div(channels, channel_blocks), kernel.lanes) * kernel.lanes
+    channel_blocks = ceil_div(channels, channel_block)
+    cdef ptrdiff_t blocks = row_blocks * channel_blocks, part_stride = rows * 9 * channels
+    cdef ptrdiff_t parts = max(1, min(ceil_div(ENOUGH_TASKS, blocks), tiles // PARTIAL_TILES,
+                                      PARTIAL_BYTES // (part_stride * itemsize)))
+    cdef ptrdiff_t part_tiles = ceil_div(tiles, parts)
+    parts = ceil_div(tiles, part_tiles)
+    cdef int threads = threads_for(72.0 * rows * channels * tiles / FLOP_PER_NANOSECOND)
+    cdef ptrdiff_t scratch_bytes = kernel.weight_scratch_size(min(channel_block, channels), row_block)
+    cdef Block partial_memory = scratch(parts * part_stride * itemsize)
+    cdef Block thread_memory = scratch(threads * scratch_bytes)
+    cdef char *partials = <char *> partial_memory.data
+    cdef char *thread_scratch = <char *> thread_memory.data
+    cdef const char *source = np.PyArray_BYTES(x)
+    cdef const char *gradient = np.PyArray_BYTES(grad)
+    cdef char *target = np.PyArray_BYTES(result)
+    cdef ptrdiff_t task, part, row, channel
+    with nogil:
+        for task in prange(parts * blocks, num_threads=threads, schedule="dynamic"):
+            part = task // blocks
+            row = task % blocks // channel_blocks * row_block
+            channel = task % channel_blocks * channel_block
+            kernel.weight_tile(&geometry, source, gradient, part * part_tiles, min(part_tiles, tiles - part * part_tiles),
+                               row, min(row_block, rows - row), channel, min(channel_block, channels - channel),
+                               partials + part * part_stride * itemsize, thread_scratch + threadid() * scratch_bytes)
+        for task in prange(rows, num_threads=min(threads, threads_for(0.5 * parts * part_stride)), schedule="static"):
+            reduction.reduce_weight(partials + task * 9 * channels * itemsize, parts, part_stride, 9, channels,
+                                    target + task * 9 * channels * itemsize)
+    return result

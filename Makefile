@@ -38,7 +38,7 @@ sanitize: $(VENV)/installed-test,build
 	    $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
 	cd build/sanitize && PYTHONPATH=. ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	    $(CURDIR)/$(BIN)/python -m pytest tests -k "not torch" $(PYTEST_ARGUMENTS)
+	    $(CURDIR)/$(BIN)/python -m pytest tests -k "not torch" --capture=sys $(PYTEST_ARGUMENTS)
 
 wheel: $(VENV)/bin/python
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .

@@ -121,7 +121,7 @@ INLINE ivec vec_sign_bit(vec x) { return (ivec)x & (ivec)vec_set((real)-0.0); }
 INLINE vec vec_abs(vec x) { return (vec)((ivec)x & ~(ivec)vec_set((real)-0.0)); }
 
 /* 2^n for EXPONENT_BIAS + n within the exponent field */
-INLINE vec vec_power_of_two(ivec n) { return (vec)((uvec)(n + EXPONENT_BIAS) << MANTISSA_BITS); }
+INLINE vec vec_power_of_two(ivec n) { return (vec)(((uvec)n + EXPONENT_BIAS) << MANTISSA_BITS); }
 /* A small integer as a real: a conversion that every instruction set has. */
 INLINE vec vec_from_integer(ivec n) { return (vec)(n + (ivec)vec_set(ROUNDER)) - ROUNDER; }
 
@@ -129,7 +129,7 @@ INLINE vec vec_from_integer(ivec n) { return (vec)(n + (ivec)vec_set(ROUNDER)) -
 INLINE vec vec_exp_reduced(vec x, vec *n, ivec *integer_n)
 {
     vec shifted = x * LOG2_E + ROUNDER;
-    *integer_n = (ivec)shifted - (ivec)vec_set(ROUNDER);
+    *integer_n = (ivec)((uvec)shifted - (uvec)vec_set(ROUNDER)); /* unsigned: a NaN's bits overflow */
     *n = shifted - ROUNDER;
     vec r = x - *n * LN2_HIGH - *n * LN2_LOW;
     return r + r * r * POLYNOMIAL(r, EXP_POLYNOMIAL);
@@ -143,8 +143,8 @@ INLINE vec vec_exp(vec x)
     x = vec_max(vec_set(EXP_SMALLEST), vec_min(vec_set(EXP_LARGEST), x));
     vec y = 1 + vec_exp_reduced(x, &n, &integer_n);
     /* 2^n in two factors: n may lie beyond the exponents of normal numbers, and the second product rounds denormals */
-    ivec half = (ivec)((uvec)(integer_n + 4096) >> 1) - 2048;
-    return y * vec_power_of_two(half) * vec_power_of_two(integer_n - half);
+    ivec half = (ivec)(((uvec)integer_n + 4096) >> 1) - 2048;
+    return y * vec_power_of_two(half) * vec_power_of_two((ivec)((uvec)integer_n - (uvec)half));
 }
 
 INLINE vec vec_expm1(vec x)
@@ -153,7 +153,7 @@ INLINE vec vec_expm1(vec x)
     ivec integer_n;
     vec clamped = vec_max(vec_set(EXPM1_SMALLEST), vec_min(vec_set(EXP_LARGEST), x));
     vec y = vec_exp_reduced(clamped, &n, &integer_n);
-    vec half_power = vec_power_of_two(integer_n - 1); /* 2^n itself may overflow where the result does not */
+    vec half_power = vec_power_of_two((ivec)((uvec)integer_n - 1)); /* 2^n may overflow where the result does not */
     vec scaled = 2 * (half_power * y + (half_power - (real)0.5));
     return vec_select(x == 0, x, vec_select(n == 0, y, scaled));
 }
@@ -162,7 +162,7 @@ INLINE vec vec_expm1(vec x)
 INLINE vec vec_log_reduced(vec x, ivec *n)
 {
     const ivec one = (ivec)vec_set(1), root_half = (ivec)vec_set((real)0.70710678118654752440);
-    ivec bits = (ivec)x + (one - root_half);
+    ivec bits = (ivec)((uvec)x + (uvec)(one - root_half));
     *n = (ivec)((uvec)bits >> MANTISSA_BITS) - EXPONENT_BIAS;
     return (vec)((bits & (((lane_int)1 << MANTISSA_BITS) - 1)) + root_half) - 1;
 }

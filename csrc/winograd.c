@@ -122,19 +122,17 @@ INLINE ivec lanes_from(ptrdiff_t first)
     return mask;
 }
 
-/* The vector at an offset of images with `size` elements, of which lanes first <= i < end count, the others being zero. */
-INLINE vec load_lanes(const real *data, ptrdiff_t size, ptrdiff_t offset, ptrdiff_t first, ptrdiff_t end)
+/* Lanes first <= i < end alone, at the edge of the memory; the others are zero. */
+static vec load_lanes(const real *from, ptrdiff_t first, ptrdiff_t end)
 {
-    if (first <= 0 && end >= LANES) return vec_load(data + offset);
-    if (first >= LANES || end <= 0) return (vec){0};
-    if (offset >= 0 && offset + LANES <= size)
-        return (vec)((ivec)vec_load(data + offset) & lanes_from(first) & ~lanes_from(end));
     real lanes[LANES] = {0};
-    for (ptrdiff_t i = larger(first, 0); i < smaller(end, LANES); i++) lanes[i] = data[offset + i];
+    for (ptrdiff_t i = larger(first, 0); i < smaller(end, LANES); i++) lanes[i] = from[i];
     return vec_load(lanes);
 }
 
-/* to[row][4 * tile + j] = one channel of the images at (y + row, x + j) of each tile's corner (y, x), moved by `shift`. */
+/* to[row][4 * tile + j] = one channel of the images at (y + row, x + j) of each tile's corner (y, x), moved by `shift`;
+ * zeros outside the image. Whole vectors are loaded and masked, so that short rows cost no more than their vectors; what
+ * they store behind a run is overwritten by the next one. The same place in the next channel is prefetched. */
 INLINE void gather_patches(const int rows, const struct images *images, ptrdiff_t channel, const struct panel *panel,
                            ptrdiff_t shift_y, ptrdiff_t shift_x, real *to)
 {
@@ -142,15 +140,29 @@ INLINE void gather_patches(const int rows, const struct images *images, ptrdiff_
     ptrdiff_t size = images->count * images->channels * height * width;
     for (ptrdiff_t i = 0; i < panel->runs; i++) {
         const struct run *run = &panel->run[i];
-        ptrdiff_t x = run->x + shift_x, length = 4 * run->count;
-        ptrdiff_t plane = (run->image * images->channels + channel) * height;
-        for (int row = 0; row < rows; row++) {
-            real *line = to + row * PATCH_ROW + 4 * run->start;
-            ptrdiff_t y = run->y + shift_y + row;
-            int inside = y >= 0 && y < height;
-            ptrdiff_t offset = inside ? (plane + y) * width + x : 0, end = inside ? width - x : 0;
-            for (ptrdiff_t j = 0; j < length; j += LANES)
-                vec_store(line + j, load_lanes(images->data, size, offset + j, -x - j, end - j));
+        ptrdiff_t x = run->x + shift_x, y = run->y + shift_y;
+        ptrdiff_t first_row = larger(0, -y), end_row = smaller(rows, height - y);
+        for (ptrdiff_t j = 0; j < 4 * run->count; j += LANES) {
+            ptrdiff_t first = -x - j, end = width - x - j;
+            real *line = to + 4 * run->start + j;
+            if (first >= LANES || end <= 0 || first_row >= end_row) {
+                for (int row = 0; row < rows; row++) vec_store(line + row * PATCH_ROW, (vec){0});
+                continue;
+            }
+            ptrdiff_t offset = ((run->image * images->channels + channel) * height + y) * width + x + j;
+            const real *from = images->data + offset;
+            int whole = offset + first_row * width >= 0 && offset + (end_row - 1) * width + LANES <= size;
+            ivec mask = lanes_from(first) & ~lanes_from(end);
+#pragma GCC unroll 6
+            for (int row = 0; row < rows; row++) {
+                vec v = {0};
+                if (row >= first_row && row < end_row) {
+                    v = whole ? (vec)((ivec)vec_load(from + row * width) & mask)
+                              : load_lanes(from + row * width, first, end);
+                    __builtin_prefetch(from + (row + height) * width);
+                }
+                vec_store(line + row * PATCH_ROW, v);
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ np.import_array()
 
 # Tiles of 4x4 outputs that are computed together: enough that reading the transformed weights does not weigh, as long as
 # their transformed patches keep within this many bytes.
-cdef ptrdiff_t TILE_PANELS = 2
+cdef ptrdiff_t TILE_BLOCK = 96
 cdef ptrdiff_t PATCH_BYTES = 6 << 20
 # The same patches are transformed again for each part of the output channels: only as many parts as threads need.
 cdef ptrdiff_t TASKS_PER_THREAD = 3
@@ -57,7 +57,7 @@ cdef correlate(const winograd_geometry *geometry, np.ndarray source, np.ndarray 
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(source), channels = geometry.channels, rows = geometry.out_channels
     cdef ptrdiff_t tiles = tile_count(geometry), task, start
     cdef ptrdiff_t fitting = PATCH_BYTES // (36 * channels * itemsize) // kernel.lanes * kernel.lanes
-    cdef ptrdiff_t tile_block = max(kernel.lanes, min(fitting, TILE_PANELS * kernel.panel_tiles))
+    cdef ptrdiff_t tile_block = max(kernel.lanes, min(fitting, TILE_BLOCK))
     cdef ptrdiff_t row_block = ceil_div(rows, kernel.chunk_rows) * kernel.chunk_rows
     if tiles == 0:
         return

@@ -26,7 +26,6 @@ enum {
     PLANE_PADDING = 64 / sizeof(real),
     PATCH_ROW = 4 * COLUMN_TILE + LANES, /* elements of a row of patches, four per tile, and room for a whole vector */
     DEPTH_BLOCK = 128,                   /* sums of 512 channels in one go err twice as much as in four parts */
-    REDUCE_TILES = 2 * COLUMN_TILE       /* tiles that backward-weights multiplies at once: the depth of its products */
 };
 
 static const real A = (real)0.70710678118654752440, B = (real)1.41421356237309504880;
@@ -429,9 +428,9 @@ static void transform_gradient(const struct images *images, ptrdiff_t channel, c
 static ptrdiff_t weight_scratch_size(ptrdiff_t channels, ptrdiff_t rows)
 {
     ptrdiff_t row_length = round_up(channels, LANES);
-    ptrdiff_t elements = POSITIONS * (plane_size(channels, REDUCE_TILES) + plane_size(rows, REDUCE_TILES) +
-                                      plane_size(rows, row_length)) +
-                         row_length * REDUCE_TILES;
+    ptrdiff_t elements =
+        POSITIONS * (plane_size(channels, COLUMN_TILE) + plane_size(rows, COLUMN_TILE) + plane_size(rows, row_length)) +
+        COLUMN_TILE * COLUMN_TILE;
     return round_up(elements * (ptrdiff_t)sizeof(real), 64);
 }
 
@@ -443,30 +442,24 @@ static void weight_tile(const struct winograd_geometry *g, const void *input, co
 {
     struct images images = {input, g->images, g->channels, g->in_size[0], g->in_size[1]};
     struct images gradients = {grad_output, g->images, g->out_channels, g->out_size[0], g->out_size[1]};
-    ptrdiff_t row_length = round_up(channels, LANES), patch_plane = plane_size(channels, REDUCE_TILES);
-    ptrdiff_t gradient_plane = plane_size(rows, REDUCE_TILES), product_plane = plane_size(rows, row_length);
+    ptrdiff_t row_length = round_up(channels, LANES), patch_plane = plane_size(channels, COLUMN_TILE);
+    ptrdiff_t gradient_plane = plane_size(rows, COLUMN_TILE), product_plane = plane_size(rows, row_length);
     real *patches = scratch, *gradient = patches + POSITIONS * patch_plane;
     real *products = gradient + POSITIONS * gradient_plane, *packed = products + POSITIONS * product_plane;
 
-    for (ptrdiff_t done = 0; done < tiles; done += REDUCE_TILES) {
-        ptrdiff_t count = smaller(REDUCE_TILES, tiles - done);
-        for (ptrdiff_t start = 0; start < count; start += COLUMN_TILE) {
-            struct panel panel;
-            describe_panel(g, tile_start + done + start, smaller(COLUMN_TILE, count - start), &panel);
-            for (ptrdiff_t c = 0; c < channels; c++)
-                transform_patches(g, &images, channel_start + c, &panel, patches + c * REDUCE_TILES + start,
-                                  patch_plane);
-            for (ptrdiff_t k = 0; k < rows; k++)
-                transform_gradient(&gradients, row_start + k, &panel, gradient + k * REDUCE_TILES + start,
-                                   gradient_plane);
-        }
-        ptrdiff_t depth = round_up(count, LANES);
+    for (ptrdiff_t done = 0; done < tiles; done += COLUMN_TILE) {
+        struct panel panel;
+        describe_panel(g, tile_start + done, smaller(COLUMN_TILE, tiles - done), &panel);
+        for (ptrdiff_t c = 0; c < channels; c++)
+            transform_patches(g, &images, channel_start + c, &panel, patches + c * COLUMN_TILE, patch_plane);
+        for (ptrdiff_t k = 0; k < rows; k++)
+            transform_gradient(&gradients, row_start + k, &panel, gradient + k * COLUMN_TILE, gradient_plane);
         for (ptrdiff_t position = 0; position < POSITIONS; position++)
             for (ptrdiff_t c = 0; c < channels; c += COLUMN_TILE) {
                 ptrdiff_t width = smaller(COLUMN_TILE, row_length - c);
-                pack_panels(patches + position * patch_plane + c * REDUCE_TILES, REDUCE_TILES, 1,
-                            smaller(width, channels - c), depth, width, packed);
-                multiply_panel(width, rows, depth, gradient + position * gradient_plane, REDUCE_TILES, packed,
+                pack_panels(patches + position * patch_plane + c * COLUMN_TILE, COLUMN_TILE, 1,
+                            smaller(width, channels - c), panel.width, width, packed);
+                multiply_panel(width, rows, panel.width, gradient + position * gradient_plane, COLUMN_TILE, packed,
                                products + position * product_plane + c, row_length, done > 0);
             }
     }

@@ -20,11 +20,10 @@ from fastnn.backend import backend, native
 
 __all__ = ["CASES", "Case", "Result", "run_case", "run_checks"]
 
-ELEMENTWISE = 2e-6  # bounds of the float32 kernels
-GEMM = 5e-6
-FLOAT64 = (
-    2.0**-27
-)  # a float64 kernel's bound over the float32 one's: 2^-29, and a margin of 4 for the oracle's rounding
+# Bounds of the float32 kernels. Winograd's transforms subtract numbers that are larger than their difference.
+ELEMENTWISE, GEMM, WINOGRAD = 2e-6, 5e-6, 2e-5
+# A float64 kernel's bound over the float32 one's: 2^-29, and a margin of 4 for the oracle's rounding.
+FLOAT64 = 2.0**-27
 
 
 class Case(NamedTuple):
@@ -77,7 +76,8 @@ def corners(count, channels, height, width):
 CASES = [
     Case("linear", lambda n: (n(67, 300), n(129, 300), n(129)), bound=GEMM),
     Case("conv1d", lambda n: (n(3, 16, 101), n(20, 16, 5), n(20)), {"stride": 2, "padding": 2}, GEMM),
-    Case("conv2d", lambda n: (n(4, 16, 19, 21), n(33, 16, 3, 3), n(33)), {"padding": 1}, GEMM),
+    Case("conv2d", lambda n: (n(4, 16, 19, 21), n(33, 16, 3, 3), n(33)), {"padding": 1, "stride": 2}, GEMM),
+    Case("conv2d", lambda n: (n(4, 64, 19, 21), n(65, 64, 3, 3), n(65)), {"padding": 1}, WINOGRAD, "Winograd"),
     Case("conv2d", lambda n: (n(2, 512, 6, 6), n(20, 512, 3, 3)), {}, GEMM, "sums of 4608"),
     Case("conv2d", lambda n: (n(3, 3, 40, 37), n(24, 3, 7, 7), n(24)), {"stride": 2, "padding": 3}, GEMM, "7x7"),
     Case("conv2d", lambda n: (n(2, 70, 14, 14), n(40, 70, 1, 1), n(40)), {}, GEMM, "1x1"),

@@ -58,15 +58,24 @@ struct winograd_geometry {
     ptrdiff_t images, channels, out_channels; /* N, C, K */
     ptrdiff_t in_size[2], out_size[2];        /* height, width */
     ptrdiff_t padding[2];                     /* zeros above and left of the input; negative: that much is left out */
+    ptrdiff_t chunk_rows;                     /* output channels that are computed together: a multiple of row_tile */
+};
+
+struct winograd_weight {
+    const void *data; /* 3x3 neighbouring taps per row (output channel) and input channel */
+    ptrdiff_t row_stride, channel_stride;
+    ptrdiff_t turned;        /* are the taps in reverse order? */
+    const void *transformed; /* by transform_weight(); NULL: tile() transforms what it needs */
 };
 
 struct winograd_kernels {
-    ptrdiff_t chunk_rows, panel_tiles, lanes; /* output channels and tiles go well in these */
-    ptrdiff_t (*weight_size)(ptrdiff_t channels, ptrdiff_t out_channels); /* bytes of the transformed weights */
-    void (*transform_weight)(const void *weight, ptrdiff_t channel_stride, int turned, ptrdiff_t channels, ptrdiff_t k,
-                             void *transformed);
-    ptrdiff_t (*scratch_size)(ptrdiff_t channels, ptrdiff_t width); /* bytes for tile() */
-    void (*tile)(const struct winograd_geometry *geometry, const void *input, const void *transformed_weight,
+    ptrdiff_t row_tile, panel_tiles, lanes; /* output channels, and tiles, go well in multiples of these */
+    ptrdiff_t (*weight_size)(const struct winograd_geometry *geometry); /* bytes of the transformed weights */
+    void (*transform_weight)(const struct winograd_geometry *geometry, const struct winograd_weight *weight,
+                             ptrdiff_t k, void *transformed);
+    /* bytes for tile() */
+    ptrdiff_t (*scratch_size)(const struct winograd_geometry *geometry, ptrdiff_t width, int transformed);
+    void (*tile)(const struct winograd_geometry *geometry, const void *input, const struct winograd_weight *weight,
                  ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channel_count,
                  const void *bias, void *output, void *scratch);
     ptrdiff_t (*weight_scratch_size)(ptrdiff_t channels, ptrdiff_t rows); /* bytes for weight_tile() */

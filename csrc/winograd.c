@@ -11,7 +11,7 @@
  * P = 36 positions in the transformed patch. The lanes of a vector are neighbouring tiles, whatever rows and images they
  * belong to, so that narrow images and any number of channels fill the vectors. Per position a matrix product:
  *
- *   weights   U [chunk][P][K in chunk][C]     chunks of CHUNK_ROWS output channels
+ *   weights   U [chunk][P][K in chunk][C]     chunks of g->chunk_rows output channels
  *   patches   V [P][panel][C][tile in panel]  panels of COLUMN_TILE tiles, the last one narrower
  *   products  M [P][K in chunk][tile] = U V   one chunk at a time: it is turned into outputs while it is in the cache
  *
@@ -22,7 +22,6 @@
 
 enum {
     POSITIONS = 36,
-    CHUNK_ROWS = 8 * ROW_TILE,
     PLANE_PADDING = 64 / sizeof(real),
     PATCH_ROW = 4 * COLUMN_TILE + LANES, /* elements of a row of patches, four per tile, and room for a whole vector */
     DEPTH_BLOCK = 128,                   /* sums of 512 channels in one go err twice as much as in four parts */
@@ -311,24 +310,29 @@ static void multiply_panel(ptrdiff_t width, ptrdiff_t rows, ptrdiff_t depth_tota
 
 /* ---- Forward and backward-data ---- */
 
-static ptrdiff_t weight_size(ptrdiff_t channels, ptrdiff_t out_channels)
+/* Elements of the transformed weights of one chunk. */
+INLINE ptrdiff_t chunk_size(const struct winograd_geometry *g)
+{ return POSITIONS * plane_size(g->chunk_rows, round_up(g->channels, LANES)); }
+
+static ptrdiff_t weight_size(const struct winograd_geometry *g)
 {
-    ptrdiff_t chunks = (out_channels + CHUNK_ROWS - 1) / CHUNK_ROWS;
-    return chunks * POSITIONS * plane_size(CHUNK_ROWS, round_up(channels, LANES)) * (ptrdiff_t)sizeof(real);
+    ptrdiff_t chunks = (g->out_channels + g->chunk_rows - 1) / g->chunk_rows;
+    return chunks * chunk_size(g) * (ptrdiff_t)sizeof(real);
 }
 
-/* Transforms the weights of one output channel k: 9 neighbouring taps per input channel, in turned order if `turned`. */
-static void transform_weight(const void *weight, ptrdiff_t channel_stride, int turned, ptrdiff_t channels, ptrdiff_t k,
-                             void *transformed)
+/* Transforms the weights of one output channel: 9 neighbouring taps per input channel, in turned order if weight->turned.
+ * `to` is that channel's row in its chunk. */
+static void transform_row(const struct winograd_geometry *g, const struct winograd_weight *weight, ptrdiff_t k,
+                          real *to)
 {
-    ptrdiff_t row_length = round_up(channels, LANES), plane_stride = plane_size(CHUNK_ROWS, row_length);
-    real *to = (real *)transformed + k / CHUNK_ROWS * POSITIONS * plane_stride + k % CHUNK_ROWS * row_length;
+    ptrdiff_t channels = g->channels, plane_stride = plane_size(g->chunk_rows, round_up(channels, LANES));
+    const real *row = (const real *)weight->data + k * weight->row_stride;
     for (ptrdiff_t c = 0; c < channels; c += LANES) {
         real taps[9][LANES];
         ptrdiff_t count = smaller(LANES, channels - c);
         for (ptrdiff_t i = 0; i < LANES; i++) {
-            const real *from = (const real *)weight + (c + smaller(i, count - 1)) * channel_stride;
-            for (int t = 0; t < 9; t++) taps[turned ? 8 - t : t][i] = from[t];
+            const real *from = row + (c + smaller(i, count - 1)) * weight->channel_stride;
+            for (int t = 0; t < 9; t++) taps[weight->turned ? 8 - t : t][i] = from[t];
         }
         vec filter[3][4];
         for (int t = 0; t < 9; t++) filter[t / 3][t % 3] = vec_load(taps[t]);
@@ -336,11 +340,19 @@ static void transform_weight(const void *weight, ptrdiff_t channel_stride, int t
     }
 }
 
-/* `width` tiles, whole vectors. */
-static ptrdiff_t scratch_size(ptrdiff_t channels, ptrdiff_t width)
+static void transform_weight(const struct winograd_geometry *g, const struct winograd_weight *weight, ptrdiff_t k,
+                             void *transformed)
+{
+    real *chunk = (real *)transformed + k / g->chunk_rows * chunk_size(g);
+    transform_row(g, weight, k, chunk + k % g->chunk_rows * round_up(g->channels, LANES));
+}
+
+/* `width` tiles, whole vectors; with room for one chunk of weights where they are not transformed beforehand. */
+static ptrdiff_t scratch_size(const struct winograd_geometry *g, ptrdiff_t width, int transformed)
 {
     ptrdiff_t panels = (width + COLUMN_TILE - 1) / COLUMN_TILE;
-    ptrdiff_t elements = POSITIONS * (plane_size(channels, width) + plane_size(CHUNK_ROWS, width));
+    ptrdiff_t elements = POSITIONS * (plane_size(g->channels, width) + plane_size(g->chunk_rows, width)) +
+                         (transformed ? 0 : chunk_size(g));
     return round_up(elements * (ptrdiff_t)sizeof(real) + panels * (ptrdiff_t)sizeof(struct panel), 64);
 }
 
@@ -375,17 +387,19 @@ static void store_outputs(const struct winograd_geometry *g, const struct panel 
     }
 }
 
-/* Output channels channel_start .. + channel_count (from a multiple of CHUNK_ROWS) of tiles tile_start .. + tiles. */
-static void tile(const struct winograd_geometry *g, const void *input, const void *transformed_weight,
+/* Output channels channel_start .. + channel_count (from a multiple of chunk_rows) of tiles tile_start .. + tiles. */
+static void tile(const struct winograd_geometry *g, const void *input, const struct winograd_weight *weight,
+
                  ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channel_count,
                  const void *bias, void *output, void *scratch)
 {
     struct images images = {input, g->images, g->channels, g->in_size[0], g->in_size[1]};
     ptrdiff_t width = round_up(tiles, LANES), panels = (tiles + COLUMN_TILE - 1) / COLUMN_TILE;
-    ptrdiff_t row_length = round_up(g->channels, LANES), weight_plane = plane_size(CHUNK_ROWS, row_length);
-    ptrdiff_t patch_plane = plane_size(g->channels, width), product_plane = plane_size(CHUNK_ROWS, width);
+    ptrdiff_t row_length = round_up(g->channels, LANES), weight_plane = plane_size(g->chunk_rows, row_length);
+    ptrdiff_t patch_plane = plane_size(g->channels, width), product_plane = plane_size(g->chunk_rows, width);
     real *patches = scratch, *products = patches + POSITIONS * patch_plane;
-    struct panel *panel = (struct panel *)(products + POSITIONS * product_plane);
+    real *own_chunk = products + POSITIONS * product_plane;
+    struct panel *panel = (struct panel *)(own_chunk + (weight->transformed ? 0 : chunk_size(g)));
 
     for (ptrdiff_t p = 0; p < panels; p++) {
         ptrdiff_t start = p * COLUMN_TILE;
@@ -394,12 +408,16 @@ static void tile(const struct winograd_geometry *g, const void *input, const voi
             transform_patches(g, &images, c, &panel[p], patches + start * g->channels + c * panel[p].width,
                               patch_plane);
     }
-    for (ptrdiff_t k = channel_start; k < channel_start + channel_count; k += CHUNK_ROWS) {
-        ptrdiff_t rows = smaller(CHUNK_ROWS, channel_start + channel_count - k);
-        const real *weight = (const real *)transformed_weight + k / CHUNK_ROWS * POSITIONS * weight_plane;
+    for (ptrdiff_t k = channel_start; k < channel_start + channel_count; k += g->chunk_rows) {
+        ptrdiff_t rows = smaller(g->chunk_rows, channel_start + channel_count - k);
+        const real *chunk = own_chunk;
+        if (weight->transformed)
+            chunk = (const real *)weight->transformed + k / g->chunk_rows * chunk_size(g);
+        else
+            for (ptrdiff_t row = 0; row < rows; row++) transform_row(g, weight, k + row, own_chunk + row * row_length);
         for (ptrdiff_t position = 0; position < POSITIONS; position++)
             for (ptrdiff_t p = 0; p < panels; p++)
-                multiply_panel(panel[p].width, rows, g->channels, weight + position * weight_plane, row_length,
+                multiply_panel(panel[p].width, rows, g->channels, chunk + position * weight_plane, row_length,
                                patches + position * patch_plane + p * COLUMN_TILE * g->channels,
                                products + position * product_plane + p * COLUMN_TILE, width, 0);
         for (ptrdiff_t row = 0; row < rows; row++)
@@ -474,7 +492,7 @@ static void weight_tile(const struct winograd_geometry *g, const void *input, co
 }
 
 const struct winograd_kernels FASTNN_TABLE(winograd) = {
-    .chunk_rows = CHUNK_ROWS,
+    .row_tile = ROW_TILE,
     .panel_tiles = COLUMN_TILE,
     .lanes = LANES,
     .weight_size = weight_size,

@@ -77,23 +77,25 @@ def check_algorithm(source, name):
     return name
 
 
-def choose(images, channels, out_channels, out_size, kernel, stride, dilation, groups):
-    """The algorithm for one convolution, or one of its gradients: "im2col" or "winograd".
+def choose(operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups):
+    """The algorithm for one operation ("conv", "conv_input_grad", "conv_weight_grad"): "im2col" or "winograd".
 
-    Measured on a Zen 4 core, AVX2 and AVX-512, float32, GFLOP/s of forward, backward-data, backward-weights:
+    The shapes are those of the convolution that is computed: backward-data convolves the output's gradient.
+    Measured on a Zen 4 core with AVX-512 (AVX2 is within 5 %), float32, GFLOP/s of the three operations:
 
     ====================  =============  =============
     (N, C, K, H)          winograd       im2col
     ====================  =============  =============
-    (64, 64, 64, 32)      253  251  187   95   95   81
+    (64, 64, 64, 32)      271  276  212   95   95   81
     (64, 32, 32, 32)      182  179  132   83   83   69
-    (64, 16, 16, 32)      131  134  100   65   65   51
+    (64, 16, 16, 32)      145  134  118   65   65   51
     (64, 8, 8, 32)         75   77   36   44   45   28
     (64, 3, 64, 32)        63   34   29   71   21   29
     (3, 256, 256, 8)      178  162  145   59   58   88
-    (2, 256, 256, 8)      129  125  102   54   52   84
-    (2, 512, 512, 7)       49   43   60   39   36   76
-    (1, 256, 256, 8)       66   63   54   43   41   75
+    (2, 256, 256, 8)      136  131  112   64   61   86
+    (2, 512, 512, 7)       94   75   70   44   42   75
+    (1, 512, 512, 7)       48   37   35   31   28   71
+    (1, 256, 256, 8)       70   67   57   49   46   79
     ====================  =============  =============
     """
     possible = (
@@ -108,7 +110,8 @@ def choose(images, channels, out_channels, out_size, kernel, stride, dilation, g
         return "winograd"
     # Few channels do not pay for the transforms of patches and outputs, few tiles not for that of the weights.
     tiles = images * -(-out_size[0] // 4) * -(-out_size[1] // 4)
-    return "winograd" if min(channels, out_channels) >= 8 and tiles > 8 else "im2col"
+    fewest = 9 if operation == "conv_weight_grad" else 4
+    return "winograd" if min(channels, out_channels) >= 8 and tiles >= fewest else "im2col"
 
 
 active = check_algorithm("FASTNN_CONV_ALGORITHM", os.environ.get("FASTNN_CONV_ALGORITHM") or "auto")

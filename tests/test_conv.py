@@ -312,21 +312,24 @@ def test_conv2d_forced_to_winograd_falls_back_where_it_cannot_run(rng, change):
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"),
+    ("shape", "expected", "expected_weights"),
     [
-        ((64, 64, 64, (32, 32)), "winograd"),
-        ((1, 8, 8, (16, 16)), "winograd"),
-        ((64, 3, 64, (32, 32)), "im2col"),  # few channels
-        ((64, 64, 7, (32, 32)), "im2col"),
-        ((1, 64, 64, (8, 8)), "im2col"),  # few tiles
-        ((0, 64, 64, (8, 8)), "im2col"),
+        ((64, 64, 64, (32, 32)), "winograd", "winograd"),
+        ((1, 8, 8, (12, 12)), "winograd", "winograd"),
+        ((64, 3, 64, (32, 32)), "im2col", "im2col"),  # few channels
+        ((64, 64, 7, (32, 32)), "im2col", "im2col"),
+        ((1, 64, 64, (8, 8)), "winograd", "im2col"),  # few tiles
+        ((1, 64, 64, (4, 12)), "im2col", "im2col"),
+        ((0, 64, 64, (8, 8)), "im2col", "im2col"),
     ],
 )
-def test_auto_takes_winograd_where_it_was_measured_to_gain(shape, expected):
-    assert choose(*shape, (3, 3), (1, 1), (1, 1), 1) == expected
-    assert choose(*shape, (3, 3), (2, 2), (1, 1), 1) == "im2col"
+def test_auto_takes_winograd_where_it_was_measured_to_gain(shape, expected, expected_weights):
+    for operation in ("conv", "conv_input_grad"):
+        assert choose(operation, *shape, (3, 3), (1, 1), (1, 1), 1) == expected
+    assert choose("conv_weight_grad", *shape, (3, 3), (1, 1), (1, 1), 1) == expected_weights
+    assert choose("conv", *shape, (3, 3), (2, 2), (1, 1), 1) == "im2col"
     with fastnn.conv_algorithm("im2col"):
-        assert choose(*shape, (3, 3), (1, 1), (1, 1), 1) == "im2col"
+        assert choose("conv", *shape, (3, 3), (1, 1), (1, 1), 1) == "im2col"
 
 
 def test_set_conv_algorithm_refuses_unknown_names():

@@ -50,16 +50,24 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t in_size[2]
         ptrdiff_t out_size[2]
         ptrdiff_t padding[2]
+        ptrdiff_t chunk_rows
+
+    struct winograd_weight:
+        const void *data
+        ptrdiff_t row_stride
+        ptrdiff_t channel_stride
+        ptrdiff_t turned
+        const void *transformed
 
     struct winograd_kernels:
-        ptrdiff_t chunk_rows
+        ptrdiff_t row_tile
         ptrdiff_t panel_tiles
         ptrdiff_t lanes
-        ptrdiff_t (*weight_size)(ptrdiff_t channels, ptrdiff_t out_channels) noexcept nogil
-        void (*transform_weight)(const void *weight, ptrdiff_t channel_stride, int turned, ptrdiff_t channels,
-                                 ptrdiff_t k, void *transformed) noexcept nogil
-        ptrdiff_t (*scratch_size)(ptrdiff_t channels, ptrdiff_t width) noexcept nogil
-        void (*tile)(const winograd_geometry *geometry, const void *input, const void *transformed_weight,
+        ptrdiff_t (*weight_size)(const winograd_geometry *geometry) noexcept nogil
+        void (*transform_weight)(const winograd_geometry *geometry, const winograd_weight *weight, ptrdiff_t k,
+                                 void *transformed) noexcept nogil
+        ptrdiff_t (*scratch_size)(const winograd_geometry *geometry, ptrdiff_t width, int transformed) noexcept nogil
+        void (*tile)(const winograd_geometry *geometry, const void *input, const winograd_weight *weight,
                      ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channel_count,
                      const void *bias, void *output, void *scratch) noexcept nogil
         ptrdiff_t (*weight_scratch_size)(ptrdiff_t channels, ptrdiff_t rows) noexcept nogil

@@ -4,7 +4,7 @@ The arguments are those of conv.pyx's functions, for two dimensions, without tho
 """
 cimport numpy as np
 from cython.parallel cimport prange, threadid
-from fastnn.native.kernels cimport conv_kernels, winograd_geometry, winograd_kernels
+from fastnn.native.kernels cimport conv_kernels, winograd_geometry, winograd_kernels, winograd_weight
 from fastnn.native.runtime cimport Block, contiguous, empty, kernels_for, scratch, threads_for
 
 import numpy as np
@@ -15,6 +15,11 @@ np.import_array()
 # their transformed patches keep within this many bytes.
 cdef ptrdiff_t TILE_BLOCK = 96
 cdef ptrdiff_t PATCH_BYTES = 6 << 20
+# Few tiles and large transformed weights: these are computed by chunks that stay in the cache, which takes 512 x 512
+# channels at 7x7 from 143 to 230 GFLOP/s.
+cdef ptrdiff_t FEW_TILES = 192
+cdef ptrdiff_t WEIGHT_BYTES = 4 << 20
+cdef ptrdiff_t CHUNK_BYTES = 600 << 10
 # The same patches are transformed again for each part of the output channels: only as many parts as threads need.
 cdef ptrdiff_t TASKS_PER_THREAD = 3
 # Backward-weights: channels of either kind per task, tasks to aim at, tiles per partial sum at least, and bytes of
@@ -42,6 +47,7 @@ cdef np.ndarray image_array(ptrdiff_t images, ptrdiff_t channels, size, np.ndarr
 
 cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_size, padding):
     cdef winograd_geometry geometry
+    geometry.chunk_rows = 0
     geometry.images, geometry.channels, geometry.out_channels = x.shape[0], x.shape[1], out_channels
     for i in range(2):
         geometry.in_size[i] = x.shape[2 + i]
@@ -50,45 +56,48 @@ cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_s
     return geometry
 
 
-cdef correlate(const winograd_geometry *geometry, np.ndarray source, np.ndarray weight, ptrdiff_t row_stride,
-               ptrdiff_t channel_stride, int turned, bias, np.ndarray target):
+cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight weight, bias, np.ndarray target):
     """Transforms the weights, then runs tiles x parts of the output channels."""
     cdef const winograd_kernels *kernel = kernels_for(source).winograd
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(source), channels = geometry.channels, rows = geometry.out_channels
     cdef ptrdiff_t tiles = tile_count(geometry), task, start
-    cdef ptrdiff_t fitting = PATCH_BYTES // (36 * channels * itemsize) // kernel.lanes * kernel.lanes
-    cdef ptrdiff_t tile_block = max(kernel.lanes, min(fitting, TILE_BLOCK))
-    cdef ptrdiff_t row_block = ceil_div(rows, kernel.chunk_rows) * kernel.chunk_rows
+    cdef ptrdiff_t fitting = PATCH_BYTES // (36 * channels * itemsize)
+    # All tiles at once, where they fit and the weights are large: those are then transformed where they are used.
+    cdef bint at_once = tiles <= min(fitting, FEW_TILES) and 36 * rows * channels * itemsize > WEIGHT_BYTES
+    cdef ptrdiff_t tile_block = tiles if at_once else max(kernel.lanes, min(fitting, TILE_BLOCK))
+    cdef ptrdiff_t chunk_tiles = max(1, min(8, CHUNK_BYTES // (36 * channels * kernel.row_tile * itemsize)))
     if tiles == 0:
         return
-    if tile_block > kernel.panel_tiles:
+    if tile_block > kernel.panel_tiles and not at_once:
         tile_block -= tile_block % kernel.panel_tiles
+    geometry.chunk_rows = kernel.row_tile * (chunk_tiles if at_once else 8)
     cdef ptrdiff_t tile_blocks = ceil_div(tiles, tile_block)
-    cdef double product_time = 72.0 * rows * channels * tiles / FLOP_PER_NANOSECOND
-    cdef int threads = threads_for(product_time)
-    while threads > 1 and row_block > kernel.chunk_rows \
+    cdef ptrdiff_t row_block = ceil_div(rows, geometry.chunk_rows) * geometry.chunk_rows
+    cdef int threads = threads_for(72.0 * rows * channels * tiles / FLOP_PER_NANOSECOND)
+    while threads > 1 and row_block > geometry.chunk_rows \
             and tile_blocks * ceil_div(rows, row_block) < TASKS_PER_THREAD * threads:
-        row_block = ceil_div(row_block, 2 * kernel.chunk_rows) * kernel.chunk_rows
+        row_block = ceil_div(row_block, 2 * geometry.chunk_rows) * geometry.chunk_rows
     cdef ptrdiff_t row_blocks = ceil_div(rows, row_block)
 
     cdef int weight_threads = threads_for(10.0 * rows * channels)
-    cdef ptrdiff_t scratch_bytes = kernel.scratch_size(channels, ceil_div(min(tile_block, tiles), kernel.lanes) * kernel.lanes)
-    cdef Block weight_memory = scratch(kernel.weight_size(channels, rows))
+    cdef ptrdiff_t width = ceil_div(min(tile_block, tiles), kernel.lanes) * kernel.lanes
+    cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, width, not at_once)
+    cdef Block weight_memory = scratch(0 if at_once else kernel.weight_size(geometry))
     cdef Block thread_memory = scratch(threads * scratch_bytes)
     cdef np.ndarray bias_values = None if bias is None else contiguous(bias)
     cdef const char *bias_data = NULL if bias is None else np.PyArray_BYTES(bias_values)
-    cdef const char *weight_data = np.PyArray_BYTES(weight)
     cdef const char *source_data = np.PyArray_BYTES(source)
     cdef char *target_data = np.PyArray_BYTES(target)
     cdef char *transformed = <char *> weight_memory.data
     cdef char *thread_scratch = <char *> thread_memory.data
     with nogil:
-        for task in prange(rows, num_threads=weight_threads, schedule="static"):
-            kernel.transform_weight(weight_data + task * row_stride * itemsize, channel_stride, turned, channels, task,
-                                    transformed)
+        if not at_once:
+            for task in prange(rows, num_threads=weight_threads, schedule="static"):
+                kernel.transform_weight(geometry, &weight, task, transformed)
+            weight.transformed = transformed
         for task in prange(tile_blocks * row_blocks, num_threads=threads, schedule="dynamic"):
             start = task % row_blocks * row_block
-            kernel.tile(geometry, source_data, transformed, task // row_blocks * tile_block,
+            kernel.tile(geometry, source_data, &weight, task // row_blocks * tile_block,
                         min(tile_block, tiles - task // row_blocks * tile_block),
                         start, min(row_block, rows - start), bias_data, target_data,
                         thread_scratch + threadid() * scratch_bytes)
@@ -101,7 +110,7 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, padding):
     cdef ptrdiff_t out_channels = weight.shape[0], channels = weight.shape[1]
     cdef np.ndarray y = image_array(x.shape[0], out_channels, out_size, x)
     cdef winograd_geometry geometry = make_geometry(x, out_channels, out_size, padding)
-    correlate(&geometry, x, weight, 9 * channels, 9, 0, bias, y)
+    correlate(&geometry, x, winograd_weight(np.PyArray_BYTES(weight), 9 * channels, 9, 0, NULL), bias, y)
     return y
 
 
@@ -112,7 +121,7 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, padding):
     cdef ptrdiff_t channels = weight.shape[1]
     cdef np.ndarray result = image_array(grad.shape[0], channels, in_size, grad)
     cdef winograd_geometry geometry = make_geometry(grad, channels, in_size, [2 - p for p in padding])
-    correlate(&geometry, grad, weight, 9, 9 * channels, 1, bias, result)
+    correlate(&geometry, grad, winograd_weight(np.PyArray_BYTES(weight), 9, 9 * channels, 1, NULL), bias, result)
     return result
 
 

@@ -96,6 +96,8 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
     (2, 512, 512, 7)       94   75   70   44   42   75
     (1, 512, 512, 7)       48   37   35   31   28   71
     (1, 256, 256, 8)       70   67   57   49   46   79
+    (1, 64, 64, 8)         51             47
+    (1, 32, 32, 8)         30             33
     ====================  =============  =============
     """
     possible = (
@@ -110,8 +112,9 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
         return "winograd"
     # Few channels do not pay for the transforms of patches and outputs, few tiles not for that of the weights.
     tiles = images * -(-out_size[0] // 4) * -(-out_size[1] // 4)
-    fewest = 9 if operation == "conv_weight_grad" else 4
-    return "winograd" if min(channels, out_channels) >= 8 and tiles >= fewest else "im2col"
+    fewest_channels = min(channels, out_channels)
+    enough_tiles = tiles > 8 if operation == "conv_weight_grad" else tiles * fewest_channels > 128
+    return "winograd" if fewest_channels >= 8 and enough_tiles else "im2col"
 
 
 active = check_algorithm("FASTNN_CONV_ALGORITHM", os.environ.get("FASTNN_CONV_ALGORITHM") or "auto")

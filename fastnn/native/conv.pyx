@@ -144,13 +144,15 @@ cdef Block forward_geometry(conv_geometry *geometry, tuple in_shape, tuple out_s
     return memory
 
 
-cdef str algorithm(str operation, np.ndarray source, ptrdiff_t out_channels, out_size, kernel, stride, dilation, ptrdiff_t groups):
-    return choose(operation, source.shape[0], source.shape[1], out_channels, out_size, kernel, stride, dilation, groups)
+cdef bint by_winograd(str operation, np.ndarray source, ptrdiff_t out_channels, out_size, kernel, stride, dilation,
+                      ptrdiff_t groups):
+    return choose(operation, source.shape[0], source.shape[1], out_channels, out_size, kernel, stride, dilation,
+                  groups) == "winograd"
 
 
 def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups):
     """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel)."""
-    if algorithm("conv", x, weight.shape[0], out_size, (<object> weight).shape[2:], stride, dilation, groups) == "winograd":
+    if by_winograd("conv", x, weight.shape[0], out_size, (<object> weight).shape[2:], stride, dilation, groups):
         return winograd.conv(x, weight, bias, out_size, padding)
     x = contiguous(x)
     weight = contiguous(weight)
@@ -189,7 +191,8 @@ cdef list phase_taps(ptrdiff_t phase, ptrdiff_t kernel, ptrdiff_t stride, ptrdif
 def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, padding, dilation, ptrdiff_t groups):
     """The gradient (N, C, *in_size) by the input of a convolution with output gradient `grad`; with a bias per input
     channel added it is a transposed convolution."""
-    if algorithm("conv_input_grad", grad, weight.shape[1], in_size, (<object> weight).shape[2:], stride, dilation, groups) == "winograd":
+    if by_winograd("conv_input_grad", grad, weight.shape[1], in_size, (<object> weight).shape[2:], stride, dilation,
+                   groups):
         return winograd.conv_input_grad(grad, weight, bias, in_size, padding)
     grad = contiguous(grad)
     weight = contiguous(weight)
@@ -241,7 +244,7 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
 
 def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups):
     """The gradient (K, C / groups, *kernel) by the weight, from the output's gradient and the input."""
-    if algorithm("conv_weight_grad", x, grad.shape[1], (<object> grad).shape[2:], kernel, stride, dilation, groups) == "winograd":
+    if by_winograd("conv_weight_grad", x, grad.shape[1], (<object> grad).shape[2:], kernel, stride, dilation, groups):
         return winograd.conv_weight_grad(grad, x, padding)
     grad = contiguous(grad)
     x = contiguous(x)

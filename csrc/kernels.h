@@ -84,6 +84,47 @@ struct winograd_kernels {
                         ptrdiff_t channel_start, ptrdiff_t channels, void *partial, void *scratch);
 };
 
+/* csrc/direct.c: convolution of 1 or 2 dimensions (height 1) from a copy of the image, band by band of output rows. */
+struct direct_geometry {
+    ptrdiff_t channels;   /* channels of the image, per group */
+    ptrdiff_t in_size[2]; /* height, width of the image */
+    ptrdiff_t in_image_stride, in_channel_stride;
+    ptrdiff_t grid[2];   /* output positions: of the largest phase */
+    ptrdiff_t stride[2]; /* image position = grid position * stride + first + tap */
+    ptrdiff_t first[2];  /* image position under the first tap of the first output; negative: padding */
+    ptrdiff_t reach[2];  /* the largest tap */
+    ptrdiff_t out_image_stride, out_channel_stride;
+    ptrdiff_t out_stride[2]; /* elements of the output per step of the grid */
+    ptrdiff_t band;          /* output rows computed from one copy */
+};
+
+/* Outputs that see the same taps: all of them, or in backward-data one remainder of their position by the stride */
+struct direct_phase {
+    ptrdiff_t grid[2];       /* output positions: height, width */
+    ptrdiff_t target;        /* offset of the first one in an output plane */
+    ptrdiff_t taps;          /* T */
+    const ptrdiff_t *offset; /* [channels * T]: where the copy has each tap of each channel */
+};
+
+struct direct_kernels {
+    ptrdiff_t row_tile;      /* output channels in packed weights come in these */
+    ptrdiff_t spare_offsets; /* entries that weight_tile() may read behind the table of offsets */
+    ptrdiff_t (*scratch_size)(const struct direct_geometry *geometry); /* bytes for tile() and weight_tile() */
+    void (*fill_offsets)(const struct direct_geometry *geometry, ptrdiff_t taps, const ptrdiff_t *tap,
+                         ptrdiff_t *offset);
+    void (*pack_weight)(const void *weight, ptrdiff_t row_stride, ptrdiff_t channel_stride, const ptrdiff_t *tap_index,
+                        ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t rows, void *packed);
+    void (*tile)(const struct direct_geometry *geometry, const struct direct_phase *phase, ptrdiff_t phases,
+                 const void *input, const void *packed_weight, ptrdiff_t rows, ptrdiff_t band_start, const void *bias,
+                 void *output, void *scratch);
+    ptrdiff_t (*weight_scratch_size)(const struct direct_geometry *geometry, ptrdiff_t depth, ptrdiff_t rows);
+    void (*weight_tile)(const struct direct_geometry *geometry, const struct direct_phase *phase, const void *input,
+                        const void *grad_output, ptrdiff_t rows, ptrdiff_t unit, ptrdiff_t units, void *partial,
+                        void *scratch);
+    void (*reduce_weight)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t count,
+                          void *weight_grad);
+};
+
 /* csrc/fold.c: im2col (unfold) and col2im (fold), one channel of one image at a time. Of each pair, height comes first. */
 struct fold_geometry {
     ptrdiff_t image[2];  /* size of the image */
@@ -304,6 +345,7 @@ struct kernels {
     const struct gemm_kernels *gemm;
     const struct conv_kernels *conv;
     const struct winograd_kernels *winograd;
+    const struct direct_kernels *direct;
     const struct fold_kernels *fold;
     const struct pool_kernels *pool;
     const struct norm_kernels *norm;

@@ -4,6 +4,7 @@
 extern const struct gemm_kernels FASTNN_TABLE(gemm);
 extern const struct conv_kernels FASTNN_TABLE(conv);
 extern const struct winograd_kernels FASTNN_TABLE(winograd);
+extern const struct direct_kernels FASTNN_TABLE(direct);
 extern const struct fold_kernels FASTNN_TABLE(fold);
 extern const struct pool_kernels FASTNN_TABLE(pool);
 extern const struct norm_kernels FASTNN_TABLE(norm);
@@ -18,6 +19,7 @@ const struct kernels FASTNN_TABLE(kernels) = {
     .gemm = &FASTNN_TABLE(gemm),
     .conv = &FASTNN_TABLE(conv),
     .winograd = &FASTNN_TABLE(winograd),
+    .direct = &FASTNN_TABLE(direct),
     .fold = &FASTNN_TABLE(fold),
     .pool = &FASTNN_TABLE(pool),
     .norm = &FASTNN_TABLE(norm),

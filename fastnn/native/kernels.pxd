@@ -75,6 +75,45 @@ cdef extern from "kernels.h" nogil:
                             ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t rows,
                             ptrdiff_t channel_start, ptrdiff_t channels, void *partial, void *scratch) noexcept nogil
 
+    struct direct_geometry:
+        ptrdiff_t channels
+        ptrdiff_t in_size[2]
+        ptrdiff_t in_image_stride
+        ptrdiff_t in_channel_stride
+        ptrdiff_t grid[2]
+        ptrdiff_t stride[2]
+        ptrdiff_t first[2]
+        ptrdiff_t reach[2]
+        ptrdiff_t out_image_stride
+        ptrdiff_t out_channel_stride
+        ptrdiff_t out_stride[2]
+        ptrdiff_t band
+
+    struct direct_phase:
+        ptrdiff_t grid[2]
+        ptrdiff_t target
+        ptrdiff_t taps
+        const ptrdiff_t *offset
+
+    struct direct_kernels:
+        ptrdiff_t row_tile
+        ptrdiff_t spare_offsets
+        ptrdiff_t (*scratch_size)(const direct_geometry *geometry) noexcept nogil
+        void (*fill_offsets)(const direct_geometry *geometry, ptrdiff_t taps, const ptrdiff_t *tap,
+                             ptrdiff_t *offset) noexcept nogil
+        void (*pack_weight)(const void *weight, ptrdiff_t row_stride, ptrdiff_t channel_stride,
+                            const ptrdiff_t *tap_index, ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t rows,
+                            void *packed) noexcept nogil
+        void (*tile)(const direct_geometry *geometry, const direct_phase *phase, ptrdiff_t phases, const void *input,
+                     const void *packed_weight, ptrdiff_t rows, ptrdiff_t band_start, const void *bias, void *output,
+                     void *scratch) noexcept nogil
+        ptrdiff_t (*weight_scratch_size)(const direct_geometry *geometry, ptrdiff_t depth, ptrdiff_t rows) noexcept nogil
+        void (*weight_tile)(const direct_geometry *geometry, const direct_phase *phase, const void *input,
+                            const void *grad_output, ptrdiff_t rows, ptrdiff_t unit, ptrdiff_t units, void *partial,
+                            void *scratch) noexcept nogil
+        void (*reduce_weight)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t count,
+                              void *weight_grad) noexcept nogil
+
     struct fold_geometry:
         ptrdiff_t image[2]
         ptrdiff_t kernel[2]
@@ -299,6 +338,7 @@ cdef extern from "kernels.h" nogil:
         const gemm_kernels *gemm
         const conv_kernels *conv
         const winograd_kernels *winograd
+        const direct_kernels *direct
         const fold_kernels *fold
         const pool_kernels *pool
         const norm_kernels *norm

@@ -1,0 +1,258 @@
+"""Convolutions of 1 and 2 dimensions from a copy of the image (csrc/direct.c): geometry, work split, scratch memory.
+
+The arguments are those of conv.pyx's functions, which decide when. 1-D is 2-D of height 1; backward-data is a
+convolution of the output's gradient per phase of the stride, see conv.pyx.
+"""
+cimport numpy as np
+from cython.parallel cimport prange, threadid
+from fastnn.native.kernels cimport direct_geometry, direct_kernels, direct_phase
+from fastnn.native.runtime cimport Block, contiguous, empty, kernels_for, scratch, threads_for
+
+import numpy as np
+
+np.import_array()
+
+# Bytes of a copied band at most, where a row is not larger: it should stay in the second-level cache.
+cdef ptrdiff_t BAND_BYTES = 160 << 10
+# Backward-weights reads a band again for every few channels and taps: so many positions stay in the first-level cache.
+cdef ptrdiff_t GRADIENT_POSITIONS = 1024
+# Bands are made smaller, down to so many positions, until there are this many tasks.
+cdef ptrdiff_t ENOUGH_TASKS = 64
+cdef ptrdiff_t LEAST_POSITIONS = 256
+# Backward-weights: output channels per task at least, and bytes of partial sums at most.
+cdef ptrdiff_t LEAST_CHANNELS = 12
+cdef ptrdiff_t PARTIAL_BYTES = 16 << 20
+cdef double FLOP_PER_NANOSECOND = 60.0
+
+
+cdef ptrdiff_t ceil_div(ptrdiff_t a, ptrdiff_t b) noexcept nogil:
+    return (a + b - 1) // b
+
+
+cdef tuple two(sequence, fill):
+    """Values per spatial dimension as (height, width)."""
+    return (fill,) * (2 - len(sequence)) + tuple(sequence)
+
+
+cdef np.ndarray image_array(tuple shape, np.ndarray like):
+    cdef np.npy_intp dims[4]
+    for i, extent in enumerate(shape):
+        dims[i] = extent
+    return empty(<int> len(shape), dims, np.PyArray_TYPE(like))
+
+
+cdef class Plan:
+    """A convolution of an image: its geometry and, per phase of its outputs, the taps and where the copy has them."""
+    cdef direct_geometry geometry
+    cdef direct_phase *phase
+    cdef const ptrdiff_t *tap_index  # which weight, of all phases' taps in turn
+    cdef ptrdiff_t phases, taps, images, groups
+    cdef const direct_kernels *kernel
+    cdef Block phase_memory
+    cdef Block tap_memory
+    cdef Block offset_memory
+
+    def __init__(self, np.ndarray image, ptrdiff_t groups, tuple stride, tuple kernel, tuple out_shape,
+                 tuple out_stride, list phases):
+        """phases: of each, the first output, the number of outputs, and the taps as lists of (index, image position
+        under the first output), each as (down, across). out_shape: (K, height, width)."""
+        cdef direct_geometry *g = &self.geometry
+        cdef tuple in_size = two((<object> image).shape[2:], 1)
+        cdef ptrdiff_t width = out_shape[2], kernel_width = kernel[1]
+        self.kernel = kernels_for(image).direct
+        self.images, self.groups = image.shape[0], groups
+        self.phases, self.taps = len(phases), kernel[0] * kernel[1]
+        g.channels = image.shape[1] // groups
+        g.in_channel_stride = in_size[0] * in_size[1]
+        g.in_image_stride = image.shape[1] * g.in_channel_stride
+        g.out_channel_stride = out_shape[1] * width
+        g.out_image_stride = out_shape[0] * g.out_channel_stride
+        g.out_stride[0], g.out_stride[1] = out_stride[0] * width, out_stride[1]
+        for i in range(2):
+            positions = [position for _, _, taps in phases for _, position in taps[i]] or [0]
+            g.in_size[i], g.stride[i] = in_size[i], stride[i]
+            g.grid[i] = max([count[i] for _, count, _ in phases], default=0)
+            g.first[i] = min(positions)
+            g.reach[i] = max(positions) - g.first[i]
+
+        self.phase_memory = scratch(max(1, self.phases) * sizeof(direct_phase))
+        self.tap_memory = scratch(3 * self.taps * sizeof(ptrdiff_t))
+        self.phase = <direct_phase *> self.phase_memory.data
+        cdef ptrdiff_t *tap = <ptrdiff_t *> self.tap_memory.data
+        cdef ptrdiff_t *tap_index = tap + 2 * self.taps
+        cdef direct_phase *phase = self.phase
+        cdef ptrdiff_t done = 0
+        self.tap_index = tap_index
+        for start, count, taps in phases:
+            phase.grid[0], phase.grid[1] = count
+            phase.target = start[0] * width + start[1]
+            phase.taps = len(taps[0]) * len(taps[1])
+            phase += 1
+            for y, position_y in taps[0]:
+                for x, position_x in taps[1]:
+                    tap_index[done] = y * kernel_width + x
+                    tap[2 * done], tap[2 * done + 1] = position_y - g.first[0], position_x - g.first[1]
+                    done += 1
+
+    cdef void cut(self, ptrdiff_t most_positions):
+        """Sets the band, by shape only: as large as the caches allow, while there are enough tasks. With the band the
+        layout of the copy is settled, and the tables of offsets are filled."""
+        cdef direct_geometry *g = &self.geometry
+        cdef ptrdiff_t row, halo, bands, columns = max(1, g.grid[1]), done = 0, i
+        cdef ptrdiff_t *tap = <ptrdiff_t *> self.tap_memory.data
+        cdef ptrdiff_t *offset
+        g.band = 1
+        halo = self.kernel.scratch_size(g)
+        g.band = 2
+        row = max(1, self.kernel.scratch_size(g) - halo)
+        g.band = max(1, min(1 + (BAND_BYTES - halo) // row, most_positions // columns))
+        bands = max(ceil_div(g.grid[0], g.band), min(ceil_div(ENOUGH_TASKS, max(1, self.images * self.groups)),
+                                                     g.grid[0] // ceil_div(LEAST_POSITIONS, columns)))
+        g.band = max(1, ceil_div(g.grid[0], bands))
+        self.offset_memory = scratch((g.channels * self.taps + self.kernel.spare_offsets) * sizeof(ptrdiff_t))
+        offset = <ptrdiff_t *> self.offset_memory.data
+        for i in range(self.phases):
+            self.phase[i].offset = offset
+            self.kernel.fill_offsets(g, self.phase[i].taps, tap + 2 * done, offset)
+            offset += g.channels * self.phase[i].taps
+            done += self.phase[i].taps
+        for i in range(self.kernel.spare_offsets):  # a last tile repeats the last tap
+            offset[i] = offset[-1] if done else 0
+
+
+cdef correlate(Plan plan, np.ndarray image, np.ndarray weight, ptrdiff_t group_stride, ptrdiff_t row_stride,
+               ptrdiff_t channel_stride, ptrdiff_t rows, bias, np.ndarray result):
+    """result[n, k, p] = bias[k] + sum over taps and channels; the strides are those of the weights, in elements."""
+    cdef direct_geometry *g = &plan.geometry
+    cdef const direct_kernels *kernel = plan.kernel
+    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(image), groups = plan.groups, images = plan.images
+    cdef ptrdiff_t padded_rows = ceil_div(rows, kernel.row_tile) * kernel.row_tile
+    if np.PyArray_SIZE(result) == 0:
+        return
+    plan.cut(g.grid[0] * g.grid[1])
+    cdef ptrdiff_t bands = ceil_div(g.grid[0], g.band), phases = plan.phases
+    cdef ptrdiff_t packed_bytes = padded_rows * g.channels * plan.taps * itemsize
+    cdef ptrdiff_t scratch_bytes = kernel.scratch_size(g)
+    cdef ptrdiff_t outputs = images * g.grid[0] * g.grid[1]
+    cdef int threads = threads_for(groups * outputs * (rows * 2.0 * plan.taps / FLOP_PER_NANOSECOND + 1) * g.channels)
+    cdef Block packed_memory = scratch(groups * packed_bytes), thread_memory = scratch(threads * scratch_bytes)
+    cdef np.ndarray bias_values = None if bias is None else contiguous(bias)
+    cdef const char *row_bias = NULL if bias is None else np.PyArray_BYTES(bias_values)
+    cdef const char *weights = np.PyArray_BYTES(weight)
+    cdef const char *source = np.PyArray_BYTES(image)
+    cdef char *target = np.PyArray_BYTES(result)
+    cdef char *packed = <char *> packed_memory.data
+    cdef char *thread_scratch = <char *> thread_memory.data
+    cdef ptrdiff_t group, phase, n, task, done
+    with nogil:
+        for group in range(groups):
+            done = 0
+            for phase in range(phases):
+                kernel.pack_weight(weights + group * group_stride * itemsize, row_stride, channel_stride,
+                                   plan.tap_index + done, plan.phase[phase].taps, g.channels, rows,
+                                   packed + group * packed_bytes + done * g.channels * padded_rows * itemsize)
+                done += plan.phase[phase].taps
+        for task in prange(groups * images * bands, num_threads=threads, schedule="dynamic"):
+            n = task // (groups * bands)
+            group = task // bands % groups
+            kernel.tile(
+                g, plan.phase, phases,
+                source + (n * g.in_image_stride + group * g.channels * g.in_channel_stride) * itemsize,
+                packed + group * packed_bytes, rows, task % bands * g.band,
+                row_bias + group * rows * itemsize if row_bias != NULL else NULL,
+                target + (n * g.out_image_stride + group * rows * g.out_channel_stride) * itemsize,
+                thread_scratch + threadid() * scratch_bytes)
+
+
+cdef list forward_taps(tuple kernel, tuple padding, tuple dilation):
+    return [[(i, i * dilation[d] - padding[d]) for i in range(kernel[d])] for d in range(2)]
+
+
+def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups):
+    """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel)."""
+    x = contiguous(x)
+    weight = contiguous(weight)
+    cdef ptrdiff_t out_channels = weight.shape[0], channels = weight.shape[1], rows = out_channels // groups
+    cdef np.ndarray y = image_array((x.shape[0], out_channels, *out_size), x)
+    cdef tuple kernel = two((<object> weight).shape[2:], 1), size = two(out_size, 1)
+    taps = forward_taps(kernel, two(padding, 0), two(dilation, 1))
+    cdef Plan plan = Plan(x, groups, two(stride, 1), kernel, (out_channels, *size), (1, 1), [((0, 0), size, taps)])
+    correlate(plan, x, weight, rows * channels * plan.taps, channels * plan.taps, plan.taps, rows, bias, y)
+    return y
+
+
+cdef list phase_taps(start, kernel, stride, padding, dilation):
+    """(tap, position in the output's gradient) of the taps that reach input positions start, start + stride, ..."""
+    return [(tap, (start + padding - tap * dilation) // stride) for tap in range(kernel)
+            if (start + padding - tap * dilation) % stride == 0]
+
+
+def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, padding, dilation, ptrdiff_t groups):
+    """The gradient (N, C, *in_size) by the input of a convolution with output gradient `grad`, plus a bias."""
+    grad = contiguous(grad)
+    weight = contiguous(weight)
+    cdef ptrdiff_t rows = weight.shape[1], channels = weight.shape[0] // groups
+    cdef np.ndarray result = image_array((grad.shape[0], rows * groups, *in_size), grad)
+    cdef tuple kernel = two((<object> weight).shape[2:], 1), size = two(in_size, 1)
+    stride, padding, dilation = two(stride, 1), two(padding, 0), two(dilation, 1)
+    phases = [
+        (start, tuple(-(-(size[d] - start[d]) // stride[d]) for d in range(2)),
+         [phase_taps(start[d], kernel[d], stride[d], padding[d], dilation[d]) for d in range(2)])
+        for start in np.ndindex(*[min(stride[d], size[d]) for d in range(2)])]
+    cdef Plan plan = Plan(grad, groups, (1, 1), kernel, (rows * groups, *size), stride, phases)
+    correlate(plan, grad, weight, channels * rows * plan.taps, plan.taps, rows * plan.taps, rows, bias, result)
+    return result
+
+
+def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups):
+    """The gradient (K, C / groups, *kernel) by the weight, from the output's gradient and the input."""
+    grad = contiguous(grad)
+    x = contiguous(x)
+    cdef ptrdiff_t out_channels = grad.shape[1], rows = out_channels // groups
+    cdef np.ndarray result = image_array((out_channels, x.shape[1] // groups, *kernel), x)
+    cdef tuple size = two((<object> grad).shape[2:], 1)
+    kernel = two(kernel, 1)
+    taps = forward_taps(kernel, two(padding, 0), two(dilation, 1))
+    cdef Plan plan = Plan(x, groups, two(stride, 1), kernel, (out_channels, *size), (1, 1), [((0, 0), size, taps)])
+    cdef direct_geometry *g = &plan.geometry
+    cdef const direct_kernels *kernels = plan.kernel
+    if np.PyArray_SIZE(result) == 0 or np.PyArray_SIZE(grad) == 0:
+        result[...] = 0
+        return result
+
+    # Tasks: blocks of output channels, each with a copy of its own, times parts of the bands of all images.
+    plan.cut(GRADIENT_POSITIONS)
+    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), depth = g.channels * plan.taps, weights = out_channels * depth
+    cdef ptrdiff_t units = plan.images * ceil_div(g.grid[0], g.band)
+    cdef ptrdiff_t block = ceil_div(rows, max(1, rows // LEAST_CHANNELS)), blocks = ceil_div(rows, block)
+    cdef ptrdiff_t parts = max(1, min(units, ceil_div(ENOUGH_TASKS, groups * blocks),
+                                      PARTIAL_BYTES // (weights * itemsize)))
+    cdef ptrdiff_t part_units = ceil_div(units, parts)
+    parts = ceil_div(units, part_units)
+    cdef double positions = <double> plan.images * g.grid[0] * g.grid[1]
+    cdef int threads = threads_for(positions * groups * (rows * 2.0 * plan.taps / FLOP_PER_NANOSECOND + 1) * g.channels)
+    cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(g, depth, block)
+    cdef Block partial_memory = scratch(parts * weights * itemsize), thread_memory = scratch(threads * scratch_bytes)
+    cdef char *partials = <char *> partial_memory.data
+    cdef char *thread_scratch = <char *> thread_memory.data
+    cdef const char *source = np.PyArray_BYTES(x)
+    cdef const char *gradient = np.PyArray_BYTES(grad)
+    cdef char *target = np.PyArray_BYTES(result)
+    cdef ptrdiff_t task, group, part, first, count
+    with nogil:
+        for task in prange(groups * parts * blocks, num_threads=threads, schedule="dynamic"):
+            part = task // (groups * blocks)
+            group = task // blocks % groups
+            first = task % blocks * block
+            count = min(block, rows - first)
+            first = first + group * rows
+            kernels.weight_tile(
+                g, plan.phase, source + group * g.channels * g.in_channel_stride * itemsize,
+                gradient + first * g.out_channel_stride * itemsize, count,
+                part * part_units, min(part_units, units - part * part_units),
+                partials + (part * weights + first * depth) * itemsize, thread_scratch + threadid() * scratch_bytes)
+        for task in prange(out_channels, num_threads=min(threads, threads_for(0.1 * parts * weights)),
+                           schedule="static"):
+            kernels.reduce_weight(partials + task * depth * itemsize, parts, weights, depth,
+                                  target + task * depth * itemsize)
+    return result

@@ -28,6 +28,10 @@ enum { ACCUMULATORS = 24, GRADIENT_ROWS = 6 };
 enum { ACCUMULATORS = 12, GRADIENT_ROWS = 4 };
 #endif
 enum { MOST_VECTORS = 8, MOST_LANES = MOST_VECTORS * LANES };
+/* Longer sums are taken in blocks of so many terms, which keeps their rounding errors small. */
+enum { DEPTH_BLOCK = 512 };
+/* Backward-weights reads a band again for every few channels and taps: so many positions stay in the first-level cache. */
+enum { GRADIENT_POSITIONS = 1024 };
 
 /* Vectors of positions for so many output channels. Each leaves a register over: 3 x 4 and 4 x 3
  * of 16 spill. */
@@ -177,16 +181,16 @@ static void next_panel(struct walk *at, ptrdiff_t vectors, const ptrdiff_t *out_
     }
 }
 
-/* buffer[row][MOST_LANES] = bias[row] + sum over d of a[d][row] * copy[base + offset[d]] */
+/* buffer[row][MOST_LANES] (+)= sum over d of a[d][row] * copy[base + offset[d]] */
 INLINE void multiply_panel(const int rows, ptrdiff_t depth, const real *a, const real *copy, const ptrdiff_t *base,
-                           const ptrdiff_t *offset, const real *bias, real *buffer)
+                           const ptrdiff_t *offset, int accumulate, real *buffer)
 {
     const int vectors = panel_vectors(rows);
     vec sum[ROW_TILE][MOST_VECTORS];
 #pragma GCC unroll 8
     for (int row = 0; row < rows; row++)
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) sum[row][v] = vec_set(bias ? bias[row] : 0);
+        for (int v = 0; v < vectors; v++) sum[row][v] = (vec){0};
 
     const real *from[MOST_VECTORS];
 #pragma GCC unroll 8
@@ -208,37 +212,43 @@ INLINE void multiply_panel(const int rows, ptrdiff_t depth, const real *a, const
 #pragma GCC unroll 8
     for (int row = 0; row < rows; row++)
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) vec_store(buffer + row * MOST_LANES + v * LANES, sum[row][v]);
+        for (int v = 0; v < vectors; v++) {
+            real *target = buffer + row * MOST_LANES + v * LANES;
+            vec_store(target, accumulate ? vec_load(target) + sum[row][v] : sum[row][v]);
+        }
 }
 
 static void multiply_some_panel(ptrdiff_t rows, ptrdiff_t depth, const real *a, const real *copy,
-                                const ptrdiff_t *base, const ptrdiff_t *offset, const real *bias, real *buffer)
+                                const ptrdiff_t *base, const ptrdiff_t *offset, int accumulate, real *buffer)
 {
     switch (rows) {
-    case 1: multiply_panel(1, depth, a, copy, base, offset, bias, buffer); break;
-    case 2: multiply_panel(2, depth, a, copy, base, offset, bias, buffer); break;
-    case 3: multiply_panel(3, depth, a, copy, base, offset, bias, buffer); break;
-    case 4: multiply_panel(4, depth, a, copy, base, offset, bias, buffer); break;
-    case 5: multiply_panel(5, depth, a, copy, base, offset, bias, buffer); break;
+    case 1: multiply_panel(1, depth, a, copy, base, offset, accumulate, buffer); break;
+    case 2: multiply_panel(2, depth, a, copy, base, offset, accumulate, buffer); break;
+    case 3: multiply_panel(3, depth, a, copy, base, offset, accumulate, buffer); break;
+    case 4: multiply_panel(4, depth, a, copy, base, offset, accumulate, buffer); break;
+    case 5: multiply_panel(5, depth, a, copy, base, offset, accumulate, buffer); break;
 #if VEC_BYTES == 64
-    case 6: multiply_panel(6, depth, a, copy, base, offset, bias, buffer); break;
-    case 7: multiply_panel(7, depth, a, copy, base, offset, bias, buffer); break;
+    case 6: multiply_panel(6, depth, a, copy, base, offset, accumulate, buffer); break;
+    case 7: multiply_panel(7, depth, a, copy, base, offset, accumulate, buffer); break;
 #endif
-    default: multiply_panel(ROW_TILE, depth, a, copy, base, offset, bias, buffer);
+    default: multiply_panel(ROW_TILE, depth, a, copy, base, offset, accumulate, buffer);
     }
 }
 
-/* Stores the outputs among a buffered panel's lanes. */
-static void store_panel(const real *buffer, const struct panel *panel, ptrdiff_t rows, real *output,
+/* Stores the outputs among a buffered panel's lanes, with the bias added. */
+static void store_panel(const real *buffer, const struct panel *panel, ptrdiff_t rows, const real *bias, real *output,
                         ptrdiff_t row_stride, ptrdiff_t step)
 {
-    for (ptrdiff_t row = 0; row < rows; row++, buffer += MOST_LANES, output += row_stride)
+    for (ptrdiff_t row = 0; row < rows; row++, buffer += MOST_LANES, output += row_stride) {
+        real added = bias ? bias[row] : 0;
         for (const struct run *run = panel->run; run < panel->run + panel->runs; run++) {
+            real *target = output + run->target;
             if (step == 1)
-                vec_store_rest(output + run->target, vec_load(buffer + run->lane), run->count);
+                vec_store_rest(target, vec_load(buffer + run->lane) + vec_set(added), run->count);
             else
-                for (ptrdiff_t i = 0; i < run->count; i++) output[run->target + i * step] = buffer[run->lane + i];
+                for (ptrdiff_t i = 0; i < run->count; i++) target[i * step] = buffer[run->lane + i] + added;
         }
+    }
 }
 
 /* Output rows band_start ... of all phases, all of a group's `rows` output channels, of one image. `input`, `bias` and
@@ -260,10 +270,16 @@ static void tile(const struct direct_geometry *g, const struct direct_phase *pha
             real *target = plane + k * g->out_channel_stride;
             const real *row_bias = bias ? (const real *)bias + k : NULL;
             struct walk at = start_walk(height, phase->grid[1], row_pitch(g));
+            ptrdiff_t d;
             for (ptrdiff_t done = 0; height > 0 && done < at.vectors; done += vectors) {
                 next_panel(&at, vectors, g->out_stride, &panel);
-                multiply_some_panel(row_count, depth, weight, copy, panel.base, phase->offset, row_bias, buffer);
-                store_panel(buffer, &panel, row_count, target, g->out_channel_stride, g->out_stride[1]);
+                d = 0;
+                do { /* once even without any tap: the output is then the bias */
+                    multiply_some_panel(row_count, smaller(DEPTH_BLOCK, depth - d), weight + d * ROW_TILE, copy, panel.base,
+                                        phase->offset + d, d > 0, buffer);
+                    d += DEPTH_BLOCK;
+                } while (d < depth);
+                store_panel(buffer, &panel, row_count, row_bias, target, g->out_channel_stride, g->out_stride[1]);
             }
         }
     }
@@ -272,16 +288,16 @@ static void tile(const struct direct_geometry *g, const struct direct_phase *pha
 INLINE vec load_lanes(const real *p, const int whole, ptrdiff_t count)
 { return whole ? vec_load(p) : vec_load_tail(p, count); }
 
-/* sum[row][column] += grad[row] * copy[offset[column]] over the first `count` lanes; nothing is read of the others, so
- * that a NaN there does no harm. The fewer operands stay in registers. */
+/* sum[row][column] += grad[row] * copy[offset[column]]. Of the copy nothing is read behind `count` lanes, so that a NaN
+ * there does no harm; the gradient has zeros there. */
 INLINE void multiply_gradient(const int rows, const int columns, const real *grad, ptrdiff_t grad_stride,
                               const real *copy, const ptrdiff_t *offset, const int whole, ptrdiff_t count,
                               vec sum[GRADIENT_ROWS][MOST_VECTORS])
 {
     vec kept[MOST_VECTORS];
-    if (rows < columns) {
+    if (rows < columns) { /* the fewer operands stay in registers */
 #pragma GCC unroll 8
-        for (int row = 0; row < rows; row++) kept[row] = load_lanes(grad + row * grad_stride, whole, count);
+        for (int row = 0; row < rows; row++) kept[row] = vec_load(grad + row * grad_stride);
 #pragma GCC unroll 8
         for (int column = 0; column < columns; column++) {
             vec seen = load_lanes(copy + offset[column], whole, count);
@@ -293,20 +309,26 @@ INLINE void multiply_gradient(const int rows, const int columns, const real *gra
         for (int column = 0; column < columns; column++) kept[column] = load_lanes(copy + offset[column], whole, count);
 #pragma GCC unroll 8
         for (int row = 0; row < rows; row++) {
-            vec value = load_lanes(grad + row * grad_stride, whole, count);
+            vec value = vec_load(grad + row * grad_stride);
 #pragma GCC unroll 8
             for (int column = 0; column < columns; column++) sum[row][column] += value * kept[column];
         }
     }
 }
 
-/* partial[row][column] (+)= the sums over `height` rows of positions */
-INLINE void accumulate_gradient(const int rows, const struct direct_geometry *g, ptrdiff_t height, const real *grad,
-                                const real *copy, const ptrdiff_t *offset, real *partial, ptrdiff_t partial_stride,
-                                int accumulate)
+/* The bands that are reduced together: `images` of them, of `height` output rows, and where they stand. */
+struct bands {
+    ptrdiff_t images, height, width, pitch;
+    ptrdiff_t grad_row;   /* elements of a copied row of the gradient: whole vectors */
+    ptrdiff_t copy_image; /* elements from one image's copy to the next */
+};
+
+/* partial[row][column] (+)= the sums over the bands' positions, lane by lane */
+INLINE void accumulate_gradient(const int rows, const struct bands *b, const real *grad, const real *copy,
+                                const ptrdiff_t *offset, real *partial, ptrdiff_t partial_stride, int accumulate)
 {
     const int columns = accumulator_columns(rows);
-    ptrdiff_t at[MOST_VECTORS];
+    ptrdiff_t at[MOST_VECTORS], grad_stride = b->images * b->height * b->grad_row;
     vec sum[GRADIENT_ROWS][MOST_VECTORS];
 #pragma GCC unroll 8
     for (int column = 0; column < columns; column++) at[column] = offset[column];
@@ -315,13 +337,15 @@ INLINE void accumulate_gradient(const int rows, const struct direct_geometry *g,
 #pragma GCC unroll 8
         for (int column = 0; column < columns; column++) sum[row][column] = (vec){0};
 
-    ptrdiff_t width = g->grid[1], pitch = row_pitch(g), grad_stride = g->out_channel_stride;
-    for (ptrdiff_t y = 0; y < height; y++, grad += width, copy += pitch) {
-        ptrdiff_t x = 0;
-        for (; x + LANES <= width; x += LANES)
-            multiply_gradient(rows, columns, grad + x, grad_stride, copy + x, at, 1, LANES, sum);
-        if (x < width) multiply_gradient(rows, columns, grad + x, grad_stride, copy + x, at, 0, width - x, sum);
-    }
+    for (ptrdiff_t image = 0; image < b->images; image++)
+        for (ptrdiff_t y = 0; y < b->height; y++, grad += b->grad_row) {
+            const real *from = copy + image * b->copy_image + y * b->pitch;
+            ptrdiff_t x = 0;
+            for (; x + LANES <= b->width; x += LANES)
+                multiply_gradient(rows, columns, grad + x, grad_stride, from + x, at, 1, LANES, sum);
+            if (x < b->width)
+                multiply_gradient(rows, columns, grad + x, grad_stride, from + x, at, 0, b->width - x, sum);
+        }
 
 #pragma GCC unroll 8
     for (int row = 0; row < rows; row++)
@@ -332,12 +356,32 @@ INLINE void accumulate_gradient(const int rows, const struct direct_geometry *g,
         }
 }
 
+/* Copies the gradient of the bands for one output channel, each row padded with zeros to whole vectors. */
+static void copy_gradient(const struct bands *b, const real *grad, ptrdiff_t image_stride, real *to)
+{
+    for (ptrdiff_t image = 0; image < b->images; image++)
+        for (ptrdiff_t y = 0; y < b->height; y++) {
+            const real *from = grad + image * image_stride + y * b->width;
+            for (ptrdiff_t x = 0; x < b->width; x += LANES, to += LANES) vec_store(to, vec_load_rest(from + x, b->width - x));
+        }
+}
+
+/* Small images are reduced several at a time. */
+static ptrdiff_t images_together(const struct direct_geometry *g)
+{ return g->band < g->grid[0] ? 1 : larger(1, GRADIENT_POSITIONS / (g->grid[0] * g->grid[1])); }
+
 /* Vectors of sums per output channel: one per channel and tap, and room for a last tile and for a last transpose. */
 static ptrdiff_t sum_vectors(ptrdiff_t depth) { return (depth + MOST_VECTORS + LANES - 1) / LANES * LANES; }
 
-/* Bytes for weight_tile(): the copied band, and behind it a vector of sums per weight. */
+static ptrdiff_t gradient_row(const struct direct_geometry *g) { return (g->grid[1] + LANES - 1) / LANES * LANES; }
+
+/* Bytes for weight_tile(): copies of the gradient, and of the images, and a vector of sums per weight. */
 static ptrdiff_t weight_scratch_size(const struct direct_geometry *g, ptrdiff_t depth, ptrdiff_t rows)
-{ return scratch_size(g) + rows * sum_vectors(depth) * LANES * (ptrdiff_t)sizeof(real); }
+{
+    ptrdiff_t gradients = GRADIENT_ROWS * images_together(g) * g->band * gradient_row(g);
+    ptrdiff_t elements = gradients + rows * sum_vectors(depth) * LANES;
+    return elements * (ptrdiff_t)sizeof(real) + images_together(g) * scratch_size(g);
+}
 
 /* target[d] = sum of the lanes of sums[d] */
 static void add_lanes(const real *sums, ptrdiff_t depth, real *target)
@@ -360,27 +404,34 @@ static void weight_tile(const struct direct_geometry *g, const struct direct_pha
 {
     ptrdiff_t bands = (g->grid[0] + g->band - 1) / g->band, depth = g->channels * phase->taps;
     ptrdiff_t stride = sum_vectors(depth) * LANES, tiles = (rows + GRADIENT_ROWS - 1) / GRADIENT_ROWS;
-    real *copy = scratch, *sums = (real *)((char *)scratch + scratch_size(g));
-    for (ptrdiff_t done = 0; done < units; done++) {
+    struct bands b = {.width = g->grid[1], .pitch = row_pitch(g), .grad_row = gradient_row(g),
+                      .copy_image = scratch_size(g) / (ptrdiff_t)sizeof(real)};
+    real *grads = scratch, *sums = grads + GRADIENT_ROWS * images_together(g) * g->band * b.grad_row;
+    real *copy = sums + rows * stride;
+    for (ptrdiff_t done = 0; done < units; done += b.images) {
         ptrdiff_t image = (unit + done) / bands, start = (unit + done) % bands * g->band;
-        ptrdiff_t height = smaller(g->band, g->grid[0] - start);
-        const real *grad = (const real *)grad_output + image * g->out_image_stride + start * g->grid[1];
-        copy_band(g, (const real *)input + image * g->in_image_stride, start, height, copy);
+        b.images = smaller(images_together(g), units - done);
+        b.height = smaller(g->band, g->grid[0] - start);
+        for (ptrdiff_t i = 0; i < b.images; i++)
+            copy_band(g, (const real *)input + (image + i) * g->in_image_stride, start, b.height, copy + i * b.copy_image);
         for (ptrdiff_t i = 0; i < tiles; i++) {
             ptrdiff_t k = i * rows / tiles, count = (i + 1) * rows / tiles - k;
-            const real *from = grad + k * g->out_channel_stride;
+            const real *grad = (const real *)grad_output + image * g->out_image_stride + start * b.width;
+            for (ptrdiff_t row = 0; row < count; row++)
+                copy_gradient(&b, grad + (k + row) * g->out_channel_stride, g->out_image_stride,
+                              grads + row * b.images * b.height * b.grad_row);
             for (ptrdiff_t d = 0; d < depth; d += accumulator_columns((int)count)) {
                 const ptrdiff_t *offset = phase->offset + d;
                 real *to = sums + k * stride + d * LANES;
                 switch (count) {
-                case 1: accumulate_gradient(1, g, height, from, copy, offset, to, stride, done > 0); break;
-                case 2: accumulate_gradient(2, g, height, from, copy, offset, to, stride, done > 0); break;
-                case 3: accumulate_gradient(3, g, height, from, copy, offset, to, stride, done > 0); break;
+                case 1: accumulate_gradient(1, &b, grads, copy, offset, to, stride, done > 0); break;
+                case 2: accumulate_gradient(2, &b, grads, copy, offset, to, stride, done > 0); break;
+                case 3: accumulate_gradient(3, &b, grads, copy, offset, to, stride, done > 0); break;
 #if VEC_BYTES == 64
-                case 4: accumulate_gradient(4, g, height, from, copy, offset, to, stride, done > 0); break;
-                case 5: accumulate_gradient(5, g, height, from, copy, offset, to, stride, done > 0); break;
+                case 4: accumulate_gradient(4, &b, grads, copy, offset, to, stride, done > 0); break;
+                case 5: accumulate_gradient(5, &b, grads, copy, offset, to, stride, done > 0); break;
 #endif
-                default: accumulate_gradient(GRADIENT_ROWS, g, height, from, copy, offset, to, stride, done > 0);
+                default: accumulate_gradient(GRADIENT_ROWS, &b, grads, copy, offset, to, stride, done > 0);
                 }
             }
         }
@@ -402,6 +453,7 @@ static void reduce_weight(const void *partials, ptrdiff_t parts, ptrdiff_t part_
 
 const struct direct_kernels FASTNN_TABLE(direct) = {
     .row_tile = ROW_TILE,
+    .gradient_positions = GRADIENT_POSITIONS,
     .spare_offsets = MOST_VECTORS,
     .scratch_size = scratch_size,
     .fill_offsets = fill_offsets,

@@ -14,13 +14,12 @@ np.import_array()
 
 # Bytes of a copied band at most, where a row is not larger: it should stay in the second-level cache.
 cdef ptrdiff_t BAND_BYTES = 160 << 10
-# Backward-weights reads a band again for every few channels and taps: so many positions stay in the first-level cache.
-cdef ptrdiff_t GRADIENT_POSITIONS = 1024
 # Bands are made smaller, down to so many positions, until there are this many tasks.
 cdef ptrdiff_t ENOUGH_TASKS = 64
 cdef ptrdiff_t LEAST_POSITIONS = 256
-# Backward-weights: output channels per task at least, and bytes of partial sums at most.
-cdef ptrdiff_t LEAST_CHANNELS = 12
+# Backward-weights: output channels per task at least, positions per partial sum at least, bytes of these at most.
+cdef ptrdiff_t LEAST_CHANNELS = 8
+cdef ptrdiff_t PARTIAL_POSITIONS = 2048
 cdef ptrdiff_t PARTIAL_BYTES = 16 << 20
 cdef double FLOP_PER_NANOSECOND = 60.0
 
@@ -221,12 +220,12 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
         return result
 
     # Tasks: blocks of output channels, each with a copy of its own, times parts of the bands of all images.
-    plan.cut(GRADIENT_POSITIONS)
+    plan.cut(kernels.gradient_positions)
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), depth = g.channels * plan.taps, weights = out_channels * depth
     cdef ptrdiff_t units = plan.images * ceil_div(g.grid[0], g.band)
     cdef ptrdiff_t block = ceil_div(rows, max(1, rows // LEAST_CHANNELS)), blocks = ceil_div(rows, block)
-    cdef ptrdiff_t parts = max(1, min(units, ceil_div(ENOUGH_TASKS, groups * blocks),
-                                      PARTIAL_BYTES // (weights * itemsize)))
+    cdef ptrdiff_t parts = max(1, min(plan.images * g.grid[0] * g.grid[1] // PARTIAL_POSITIONS,
+                                      ceil_div(ENOUGH_TASKS, groups * blocks), PARTIAL_BYTES // (weights * itemsize)))
     cdef ptrdiff_t part_units = ceil_div(units, parts)
     parts = ceil_div(units, part_units)
     cdef double positions = <double> plan.images * g.grid[0] * g.grid[1]

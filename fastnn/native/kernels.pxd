@@ -97,6 +97,7 @@ cdef extern from "kernels.h" nogil:
 
     struct direct_kernels:
         ptrdiff_t row_tile
+        ptrdiff_t gradient_positions
         ptrdiff_t spare_offsets
         ptrdiff_t (*scratch_size)(const direct_geometry *geometry) noexcept nogil
         void (*fill_offsets)(const direct_geometry *geometry, ptrdiff_t taps, const ptrdiff_t *tap,

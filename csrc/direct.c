@@ -29,7 +29,7 @@ enum { ACCUMULATORS = 12, GRADIENT_ROWS = 4 };
 #endif
 enum { MOST_VECTORS = 8, MOST_LANES = MOST_VECTORS * LANES };
 /* Longer sums are taken in blocks of so many terms, which keeps their rounding errors small. */
-enum { DEPTH_BLOCK = 512 };
+enum { DEPTH_BLOCK = 256 };
 /* Backward-weights reads a band again for every few channels and taps: so many positions stay in the first-level cache. */
 enum { GRADIENT_POSITIONS = 1024 };
 
@@ -45,7 +45,8 @@ INLINE int panel_vectors(int rows)
     return vectors[rows - 1];
 }
 
-INLINE int accumulator_columns(int rows) { return ACCUMULATORS / rows < MOST_VECTORS ? ACCUMULATORS / rows : MOST_VECTORS; }
+INLINE int accumulator_columns(int rows)
+{ return ACCUMULATORS / rows < MOST_VECTORS ? ACCUMULATORS / rows : MOST_VECTORS; }
 
 static ptrdiff_t plane_rows(const struct direct_geometry *g) { return g->band + g->reach[0] / g->stride[0]; }
 static ptrdiff_t phase_count(const struct direct_geometry *g, int axis)
@@ -95,7 +96,8 @@ static void pack_weight(const void *weight, ptrdiff_t row_stride, ptrdiff_t chan
  * further, so that is done where another element follows. */
 INLINE vec load_strided(const real *from, ptrdiff_t stride, ptrdiff_t first, ptrdiff_t end)
 {
-    if (stride == 1) return first == 0 && end >= LANES ? vec_load(from) : vec_load_lanes(from, first, smaller(end, LANES));
+    if (stride == 1)
+        return first == 0 && end >= LANES ? vec_load(from) : vec_load_lanes(from, first, smaller(end, LANES));
     if (first == 0 && end > LANES && stride == 2) return VEC_EVEN(vec_load(from), vec_load(from + LANES));
     if (first == 0 && end > LANES && stride == 4) {
         vec low = VEC_EVEN(vec_load(from), vec_load(from + LANES));
@@ -121,8 +123,7 @@ static void copy_band(const struct direct_geometry *g, const real *input, ptrdif
             ptrdiff_t end = g->in_size[1] > shift ? (g->in_size[1] - shift + step - 1) / step : 0;
             for (ptrdiff_t row = 0; row < used; row++) {
                 ptrdiff_t y = (band_start + row) * g->stride[0] + plane % phases_y + g->first[0];
-                const real *from =
-                    input + plane / phases_y * g->in_channel_stride + y * g->in_size[1] + shift;
+                const real *from = input + plane / phases_y * g->in_channel_stride + y * g->in_size[1] + shift;
                 int outside = y < 0 || y >= g->in_size[0];
                 for (ptrdiff_t x = 0; x < pitch; x += LANES) {
                     ptrdiff_t low = smaller(larger(first - x, 0), LANES), high = outside ? 0 : larger(end - x, 0);
@@ -218,8 +219,8 @@ INLINE void multiply_panel(const int rows, ptrdiff_t depth, const real *a, const
         }
 }
 
-static void multiply_some_panel(ptrdiff_t rows, ptrdiff_t depth, const real *a, const real *copy,
-                                const ptrdiff_t *base, const ptrdiff_t *offset, int accumulate, real *buffer)
+static void multiply_some_panel(ptrdiff_t rows, ptrdiff_t depth, const real *a, const real *copy, const ptrdiff_t *base,
+                                const ptrdiff_t *offset, int accumulate, real *buffer)
 {
     switch (rows) {
     case 1: multiply_panel(1, depth, a, copy, base, offset, accumulate, buffer); break;
@@ -275,8 +276,8 @@ static void tile(const struct direct_geometry *g, const struct direct_phase *pha
                 next_panel(&at, vectors, g->out_stride, &panel);
                 d = 0;
                 do { /* once even without any tap: the output is then the bias */
-                    multiply_some_panel(row_count, smaller(DEPTH_BLOCK, depth - d), weight + d * ROW_TILE, copy, panel.base,
-                                        phase->offset + d, d > 0, buffer);
+                    multiply_some_panel(row_count, smaller(DEPTH_BLOCK, depth - d), weight + d * ROW_TILE, copy,
+                                        panel.base, phase->offset + d, d > 0, buffer);
                     d += DEPTH_BLOCK;
                 } while (d < depth);
                 store_panel(buffer, &panel, row_count, row_bias, target, g->out_channel_stride, g->out_stride[1]);
@@ -362,7 +363,8 @@ static void copy_gradient(const struct bands *b, const real *grad, ptrdiff_t ima
     for (ptrdiff_t image = 0; image < b->images; image++)
         for (ptrdiff_t y = 0; y < b->height; y++) {
             const real *from = grad + image * image_stride + y * b->width;
-            for (ptrdiff_t x = 0; x < b->width; x += LANES, to += LANES) vec_store(to, vec_load_rest(from + x, b->width - x));
+            for (ptrdiff_t x = 0; x < b->width; x += LANES, to += LANES)
+                vec_store(to, vec_load_rest(from + x, b->width - x));
         }
 }
 
@@ -404,7 +406,9 @@ static void weight_tile(const struct direct_geometry *g, const struct direct_pha
 {
     ptrdiff_t bands = (g->grid[0] + g->band - 1) / g->band, depth = g->channels * phase->taps;
     ptrdiff_t stride = sum_vectors(depth) * LANES, tiles = (rows + GRADIENT_ROWS - 1) / GRADIENT_ROWS;
-    struct bands b = {.width = g->grid[1], .pitch = row_pitch(g), .grad_row = gradient_row(g),
+    struct bands b = {.width = g->grid[1],
+                      .pitch = row_pitch(g),
+                      .grad_row = gradient_row(g),
                       .copy_image = scratch_size(g) / (ptrdiff_t)sizeof(real)};
     real *grads = scratch, *sums = grads + GRADIENT_ROWS * images_together(g) * g->band * b.grad_row;
     real *copy = sums + rows * stride;
@@ -413,7 +417,8 @@ static void weight_tile(const struct direct_geometry *g, const struct direct_pha
         b.images = smaller(images_together(g), units - done);
         b.height = smaller(g->band, g->grid[0] - start);
         for (ptrdiff_t i = 0; i < b.images; i++)
-            copy_band(g, (const real *)input + (image + i) * g->in_image_stride, start, b.height, copy + i * b.copy_image);
+            copy_band(g, (const real *)input + (image + i) * g->in_image_stride, start, b.height,
+                      copy + i * b.copy_image);
         for (ptrdiff_t i = 0; i < tiles; i++) {
             ptrdiff_t k = i * rows / tiles, count = (i + 1) * rows / tiles - k;
             const real *grad = (const real *)grad_output + image * g->out_image_stride + start * b.width;

@@ -1,11 +1,12 @@
 """Which algorithm computes a convolution: by shape, or the one that the user asks for."""
 
+import math
 import os
 from contextlib import contextmanager
 
 __all__ = ["conv_algorithm", "get_conv_algorithm", "set_conv_algorithm"]
 
-ALGORITHMS = ("auto", "im2col", "winograd")
+ALGORITHMS = ("auto", "im2col", "direct", "winograd")
 active = "auto"
 
 
@@ -14,11 +15,12 @@ def set_conv_algorithm(name):
 
     Parameters
     ----------
-    name : {"auto", "im2col", "winograd"}
-        "im2col" is a matrix product, exact up to rounding. "winograd" needs a quarter of its multiplications, for
-        filters of 3x3 with stride 1, dilation 1 and one group (others stay with im2col); its largest error in float32
-        is at most 2e-5 of the output's RMS for up to 512 channels, and a NaN or an infinity reaches all of the
-        4x4 outputs that share its patch, as NaN. "auto" takes the one that is faster for the shape.
+    name : {"auto", "im2col", "direct", "winograd"}
+        "im2col" is a matrix product, exact up to rounding. "direct" is as exact, and reads a copy of the image instead
+        of a matrix of its patches, in one or two dimensions (three stay with im2col). "winograd" needs a quarter of
+        the multiplications, for filters of 3x3 with stride 1, dilation 1 and one group (others stay with im2col); its
+        largest error in float32 is at most 2e-5 of the output's RMS for up to 512 channels, and a NaN or an infinity
+        reaches all of the 4x4 outputs that share its patch, as NaN. "auto" takes the one that is fastest for the shape.
         The environment variable ``FASTNN_CONV_ALGORITHM`` sets the one that a process starts with.
 
     Raises
@@ -40,7 +42,7 @@ def set_conv_algorithm(name):
 
 
 def get_conv_algorithm():
-    """Name of the algorithm in use: "auto", "im2col" or "winograd".
+    """Name of the algorithm in use: "auto", "im2col", "direct" or "winograd".
 
     Examples
     --------
@@ -54,7 +56,7 @@ def get_conv_algorithm():
 
 @contextmanager
 def conv_algorithm(name):
-    """Compute convolutions by this algorithm in the ``with`` block ("auto", "im2col" or "winograd").
+    """Compute convolutions by this algorithm in the ``with`` block ("auto", "im2col", "direct" or "winograd").
 
     Examples
     --------
@@ -73,12 +75,13 @@ def conv_algorithm(name):
 
 def check_algorithm(source, name):
     if name not in ALGORITHMS:
-        raise ValueError(f"{source} must be 'auto', 'im2col' or 'winograd', got {name!r}")
+        raise ValueError(f"{source} must be 'auto', 'im2col', 'direct' or 'winograd', got {name!r}")
     return name
 
 
 def choose(operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups):
-    """The algorithm for one operation ("conv", "conv_input_grad", "conv_weight_grad"): "im2col" or "winograd".
+    """The algorithm for one operation ("conv", "conv_input_grad", "conv_weight_grad"): "im2col", "direct" or
+    "winograd".
 
     The shapes are those of the convolution that is computed: backward-data convolves the output's gradient.
     Measured on a Zen 4 core with AVX-512 (AVX2 is within 5 %), float32, GFLOP/s of the three operations:
@@ -100,21 +103,60 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
     (1, 32, 32, 8)         30             33
     ====================  =============  =============
     """
-    possible = (
+    winograd_runs = (
         tuple(kernel) == (3, 3)
         and all(s == 1 for s in (*stride, *dilation))
         and groups == 1
         and max(channels, out_channels) <= 2048  # or the transformed patches of a few tiles fill a thread's 16 MB
     )
-    if not possible or active == "im2col":
-        return "im2col"
-    if active == "winograd":
+    direct_runs = len(kernel) <= 2
+    if active != "auto":
+        return active if {"winograd": winograd_runs, "direct": direct_runs}.get(active) else "im2col"
+    if winograd_runs and winograd_gains(operation, images, channels, out_channels, out_size):
         return "winograd"
+    if direct_runs and direct_gains(operation, channels // groups, out_channels // groups, out_size, kernel):
+        return "direct"
+    return "im2col"
+
+
+def winograd_gains(operation, images, channels, out_channels, out_size):
     # Few channels do not pay for the transforms of patches and outputs, few tiles not for that of the weights.
     tiles = images * -(-out_size[0] // 4) * -(-out_size[1] // 4)
     fewest_channels = min(channels, out_channels)
     enough_tiles = tiles > 8 if operation == "conv_weight_grad" else tiles * fewest_channels > 128
-    return "winograd" if fewest_channels >= 8 and enough_tiles else "im2col"
+    return fewest_channels >= 8 and enough_tiles
+
+
+def direct_gains(operation, channels, out_channels, out_size, kernel):
+    """Whether packing patches costs more than it saves; channels are those of one group.
+
+    Measured on a Zen 4 core, float32, in turn on a machine with other work, GFLOP/s of the three operations:
+
+    ============================  ===================================  ===================================
+    (N, C, K, H, R, stride, pad)  direct (AVX-512, AVX2)               im2col (AVX-512, AVX2)
+    ============================  ===================================  ===================================
+    (64, 1, 6, 32, 5, 1, 0)        69   38   63 ,  51   34   56         16    7   13 ,  10    4   14
+    (64, 6, 16, 14, 5, 1, 0)       70   39   56 ,  60   41   47         47   21   36 ,  39   16   36
+    (64, 3, 64, 32, 3, 1, 1)       83   46   78 ,  68   44   71         68   25   48 ,  61   16   58
+    (100, 3, 32, 32, 7, 1, 3)     104   63   95 , 100   61   99         75   27   56 ,  60   17   55
+    (8, 3, 64, 224, 7, 2, 3)      101   54   87 ,  93   48   83         67   24   53 ,  54   16   51
+    (8, 3, 96, 227, 11, 4, 0)      94   47   66 ,  93   52   67         71   20   65 ,  62    9   42
+    (4, 32, 64, 28, 3), 4 groups   83   80   71 ,  69   66   64         60   47   44 ,  47   32   41
+    (8, 64, 64, 28, 3), 64 groups  18   18   18 ,  13   13   17          3    3    2 ,   2    2    2
+    (8, 32, 64, 27, 5, 1, 2)       94   91   76 ,  90   86   71         95   83   84 ,  88   53   80
+    (8, 48, 48, 27, 5, 1, 2)       94   93   55 ,  91   91   69         92   91   66 ,  57   78   53
+    (8, 96, 256, 27, 5, 1, 2)      65   42   48 ,  58   53   44         72   65   66 ,  71   60   63
+    (16, 20, 50, 12, 5, 1, 0)      73   37   46 , 102   34   60         68   35   70 ,  82   28   66
+    (32, 16, 32, 9, 5, 1, 0)       54   19   28 ,  50   19   33         57   21   50 ,  36   19   50
+    (8, 64, 64, 28, 1, 1, 0)       78   78   39 ,  69   68   32         89   90   60 ,  83   85   81
+    ============================  ===================================  ===================================
+    """
+    depthwise = channels == out_channels == 1
+    if math.prod(kernel) == 1 and not depthwise:
+        return False
+    if operation == "conv_weight_grad":  # each row of outputs is whole vectors: short ones waste them
+        return depthwise or (channels <= 8 and out_size[-1] >= 10)
+    return depthwise or ((channels <= 48 or out_channels <= 8) and math.prod(out_size) >= 64)
 
 
 active = check_algorithm("FASTNN_CONV_ALGORITHM", os.environ.get("FASTNN_CONV_ALGORITHM") or "auto")

@@ -55,3 +55,12 @@ CONVOLUTIONS_3X3_LARGE = [
     (1, 24, 512, (14, 14), (3, 3), 1, 1, 1, 1),  # ... and backward-data
     (2, 40, 140, (30, 31), (3, 3), 1, 0, 1, 1),  # several tasks in all three passes
 ]
+# Where the direct kernels' vectors, bands and phases end.
+CONVOLUTIONS_STRAIGHT = [
+    (2, 3, 9, (50, 51), (7, 7), 2, 3, 1, 1),  # several bands, both phases of the stride
+    (1, 3, 20, (67, 63), (11, 11), 4, 0, 1, 1),  # four phases
+    (9, 2, 10, (14, 14), (5, 5), 1, 0, 1, 1),  # rows shorter than a vector, several images together
+    (2, 1, 11, (9, 65), (3, 2), (3, 5), (2, 1), (2, 1), 1),  # a stride without a fast path, one past a vector
+    (2, 8, 8, (20, 21), (3, 3), 2, 1, 1, 8),  # depthwise
+    (1, 40, 3, (70, 66), (5, 5), 1, 2, 1, 1),  # an image larger than a band, depth of several blocks
+]

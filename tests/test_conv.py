@@ -19,19 +19,22 @@ from tests.shapes import (
     CONVOLUTIONS_3X3_LARGE,
     CONVOLUTIONS_LARGE,
     CONVOLUTIONS_OTHER_DIMENSIONS,
+    CONVOLUTIONS_STRAIGHT,
 )
 
 # (algorithm, shape), each algorithm on the shapes that it computes
 SMALL = [("im2col", shape) for shape in CONVOLUTIONS + CONVOLUTIONS_OTHER_DIMENSIONS]
+SMALL += [("direct", shape) for shape in CONVOLUTIONS + CONVOLUTIONS_OTHER_DIMENSIONS]
 SMALL += [("winograd", shape) for shape in CONVOLUTIONS_3X3]
-ALL = SMALL + [("im2col", shape) for shape in CONVOLUTIONS_LARGE]
+ALL = SMALL + [(name, shape) for name in ("im2col", "direct") for shape in CONVOLUTIONS_LARGE]
+ALL += [("direct", shape) for shape in CONVOLUTIONS_STRAIGHT]
 ALL += [("winograd", shape) for shape in CONVOLUTIONS_3X3_LARGE]
-TOLERANCE = {"im2col": "conv", "winograd": "conv_winograd"}
+TOLERANCE = {"im2col": "conv", "direct": "conv", "winograd": "conv_winograd"}
 
 
-@pytest.fixture(params=["im2col", "winograd"])
+@pytest.fixture(params=["im2col", "direct", "winograd"])
 def algorithm(request):
-    """Runs the test once by each algorithm (where winograd cannot run, im2col runs twice)."""
+    """Runs the test once by each algorithm (where it cannot run, by im2col)."""
     fastnn.set_conv_algorithm(request.param)
     return request.param
 
@@ -142,10 +145,11 @@ def test_conv_transpose_matches_reference_torch_and_finite_differences(isa, dtyp
             assert_gradient(gradient, numerical_gradient(lambda _: forward(x, weight, bias, *arguments), array, dy))
 
 
+@pytest.mark.parametrize("name", ["im2col", "direct"])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_conv2d_matches_reference_on_random_shapes(data):
-    fastnn.set_conv_algorithm("im2col")
+def test_conv2d_matches_reference_on_random_shapes(name, data):
+    fastnn.set_conv_algorithm(name)
     draw = data.draw
     groups = draw(st.integers(1, 3))
     kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
@@ -316,10 +320,10 @@ def test_conv2d_forced_to_winograd_falls_back_where_it_cannot_run(rng, change):
     [
         ((64, 64, 64, (32, 32)), "winograd", "winograd"),
         ((1, 8, 8, (20, 20)), "winograd", "winograd"),
-        ((64, 3, 64, (32, 32)), "im2col", "im2col"),  # few channels
-        ((64, 64, 7, (32, 32)), "im2col", "im2col"),
+        ((64, 3, 64, (32, 32)), "direct", "direct"),  # few channels
+        ((64, 64, 7, (32, 32)), "direct", "im2col"),
         ((1, 64, 64, (8, 8)), "winograd", "im2col"),  # few tiles
-        ((1, 32, 32, (8, 8)), "im2col", "im2col"),
+        ((1, 32, 32, (8, 8)), "direct", "im2col"),
         ((0, 64, 64, (8, 8)), "im2col", "im2col"),
     ],
 )
@@ -327,13 +331,28 @@ def test_auto_takes_winograd_where_it_was_measured_to_gain(shape, expected, expe
     for operation in ("conv", "conv_input_grad"):
         assert choose(operation, *shape, (3, 3), (1, 1), (1, 1), 1) == expected
     assert choose("conv_weight_grad", *shape, (3, 3), (1, 1), (1, 1), 1) == expected_weights
-    assert choose("conv", *shape, (3, 3), (2, 2), (1, 1), 1) == "im2col"
+    assert choose("conv", *shape, (3, 3), (2, 2), (1, 1), 1) != "winograd"
     with fastnn.conv_algorithm("im2col"):
         assert choose("conv", *shape, (3, 3), (1, 1), (1, 1), 1) == "im2col"
 
 
+def test_auto_takes_direct_where_it_was_measured_to_gain():
+    def by(operation, channels, out_channels, size, kernel, groups=1):
+        return choose(operation, 8, channels, out_channels, (size, size), (kernel, kernel), (2, 2), (1, 1), groups)
+
+    for operation in ("conv", "conv_input_grad", "conv_weight_grad"):
+        assert by(operation, 3, 64, 112, 7) == "direct"
+        assert by(operation, 64, 64, 7, 3, groups=64) == "direct"
+        assert by(operation, 256, 512, 28, 3) == "im2col"
+        assert by(operation, 3, 64, 28, 1) == "im2col"  # nothing to pack
+        assert by(operation, 16, 120, 1, 5) == "im2col"  # a single position
+    assert choose("conv", 8, 3, 8, (9, 9, 9), (3, 3, 3), (1, 1, 1), (1, 1, 1), 1) == "im2col"  # three dimensions
+
+
 def test_set_conv_algorithm_refuses_unknown_names():
-    with pytest.raises(ValueError, match="set_conv_algorithm: name must be 'auto', 'im2col' or 'winograd', got 'fft'"):
+    with pytest.raises(
+        ValueError, match="set_conv_algorithm: name must be 'auto', 'im2col', 'direct' or 'winograd', got 'fft'"
+    ):
         fastnn.set_conv_algorithm("fft")
     assert fastnn.get_conv_algorithm() == "auto"
 
@@ -348,10 +367,10 @@ def test_fastnn_conv_algorithm_sets_the_one_that_a_process_starts_with():
     program = "import fastnn; print(fastnn.get_conv_algorithm())"
     assert run_python(program, FASTNN_CONV_ALGORITHM="winograd").stdout == "winograd\n"
     result = run_python(program, FASTNN_CONV_ALGORITHM="fast")
-    assert "FASTNN_CONV_ALGORITHM must be 'auto', 'im2col' or 'winograd', got 'fast'" in result.stderr
+    assert "FASTNN_CONV_ALGORITHM must be 'auto', 'im2col', 'direct' or 'winograd', got 'fast'" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["im2col", "winograd"])
+@pytest.mark.parametrize("name", ["im2col", "direct", "winograd"])
 @pytest.mark.parametrize("shape", [(2, 64, 64, 112), (1, 512, 512, 14)], ids=str)
 def test_conv2d_takes_at_most_16_mb_a_thread_beside_outputs_and_weights(name, shape):
     n, c, k, size = shape

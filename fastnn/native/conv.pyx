@@ -12,7 +12,7 @@ from fastnn.native.runtime cimport Block, contiguous, empty, kernels_for, scratc
 import numpy as np
 
 from fastnn.conv_algorithm import choose
-from fastnn.native import winograd
+from fastnn.native import direct, winograd
 
 np.import_array()
 
@@ -144,16 +144,18 @@ cdef Block forward_geometry(conv_geometry *geometry, tuple in_shape, tuple out_s
     return memory
 
 
-cdef bint by_winograd(str operation, np.ndarray source, ptrdiff_t out_channels, out_size, kernel, stride, dilation,
-                      ptrdiff_t groups):
-    return choose(operation, source.shape[0], source.shape[1], out_channels, out_size, kernel, stride, dilation,
-                  groups) == "winograd"
+cdef str algorithm(str operation, np.ndarray source, ptrdiff_t out_channels, out_size, kernel, stride, dilation,
+                   ptrdiff_t groups):
+    return choose(operation, source.shape[0], source.shape[1], out_channels, out_size, kernel, stride, dilation, groups)
 
 
 def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups):
     """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel)."""
-    if by_winograd("conv", x, weight.shape[0], out_size, (<object> weight).shape[2:], stride, dilation, groups):
+    cdef str by = algorithm("conv", x, weight.shape[0], out_size, (<object> weight).shape[2:], stride, dilation, groups)
+    if by == "winograd":
         return winograd.conv(x, weight, bias, out_size, padding)
+    if by == "direct":
+        return direct.conv(x, weight, bias, out_size, stride, padding, dilation, groups)
     x = contiguous(x)
     weight = contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], taps
@@ -191,9 +193,12 @@ cdef list phase_taps(ptrdiff_t phase, ptrdiff_t kernel, ptrdiff_t stride, ptrdif
 def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, padding, dilation, ptrdiff_t groups):
     """The gradient (N, C, *in_size) by the input of a convolution with output gradient `grad`; with a bias per input
     channel added it is a transposed convolution."""
-    if by_winograd("conv_input_grad", grad, weight.shape[1], in_size, (<object> weight).shape[2:], stride, dilation,
-                   groups):
+    cdef str by = algorithm("conv_input_grad", grad, weight.shape[1] * groups, in_size, (<object> weight).shape[2:],
+                            stride, dilation, groups)
+    if by == "winograd":
         return winograd.conv_input_grad(grad, weight, bias, in_size, padding)
+    if by == "direct":
+        return direct.conv_input_grad(grad, weight, bias, in_size, stride, padding, dilation, groups)
     grad = contiguous(grad)
     weight = contiguous(weight)
     cdef ptrdiff_t rows = weight.shape[1], out_channels = weight.shape[0]
@@ -244,8 +249,12 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
 
 def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups):
     """The gradient (K, C / groups, *kernel) by the weight, from the output's gradient and the input."""
-    if by_winograd("conv_weight_grad", x, grad.shape[1], (<object> grad).shape[2:], kernel, stride, dilation, groups):
+    cdef str by = algorithm("conv_weight_grad", x, grad.shape[1], (<object> grad).shape[2:], kernel, stride, dilation,
+                            groups)
+    if by == "winograd":
         return winograd.conv_weight_grad(grad, x, padding)
+    if by == "direct":
+        return direct.conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups)
     grad = contiguous(grad)
     x = contiguous(x)
     cdef ptrdiff_t out_channels = grad.shape[1], rows = out_channels // groups

@@ -210,7 +210,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     cdef ptrdiff_t out_channels = grad.shape[1], rows = out_channels // groups
     cdef np.ndarray result = image_array((out_channels, x.shape[1] // groups, *kernel), x)
     cdef tuple size = two((<object> grad).shape[2:], 1)
-    kernel = two(kernel, 1)
+    kernel = two(tuple(kernel), 1)
     taps = forward_taps(kernel, two(padding, 0), two(dilation, 1))
     cdef Plan plan = Plan(x, groups, two(stride, 1), kernel, (out_channels, *size), (1, 1), [((0, 0), size, taps)])
     cdef direct_geometry *g = &plan.geometry

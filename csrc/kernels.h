@@ -107,9 +107,9 @@ struct direct_phase {
 };
 
 struct direct_kernels {
-    ptrdiff_t row_tile;      /* output channels in packed weights come in these */
+    ptrdiff_t row_tile;           /* output channels in packed weights come in these */
     ptrdiff_t gradient_positions; /* a band for weight_tile() goes well with so many */
-    ptrdiff_t spare_offsets; /* entries that weight_tile() may read behind the table of offsets */
+    ptrdiff_t spare_offsets;      /* entries that weight_tile() may read behind the table of offsets */
     ptrdiff_t (*scratch_size)(const struct direct_geometry *geometry); /* bytes for tile() and weight_tile() */
     void (*fill_offsets)(const struct direct_geometry *geometry, ptrdiff_t taps, const ptrdiff_t *tap,
                          ptrdiff_t *offset);

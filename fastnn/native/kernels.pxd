@@ -108,7 +108,8 @@ cdef extern from "kernels.h" nogil:
         void (*tile)(const direct_geometry *geometry, const direct_phase *phase, ptrdiff_t phases, const void *input,
                      const void *packed_weight, ptrdiff_t rows, ptrdiff_t band_start, const void *bias, void *output,
                      void *scratch) noexcept nogil
-        ptrdiff_t (*weight_scratch_size)(const direct_geometry *geometry, ptrdiff_t depth, ptrdiff_t rows) noexcept nogil
+        ptrdiff_t (*weight_scratch_size)(const direct_geometry *geometry, ptrdiff_t depth,
+                                         ptrdiff_t rows) noexcept nogil
         void (*weight_tile)(const direct_geometry *geometry, const direct_phase *phase, const void *input,
                             const void *grad_output, ptrdiff_t rows, ptrdiff_t unit, ptrdiff_t units, void *partial,
                             void *scratch) noexcept nogil

@@ -52,5 +52,5 @@ $(VENV)/bin/python:
 
 # An editable installation: the extensions are built beside their sources. Again whenever one of these has changed.
 $(VENV)/installed-%: $(VENV)/bin/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable ".[$*]"
 	touch $@

@@ -320,7 +320,8 @@ static int is_global(const struct pool_geometry *geometry)
 INLINE void reduce_planes(enum operation operation, const struct tile *tile, ptrdiff_t planes)
 {
     const struct pool_geometry *geometry = tile->geometry;
-    ptrdiff_t elements = volume(geometry->in_size), count = window_at(geometry, 2, 0).count;
+    ptrdiff_t elements = volume(geometry->in_size), count = 1;
+    for (int i = 0; i < 3; i++) count *= window_at(geometry, i, 0).count;
     real divisor = geometry->divisor ? geometry->divisor : count;
     for (ptrdiff_t plane = 0; plane < planes; plane++) {
         real total = reduce_span(operation, tile->input + plane * elements, elements, 1);

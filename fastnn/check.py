@@ -96,6 +96,7 @@ CASES = [
     Case("avg_pool1d", lambda n: (n(3, 5, 101), 3), {"stride": 2, "padding": 1}),
     Case("avg_pool2d", lambda n: (n(3, 17, 30, 37), 2)),
     Case("avg_pool2d", lambda n: (n(2, 5, 23, 19), 3), {"stride": 2, "padding": 1, "ceil_mode": True}, label="3x3"),
+    Case("avg_pool2d", lambda n: (n(3, 17, 1, 1), 3), {"padding": 1}, label="one padded pixel"),
     Case("avg_pool3d", lambda n: (n(2, 3, 9, 8, 7), 3), {"stride": 2, "padding": 1}),
     Case("adaptive_avg_pool2d", lambda n: (n(3, 5, 23, 19), (5, 4))),
     Case("adaptive_max_pool2d", lambda n: (n(3, 5, 23, 19), (5, 4))),

@@ -55,7 +55,7 @@ def test_matches_reference(isa, dtype, rng, name, arguments):
 @each_activation
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 9), max_size=4), st.floats(0.01, 50), st.integers(0, 2**32))
-def test_matches_reference_at_random_shapes_and_scales(dtype, name, arguments, shape, scale, seed):
+def test_matches_reference_at_random_shapes_and_scales(isa, dtype, name, arguments, shape, scale, seed):
     rng = np.random.default_rng(seed)
     x, dy = (np.asarray(rng.standard_normal(shape), dtype) for _ in range(2))
     x[...] *= dtype.type(scale)

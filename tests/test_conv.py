@@ -76,7 +76,7 @@ def test_conv_matches_reference_forward_and_backward(isa, dtype, rng, algorithm,
 
 
 @pytest.mark.parametrize(("algorithm", "shape"), [case for case in SMALL if case[1][1] < 60], ids=str)
-def test_conv_backward_matches_finite_differences(rng, algorithm, shape):
+def test_conv_backward_matches_finite_differences(isa, rng, algorithm, shape):
     fastnn.set_conv_algorithm(algorithm)
     (x, weight, bias), arguments, dy = case(rng, shape)
     forward, backward = functions(len(shape[3]))
@@ -148,7 +148,7 @@ def test_conv_transpose_matches_reference_torch_and_finite_differences(isa, dtyp
 @pytest.mark.parametrize("name", ["im2col", "direct"])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_conv2d_matches_reference_on_random_shapes(name, data):
+def test_conv2d_matches_reference_on_random_shapes(isa, name, data):
     fastnn.set_conv_algorithm(name)
     draw = data.draw
     groups = draw(st.integers(1, 3))
@@ -172,7 +172,7 @@ def test_conv2d_matches_reference_on_random_shapes(name, data):
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_conv2d_by_winograd_matches_reference_on_random_shapes(data):
+def test_conv2d_by_winograd_matches_reference_on_random_shapes(isa, data):
     fastnn.set_conv_algorithm("winograd")
     draw = data.draw
     padding = draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import fastnn
 import fastnn.functional as F
@@ -41,7 +43,7 @@ def test_linear_matches_reference_forward_and_backward(isa, dtype, rng, shape):
         assert_matches(actual, gradient, "linear")
 
 
-def test_linear_backward_matches_finite_differences(rng):
+def test_linear_backward_matches_finite_differences(isa, rng):
     (x, weight, bias), dy = case(rng, (5, 7, 3))
     gradients = F.linear_backward(dy, x, weight, bias)
     for array, gradient in zip((x, weight, bias), gradients, strict=True):
@@ -60,6 +62,17 @@ def test_linear_matches_torch_for_any_leading_dimensions(dtype, rng, leading):
     expected.backward(torch.tensor(dy))
     for actual, tensor in zip(F.linear_backward(dy, x, weight, bias), tensors, strict=True):
         assert_matches(actual, tensor.grad.numpy(), "linear")
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.integers(0, 70), inputs=st.integers(0, 140), outputs=st.integers(0, 130), seed=st.integers(0, 99))
+def test_linear_matches_reference_on_random_shapes(isa, dtype, rows, inputs, outputs, seed):
+    arrays, dy = case(np.random.default_rng(seed), (rows, inputs, outputs), dtype)
+    wide = [a.astype(np.float64) for a in arrays]
+    with fastnn.backend("reference"):
+        expected, gradients = F.linear(*wide), F.linear_backward(dy.astype(np.float64), *wide)
+    for actual, value in zip((F.linear(*arrays), *F.linear_backward(dy, *arrays)), (expected, *gradients), strict=True):
+        np.testing.assert_allclose(actual, value, rtol=0, atol=5e-5 if dtype == np.float32 else 1e-12)
 
 
 def test_linear_without_bias_and_with_any_strides(isa, dtype, rng):
@@ -101,6 +114,9 @@ X, W = np.zeros((2, 4)), np.zeros((3, 4))
         ((X, W[0]), ValueError, r"linear: weight must have shape \(out_features, in_features\), got \(4,\)"),
         ((X[:, :3], W), ValueError, r"linear: weight expects 4 input features, but input has shape \(2, 3\)"),
         ((np.zeros(()), W), ValueError, r"linear: weight expects 4 input features, but input has shape \(\)"),
+        ((X, W, np.zeros(3, np.float32)), TypeError, "linear: bias must have input's dtype float64, got float32"),
+        ((X, [1.0]), TypeError, "linear: weight must be a NumPy array, got list"),
+        ((np.ma.array(X), W), TypeError, "linear: input must be a plain NumPy array, got a masked array"),
         (
             (X, W, np.zeros(4)),
             ValueError,
@@ -116,3 +132,5 @@ def test_linear_bad_input(arguments, error, message):
 def test_linear_backward_bad_gradient():
     with pytest.raises(ValueError, match=r"linear_backward: grad_output must have shape \(2, 3\)"):
         F.linear_backward(np.zeros((2, 4)), X, W)
+    with pytest.raises(ValueError, match="linear_backward: needs must be three bools"):
+        F.linear_backward(np.zeros((2, 3)), X, W, needs=(True, False))

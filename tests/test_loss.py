@@ -1,5 +1,6 @@
 """Losses: native against the float64 reference, gradients, torch, figures from theory, hard shapes, bad input."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -381,8 +382,21 @@ def test_multi_margin_loss_matches_reference_and_torch(isa, dtype, rng, shape, p
         np.testing.assert_allclose(gradient, leaf.grad.numpy(), rtol=3e-5, atol=1e-6)
 
 
+def test_targets_are_copied_before_they_are_checked(monkeypatch):
+    # Another thread may write to the array between the check and the kernel.
+    seen = []
+    module = sys.modules["fastnn.functional.loss"]
+    monkeypatch.setattr(module, "implementation", lambda name: lambda *arguments: seen.append(arguments) or 0.0)
+    x, target = np.zeros((3, 4)), np.array([0, 1, 2])
+    F.cross_entropy(x, target)
+    F.nll_loss(x, target)
+    F.multi_margin_loss(x, target)
+    assert len(seen) == 3
+    assert not any(np.shares_memory(arguments[1], target) for arguments in seen)
+
+
 @pytest.mark.parametrize("p", [1, 2])
-def test_multi_margin_loss_backward_matches_finite_differences(rng, p):
+def test_multi_margin_loss_backward_matches_finite_differences(isa, rng, p):
     x, target = rng.standard_normal((6, 5)), rng.integers(0, 5, 6)
     for reduction in REDUCTIONS:
         grad_output = grad_output_for(rng, reduction, (6,), np.float64)
@@ -619,6 +633,13 @@ Y = np.array([0, 1, 2, 0])
             {},
             TypeError,
             r"nll_loss: target must hold class indices of an integer dtype, got float64",
+        ),
+        (
+            F.cross_entropy,
+            (X, Y.astype(float)),
+            {},
+            TypeError,
+            "target must hold class indices of an integer dtype",
         ),
         (F.nll_loss, (X, Y + 1), {}, ValueError, r"nll_loss: target\[2\] must be a class index .*, got 3"),
         (F.multi_margin_loss, (X, Y - 100), {}, ValueError, r"target\[0\] must be a class index from 0 to 2, got -100"),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastnn
@@ -140,7 +140,7 @@ def test_batch_norm_of_constant_channels_is_the_bias(isa, dtype):
 @pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
 @pytest.mark.parametrize("name", ["batch_norm", "batch_norm_relu"])
 @pytest.mark.parametrize("shape", [(7, 3), (3, 2, 5), (2, 2, 3, 23)])
-def test_batch_norm_backward_matches_central_differences(rng, name, training, shape):
+def test_batch_norm_backward_matches_central_differences(isa, rng, name, training, shape):
     x, dy = rng.standard_normal((2, *shape))
     arguments = channel_arguments(rng, shape[1], np.float64)
     forward, backward = getattr(F, name), getattr(F, f"{name}_backward")
@@ -278,7 +278,7 @@ def test_batch_norm_has_the_same_bits_for_any_number_of_threads(rng, shape):
     same_bits_for_any_threads(lambda: F.batch_norm_relu_backward(dy, x, None, None, weight, bias, True))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.lists(st.integers(1, 9), min_size=2, max_size=5),
     positions=st.integers(1, 130),
@@ -287,7 +287,7 @@ def test_batch_norm_has_the_same_bits_for_any_number_of_threads(rng, shape):
     saved=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_batch_norm_matches_reference_on_random_shapes(shape, positions, training, relu, saved, seed):
+def test_batch_norm_matches_reference_on_random_shapes(isa, shape, positions, training, relu, saved, seed):
     rng = np.random.default_rng(seed)
     shape = [2 + shape[0], *shape[1:]]
     if len(shape) > 2:
@@ -456,7 +456,7 @@ def test_norm_keeps_accuracy_where_the_mean_exceeds_the_deviation(isa, rng, case
 
 
 @pytest.mark.parametrize("case", SMALL_CASES, ids=case_identity)
-def test_norm_backward_matches_central_differences(rng, case):
+def test_norm_backward_matches_central_differences(isa, rng, case):
     name, shape, arguments, weight_shape = case
     x, dy = input_and_gradient(rng, shape, np.float64)
     weight, bias = weight_and_bias(rng, weight_shape, np.float64)
@@ -573,7 +573,7 @@ def test_norm_has_the_same_bits_for_any_number_of_threads(rng, case):
     same_bits_for_any_threads(lambda: results(name, x, dy, (*arguments, *weights)))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     images=st.integers(1, 5),
     groups=st.integers(1, 5),
@@ -582,7 +582,7 @@ def test_norm_has_the_same_bits_for_any_number_of_threads(rng, case):
     name=st.sampled_from(["layer_norm", "group_norm", "instance_norm"]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_norm_matches_reference_on_random_shapes(images, groups, group, positions, name, seed):
+def test_norm_matches_reference_on_random_shapes(isa, images, groups, group, positions, name, seed):
     rng = np.random.default_rng(seed)
     x, dy = input_and_gradient(rng, (images, groups * group, 3, positions), np.float64)
     arguments = {"layer_norm": (x.shape[2:],), "group_norm": (groups,), "instance_norm": (None, None)}[name]

@@ -208,6 +208,18 @@ def test_adaptive_pools_match_torch(dtype, rng, case):
         assert_matches(function(name + "_backward", dims)(dy, x, output_size), gradient, kernel)
 
 
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("count_include_pad", [True, False])
+@pytest.mark.parametrize("size", [1, 2])
+def test_one_window_over_a_padded_plane_counts_all_its_elements(isa, dtype, dims, count_include_pad, size):
+    # The output has one element, as in global pooling, but the window reaches into the padding.
+    x = np.ones((2, 3, *[1] * (dims - 1), size), dtype)
+    function = getattr(F, f"avg_pool{dims}d")
+    actual = function(x, 3, 2, 1, count_include_pad=count_include_pad)
+    assert actual.shape == (2, 3, *[1] * dims)
+    np.testing.assert_allclose(actual, size / 3**dims if count_include_pad else 1, rtol=1e-6)
+
+
 @st.composite
 def poolings(draw):
     dims = draw(st.integers(1, 3))

@@ -257,7 +257,7 @@ def test_gaussian_dropout_is_in_expectation_an_l2_penalty_weighted_by_the_square
     seed=st.integers(0, LARGEST_SEED),
     position=st.integers(0, 2**63 - 1),
 )
-def test_dropout_on_random_shapes_is_the_reference(dtype, shape, p, seed, position):
+def test_dropout_on_random_shapes_is_the_reference(isa, dtype, shape, p, seed, position):
     x = np.asarray(np.random.default_rng(0).standard_normal(shape), dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         expected = reference.dropout(x, p, seed, position)

@@ -13,7 +13,7 @@ def add_arguments(parser):
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder with train-images-idx3-ubyte[.gz] and its companions, or with data_batch_1[.bin] and its",
+        help="folder with train-images-idx3-ubyte[.gz] and so on (MNIST), or with data_batch_1[.bin] (CIFAR-10)",
     )
     add_options(parser, epochs=10, batch_size=128, lr=2e-3, out="runs/train")
 

@@ -4,6 +4,7 @@ Every message names the function, the argument, what was expected and what came.
 values ValueError.
 """
 
+import math
 import operator
 
 import numpy as np
@@ -69,6 +70,12 @@ def check_integers(function, name, value, count, minimum=None, maximum=LARGEST_S
     if len(value) != count:
         raise ValueError(f"{function}: {name} must be an integer or {count} of them, got {value!r}")
     return tuple(check_integer(function, name, entry, minimum, maximum) for entry in value)
+
+
+def check_elements(function, shape):
+    """An array of this shape can be addressed."""
+    if math.prod(shape) >= 2**59:
+        raise ValueError(f"{function}: an output of shape {tuple(shape)} is too large for any memory")
 
 
 def check_number(function, name, value, minimum=None, maximum=None):

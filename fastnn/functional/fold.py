@@ -2,6 +2,7 @@
 
 from fastnn.backend import implementation
 from fastnn.functional.checks import (
+    check_elements,
     check_float_array,
     check_integers,
     check_ndim,
@@ -163,7 +164,9 @@ def check_unfold(function, input, kernel_size, dilation, padding, stride):
     sliding = check_sliding(function, kernel_size, dilation, padding, stride)
     rows, columns = patch_grid(function, input.shape[2:], *sliding)
     kernel = sliding[0]
-    return *sliding, (input.shape[0], input.shape[1] * kernel[0] * kernel[1], rows * columns)
+    shape = (input.shape[0], input.shape[1] * kernel[0] * kernel[1], rows * columns)
+    check_elements(function, shape)
+    return *sliding, shape
 
 
 def check_fold(function, input, output_size, kernel_size, dilation, padding, stride):
@@ -171,6 +174,7 @@ def check_fold(function, input, output_size, kernel_size, dilation, padding, str
     check_float_array(function, "input", input)
     check_ndim(function, "input", input, 3, "(N, C * kernel height * kernel width, L)")
     size = check_integers(function, "output_size", output_size, 2, 1)
+    check_elements(function, (*input.shape[:2], *size))
     sliding = check_sliding(function, kernel_size, dilation, padding, stride)
     rows, columns = patch_grid(function, size, *sliding)
     kernel = sliding[0]

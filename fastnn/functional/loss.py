@@ -95,12 +95,14 @@ def check_scores(function, input):
 
 
 def check_class_target(function, target, positions, classes, ignore_index=None):
-    """Class indices shaped like the positions, each a class or ignore_index, as int64."""
+    """Class indices shaped like the positions, each a class or ignore_index, as an int64 copy: what was checked is what
+    the kernels read, even where another thread changes the array meanwhile."""
     if not isinstance(target, np.ndarray):
         raise TypeError(f"{function}: target must be a NumPy array, got {type(target).__name__}; use numpy.asarray")
     if target.dtype.kind not in "iu":
         raise TypeError(f"{function}: target must hold class indices of an integer dtype, got {target.dtype}")
     check_shape(function, "target", target, positions, "one class index per position of input")
+    target = target.copy()
     if target.size and not (target.min() >= 0 and target.max() < classes):
         wrong = (target < 0) | (target >= classes)
         if ignore_index is not None:
@@ -130,7 +132,7 @@ def check_cross_entropy(function, input, target, weight, ignore_index, reduction
     ignore_index = check_ignore_index(function, ignore_index)
     check_choice(function, "reduction", reduction, REDUCTIONS)
     label_smoothing = check_number(function, "label_smoothing", label_smoothing, 0, 1)
-    if isinstance(target, np.ndarray) and target.dtype in FLOATS:
+    if isinstance(target, np.ndarray) and target.dtype in FLOATS and target.shape != positions:
         check_same_dtype(function, "target", target, "input", input)
         check_shape(function, "target", target, input.shape, "probabilities shaped like input")
         target = target.reshape(scores.shape)

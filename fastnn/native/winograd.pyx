@@ -11,8 +11,8 @@ import numpy as np
 
 np.import_array()
 
-# Tiles of 4x4 outputs that are computed together: enough that reading the transformed weights does not weigh, as long as
-# their transformed patches keep within this many bytes.
+# Tiles of 4x4 outputs that are computed together: enough that reading the transformed weights does not weigh, as long
+# as their transformed patches keep within this many bytes.
 cdef ptrdiff_t TILE_BLOCK = 96
 cdef ptrdiff_t PATCH_BYTES = 6 << 20
 # Few tiles and large transformed weights: these are computed by chunks that stay in the cache, which takes 512 x 512
@@ -165,7 +165,8 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, padding):
             row = task % blocks // channel_blocks * row_block
             channel = task % channel_blocks * channel_block
             kernel.weight_tile(&geometry, source, gradient,
-                               part * part_tiles, min(part_tiles, tiles - part * part_tiles), row, min(row_block, rows - row), channel, min(channel_block, channels - channel),
+                               part * part_tiles, min(part_tiles, tiles - part * part_tiles),
+                               row, min(row_block, rows - row), channel, min(channel_block, channels - channel),
                                partials + part * part_stride * itemsize, thread_scratch + threadid() * scratch_bytes)
         for task in prange(rows, num_threads=min(threads, threads_for(0.5 * parts * part_stride)), schedule="static"):
             reduction.reduce_weight(partials + task * 9 * channels * itemsize, parts, part_stride, 9, channels,

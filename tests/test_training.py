@@ -556,3 +556,18 @@ def test_history_plots_without_validation(tmp_path):
     pytest.importorskip("matplotlib")
     History([{"epoch": 1, "loss": 2.0}]).plot(tmp_path / "history.png")
     assert (tmp_path / "history.png").stat().st_size > 5000
+
+
+def test_fit_refuses_to_begin_without_examples_or_a_place_for_its_checkpoint(tmp_path):
+    model = nn.Linear(2, 2)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    x, y = np.zeros((3, 2), np.float32), np.zeros((3, 2), np.float32)
+    with pytest.raises(ValueError, match="fit: data must hold at least one example, got none"):
+        fit(model, optimizer, nn.MSELoss(), (x[:0], y[:0]), 1)
+    (tmp_path / "file").write_text("")
+    epochs = []
+    with pytest.raises(OSError, match="file"):
+        fit(
+            model, optimizer, nn.MSELoss(), (x, y), 1, callbacks=[epochs.append], checkpoint=tmp_path / "file" / "c.npz"
+        )
+    assert epochs == []

@@ -5,6 +5,7 @@ import math
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -78,6 +79,8 @@ def fit(
 
     Raises
     ------
+    ValueError
+        If there are no examples.
     Interrupted
         After Ctrl-C (it is a KeyboardInterrupt), once the step at hand is complete. A second Ctrl-C stops at once.
     FloatingPointError
@@ -94,6 +97,10 @@ def fit(
     >>> history["loss"][-1] < 0.01
     True
     """
+    if not len(data[0]):
+        raise ValueError("fit: data must hold at least one example, got none")
+    if checkpoint is not None:  # a folder that cannot be made is better known before the first epoch than after it
+        Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
     run = Run(model, optimizer, criterion, epochs, batch_size, scheduler, seed, callbacks)
     if resume is not None:
         run.load(resume)

@@ -1060,3 +1060,16 @@ def test_mlp_learns_xor_and_a_linear_model_cannot():
     linear = nn.Linear(2, 2)
     descend(linear, nn.CrossEntropyLoss(), x, target, steps=400, rate=0.5)
     assert np.mean(linear(x).argmax(1) == target) < 1
+
+
+def test_a_forward_that_fails_leaves_nothing_behind(rng):
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    x = rng.standard_normal((5, 3), dtype=np.float32)
+    y = model(x)
+    with pytest.raises(ValueError, match="linear: weight expects 3 input features"):
+        model(x[:, :2])
+    model[2] = nn.Linear(5, 2)  # the layers before the failing one have already pushed theirs
+    with pytest.raises(ValueError, match="linear: weight expects 5 input features"):
+        model(x)
+    assert [len(layer._saved or ()) for layer in model] == [1, 1, 0]
+    assert y.shape == (5, 2)

@@ -204,6 +204,7 @@ def flat_arrays(parameters):
 
 class Recording(threading.local):
     mode: bool | None = None  # None outside of every call: then the mode of the module that is called decides
+    pushed: list | None = None  # the modules that have pushed values in the outermost call, in order
 
 
 recording = Recording()
@@ -314,11 +315,17 @@ class Module:
     def __call__(self, *inputs, **options):
         if recording.mode is not None:  # inside another module's call, or one of the contexts
             return self.forward(*inputs, **options)
-        recording.mode = self.training
+        pushed: list[Module] = []
+        recording.mode, recording.pushed = self.training, pushed
         try:
             return self.forward(*inputs, **options)
+        except BaseException:  # no backward will follow: what the call has pushed goes
+            for module in reversed(pushed):
+                if module._saved:
+                    module._saved.pop()
+            raise
         finally:
-            recording.mode = None
+            recording.mode = recording.pushed = None
 
     # What a forward keeps for its backward
 
@@ -335,6 +342,8 @@ class Module:
         if self._saved is None:
             self._saved = []
         self._saved.append(values)
+        if recording.pushed is not None:
+            recording.pushed.append(self)
         if len(self._saved) == FORGOTTEN:
             warnings.warn(
                 f"{type(self).__name__}: {FORGOTTEN} forwards without a backward, each of which keeps its input; "

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 # Tests run in several processes at once; teams that spin while they wait would take each other's CPUs. libgomp reads
 # this when it is loaded, also in the processes that tests start.
@@ -11,6 +12,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import fastnn
 from fastnn.native import runtime
+
+# On the integration machine the random examples are the same every time: a red run is then due to the change.
+settings.register_profile("integration", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("integration")
 
 
 @pytest.fixture(params=runtime.available_isas())

@@ -53,11 +53,11 @@ static ptrdiff_t phase_count(const struct direct_geometry *g, int axis)
 { return smaller(g->stride[axis], g->reach[axis] + 1); }
 static ptrdiff_t row_pitch(const struct direct_geometry *g) { return g->grid[1] + g->reach[1] / g->stride[1]; }
 
-/* Bytes of the copied band: the last vector of a row may be written over its end, and read behind it. */
+/* Bytes of the copied band: the last vectors of a row may be written over its end, and read behind it. */
 static ptrdiff_t scratch_size(const struct direct_geometry *g)
 {
     ptrdiff_t planes = g->channels * phase_count(g, 0) * phase_count(g, 1);
-    return (planes * plane_rows(g) * row_pitch(g) + LANES) * (ptrdiff_t)sizeof(real);
+    return (planes * plane_rows(g) * row_pitch(g) + 4 * LANES) * (ptrdiff_t)sizeof(real);
 }
 
 /* offset[c * T + t], from the taps' positions [T][2] */

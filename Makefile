@@ -21,7 +21,7 @@ test: $(VENV)/installed-$(EXTRAS)
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint fastnn/native
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint fastnn/native  # which calls pycodestyle by name
 	$(BIN)/clang-format --dry-run --Werror csrc/*.c csrc/*.h
 	$(BIN)/mypy
 

@@ -53,11 +53,12 @@ static ptrdiff_t phase_count(const struct direct_geometry *g, int axis)
 { return smaller(g->stride[axis], g->reach[axis] + 1); }
 static ptrdiff_t row_pitch(const struct direct_geometry *g) { return g->grid[1] + g->reach[1] / g->stride[1]; }
 
-/* Bytes of the copied band: the last vectors of a row may be written over its end, and read behind it. */
+/* Bytes of the copied band. A row is written in whole vectors, and the last vector of positions begins at a position
+ * that exists, which even at the largest offset lies in the band: both go less than a vector past its end. */
 static ptrdiff_t scratch_size(const struct direct_geometry *g)
 {
     ptrdiff_t planes = g->channels * phase_count(g, 0) * phase_count(g, 1);
-    return (planes * plane_rows(g) * row_pitch(g) + 4 * LANES) * (ptrdiff_t)sizeof(real);
+    return (planes * plane_rows(g) * row_pitch(g) + LANES - 1) * (ptrdiff_t)sizeof(real);
 }
 
 /* offset[c * T + t], from the taps' positions [T][2] */
@@ -150,7 +151,7 @@ struct panel {
 struct walk {
     ptrdiff_t height, width, pitch;
     ptrdiff_t row_length; /* from row to row: the pitch, or whole vectors where rows start anew */
-    ptrdiff_t vectors;
+    ptrdiff_t vectors; /* that are left */
     ptrdiff_t y, x;
 };
 
@@ -163,11 +164,17 @@ static struct walk start_walk(ptrdiff_t height, ptrdiff_t width, ptrdiff_t pitch
     return (struct walk){height, width, pitch, pitch, across, 0, 0};
 }
 
+/* The next panel of a walk with vectors left. Behind the last one its first is computed again, for nothing. */
 static void next_panel(struct walk *at, ptrdiff_t vectors, const ptrdiff_t *out_stride, struct panel *panel)
 {
     panel->runs = 0;
     for (ptrdiff_t v = 0; v < vectors; v++) {
-        panel->base[v] = at->y < at->height ? at->y * at->pitch + at->x : panel->base[0];
+        if (at->vectors == 0) {
+            panel->base[v] = panel->base[0];
+            continue;
+        }
+        at->vectors--;
+        panel->base[v] = at->y * at->pitch + at->x;
         for (ptrdiff_t lane = 0, step; lane < LANES && at->y < at->height; lane += step) {
             step = smaller(LANES - lane, at->row_length - at->x);
             ptrdiff_t count = smaller(step, at->width - at->x);
@@ -272,7 +279,7 @@ static void tile(const struct direct_geometry *g, const struct direct_phase *pha
             const real *row_bias = bias ? (const real *)bias + k : NULL;
             struct walk at = start_walk(height, phase->grid[1], row_pitch(g));
             ptrdiff_t d;
-            for (ptrdiff_t done = 0; height > 0 && done < at.vectors; done += vectors) {
+            while (height > 0 && at.vectors > 0) {
                 next_panel(&at, vectors, g->out_stride, &panel);
                 d = 0;
                 do { /* once even without any tap: the output is then the bias */

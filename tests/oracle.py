@@ -5,8 +5,11 @@ import numpy as np
 from tests.tolerances import tolerance
 
 
-def error(actual, expected):
-    """max |actual - expected| over the RMS of expected; NaN and infinities must stand at the same places."""
+def error(actual, expected, least_scale=0.0):
+    """max |actual - expected| over the RMS of expected; NaN and infinities must stand at the same places.
+
+    A few random sums may cancel to almost nothing: least_scale is the size of what they are sums of.
+    """
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
     finite = np.isfinite(expected)
@@ -16,14 +19,14 @@ def error(actual, expected):
         return 0.0
     difference = np.abs(actual - expected).max()
     assert not np.isnan(difference), "NaN where the reference has none"
-    scale = np.sqrt(np.mean(expected**2))
+    scale = max(np.sqrt(np.mean(expected**2)), least_scale)
     return difference / scale if scale > 0 else (0.0 if difference == 0 else np.inf)
 
 
-def assert_matches(actual, expected, kernel):
+def assert_matches(actual, expected, kernel, least_scale=0.0):
     """actual (float32 or float64) is within the kernel's tolerance of the float64 reference, and keeps its dtype."""
     bound = tolerance(kernel, actual.dtype)
-    worst = error(actual, expected)
+    worst = error(actual, expected, least_scale)
     assert worst <= bound, f"{kernel} {actual.dtype}: error {worst:.3g} exceeds {bound:.3g}"
 
 

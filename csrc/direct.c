@@ -151,7 +151,7 @@ struct panel {
 struct walk {
     ptrdiff_t height, width, pitch;
     ptrdiff_t row_length; /* from row to row: the pitch, or whole vectors where rows start anew */
-    ptrdiff_t vectors; /* that are left */
+    ptrdiff_t vectors;    /* that are left */
     ptrdiff_t y, x;
 };
 

@@ -304,6 +304,22 @@ def test_conv2d_by_winograd_keeps_nan_and_infinity_to_the_tiles_that_they_touch(
     assert np.isfinite(y[:4, 4:]).all()
 
 
+def test_conv2d_by_winograd_spreads_an_infinity_to_the_4x4_outputs_of_its_tile_as_its_docstring_says(dtype, isa):
+    x = np.zeros((1, 1, 18, 18), dtype)
+    x[0, 0, 6, 6] = np.inf  # in the patch of the tile of outputs 4 to 7 alone, of which it touches 3x3
+    weight = np.ones((1, 1, 3, 3), dtype)
+    expected = np.zeros((16, 16), bool)
+    expected[4:8, 4:8] = True
+    with fastnn.conv_algorithm("winograd"):
+        np.testing.assert_array_equal(np.isnan(F.conv2d(x, weight)[0, 0]), expected)
+        gradient = F.conv2d_backward(x, np.zeros((1, 1, 18, 18), dtype), weight, padding=1)[0]
+    expected = np.zeros((18, 18), bool)
+    expected[4:8, 4:8] = True
+    np.testing.assert_array_equal(np.isnan(gradient[0, 0]), expected)
+    for documented in (F.conv2d, F.conv2d_backward, F.conv_transpose2d):
+        assert "Winograd" in documented.__doc__
+
+
 @pytest.mark.parametrize("change", [dict(stride=2), dict(dilation=2), dict(groups=2)])
 def test_conv2d_forced_to_winograd_falls_back_where_it_cannot_run(rng, change):
     x, weight = rng.standard_normal((2, 4, 9, 8)), rng.standard_normal((6, 4 // change.get("groups", 1), 3, 3))

@@ -262,6 +262,10 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     The sum goes over the group's channels c and the filter positions t; the input counts as zero outside itself.
     The output has ``floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1`` elements per dimension.
 
+    Filters of 3x3 with stride 1, dilation 1 and one group may run by Winograd's algorithm, in which an infinity or NaN
+    in the 6x6 inputs of a tile reaches all of the tile's 4x4 outputs, as NaN; ``fastnn.set_conv_algorithm("im2col")``
+    turns it off.
+
     Parameters
     ----------
     input : ndarray of float32 or float64, shape (N, C, H, W)
@@ -299,6 +303,8 @@ def conv2d_backward(
     grad_output, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, needs=(True, True, True)
 ):
     """Gradients of :func:`conv2d` by its input, weight and bias.
+
+    By Winograd's algorithm, as there, an infinity or NaN in ``grad_output`` spreads within a tile of ``grad_input``.
 
     Parameters
     ----------
@@ -513,6 +519,8 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
     """2-D transposed convolution: what :func:`conv2d_backward` computes as the gradient of its input, plus a bias.
 
     Output size per dimension: ``(size - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1``.
+
+    As in :func:`conv2d`, filters of 3x3 with stride 1 may run by Winograd's algorithm, which spreads infinity and NaN.
 
     Parameters
     ----------

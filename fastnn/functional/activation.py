@@ -486,7 +486,9 @@ def softplus_backward(grad_output, input, beta=1.0, threshold=20.0):
 
 
 def log_sigmoid(input):
-    """Logarithm of the logistic function, elementwise: ``-log(1 + exp(-x))``, torch's ``logsigmoid``.
+    """Logarithm of the logistic function, elementwise: ``-log(1 + exp(-x))``.
+
+    ``logsigmoid``, torch's name, is the same function.
 
     Parameters
     ----------

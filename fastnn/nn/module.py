@@ -257,7 +257,19 @@ def enable_grad():
 
 
 class LoadResult(NamedTuple):
-    """What ``load_state_dict(..., strict=False)`` did not find, and did not use."""
+    """What ``load_state_dict(..., strict=False)`` did not find, and did not use.
+
+    Attributes
+    ----------
+    missing_keys, unexpected_keys : list of str
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.Linear(3, 2).load_state_dict({"bias": np.zeros(2), "scale": np.ones(2)}, strict=False)
+    LoadResult(missing_keys=['weight'], unexpected_keys=['scale'])
+    """
 
     missing_keys: list
     unexpected_keys: list

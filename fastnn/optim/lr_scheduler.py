@@ -40,6 +40,19 @@ class LRScheduler:
     last_epoch : int
         The epoch that was finished last, to resume; -1 to start. To resume, ``param_groups`` must have
         ``"initial_lr"``, which the optimiser's ``state_dict`` keeps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import optim
+    >>> class Halving(optim.lr_scheduler.LRScheduler):
+    ...     def rate(self, base_lr, epoch):
+    ...         return base_lr / 2**epoch
+    >>> optimizer = optim.SGD([np.zeros(1)], lr=1.0)
+    >>> schedule = Halving(optimizer)
+    >>> schedule.step()
+    >>> schedule.get_last_lr()
+    [0.5]
     """
 
     def __init__(self, optimizer, last_epoch=-1):
@@ -141,6 +154,19 @@ class MultiStepLR(LRScheduler):
         Epochs, in any order; one that stands twice counts twice.
     gamma : float
         Factor at each milestone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import optim
+    >>> optimizer = optim.SGD([np.zeros(1)], lr=1.0)
+    >>> schedule = optim.lr_scheduler.MultiStepLR(optimizer, [1, 3], gamma=0.5)
+    >>> rates = []
+    >>> for _ in range(5):
+    ...     rates.append(round(optimizer.param_groups[0]["lr"], 3))
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 0.5, 0.25, 0.25]
     """
 
     def __init__(self, optimizer, milestones, gamma=0.1, last_epoch=-1):
@@ -161,6 +187,19 @@ class ExponentialLR(LRScheduler):
         As in :class:`LRScheduler`.
     gamma : float
         Factor of each epoch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import optim
+    >>> optimizer = optim.SGD([np.zeros(1)], lr=1.0)
+    >>> schedule = optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+    >>> rates = []
+    >>> for _ in range(4):
+    ...     rates.append(round(optimizer.param_groups[0]["lr"], 3))
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 0.25, 0.125]
     """
 
     def __init__(self, optimizer, gamma, last_epoch=-1):
@@ -182,6 +221,19 @@ class CosineAnnealingLR(LRScheduler):
         Epochs from the highest rate to the lowest.
     eta_min : float
         The lowest rate.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import optim
+    >>> optimizer = optim.SGD([np.zeros(1)], lr=1.0)
+    >>> schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=4)
+    >>> rates = []
+    >>> for _ in range(5):
+    ...     rates.append(round(optimizer.param_groups[0]["lr"], 3))
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.854, 0.5, 0.146, 0.0]
     """
 
     def __init__(self, optimizer, T_max, eta_min=0.0, last_epoch=-1):
@@ -207,6 +259,19 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         Epochs of the first cosine, and the factor from one to the next.
     eta_min : float
         The lowest rate.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import optim
+    >>> optimizer = optim.SGD([np.zeros(1)], lr=1.0)
+    >>> schedule = optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=2)
+    >>> rates = []
+    >>> for _ in range(5):
+    ...     rates.append(round(optimizer.param_groups[0]["lr"], 3))
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 1.0, 0.5, 1.0]
     """
 
     def __init__(self, optimizer, T_0, T_mult=1, eta_min=0.0, last_epoch=-1):
@@ -234,6 +299,19 @@ class LinearLR(LRScheduler):
         From 0 to 1.
     total_iters : int
         Epochs until ``end_factor`` is reached.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import optim
+    >>> optimizer = optim.SGD([np.zeros(1)], lr=1.0)
+    >>> schedule = optim.lr_scheduler.LinearLR(optimizer, start_factor=0.5, total_iters=2)
+    >>> rates = []
+    >>> for _ in range(4):
+    ...     rates.append(round(optimizer.param_groups[0]["lr"], 3))
+    ...     schedule.step()
+    >>> rates
+    [0.5, 0.75, 1.0, 1.0]
     """
 
     def __init__(self, optimizer, start_factor=1.0 / 3, end_factor=1.0, total_iters=5, last_epoch=-1):
@@ -256,6 +334,19 @@ class LambdaLR(LRScheduler):
         As in :class:`LRScheduler`.
     lr_lambda : function, or list of functions
         From the epoch to a factor; one for all parameter groups, or one for each.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import optim
+    >>> optimizer = optim.SGD([np.zeros(1)], lr=1.0)
+    >>> schedule = optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 / (1 + epoch))
+    >>> rates = []
+    >>> for _ in range(4):
+    ...     rates.append(round(optimizer.param_groups[0]["lr"], 3))
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 0.333, 0.25]
     """
 
     def __init__(self, optimizer, lr_lambda, last_epoch=-1):

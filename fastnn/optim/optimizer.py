@@ -36,6 +36,18 @@ class Optimizer:
     ----------
     param_groups : list of dict
         The hyper-parameters, one dict per group; may be changed between steps (schedulers change ``"lr"``).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import optim
+    >>> slow, fast = np.ones(2), np.ones(2)
+    >>> optimizer = optim.SGD([{"params": [slow]}, {"params": [fast], "lr": 0.5}], lr=0.1)
+    >>> isinstance(optimizer, optim.Optimizer), [group["lr"] for group in optimizer.param_groups]
+    (True, [0.1, 0.5])
+    >>> optimizer.step([np.ones(2), np.ones(2)])
+    >>> slow, fast
+    (array([0.9, 0.9]), array([0.5, 0.5]))
     """
 
     scalars: ClassVar[dict] = {"step": 0}  # kept per parameter, with their values before the first step

@@ -20,7 +20,22 @@ TREE = "fastnn_tree"  # the entry (.npz) or metadata key (.safetensors) that hol
 
 
 class CheckpointError(ValueError):
-    """A file of weights or a checkpoint cannot be read; the message names the file and says what is wrong."""
+    """A file of weights or a checkpoint cannot be read; the message names the file and says what is wrong.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from fastnn.training import CheckpointError, load_checkpoint
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "state.npz")
+    ...     with open(path, "wb") as file:
+    ...         count = file.write(b"text")
+    ...     try:
+    ...         load_checkpoint(path)
+    ...     except CheckpointError as error:
+    ...         print("not a file of weights" in str(error))
+    True
+    """
 
 
 def save_checkpoint(path, state):

@@ -19,7 +19,24 @@ __all__ = ["Interrupted", "evaluate", "fit", "predict"]
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was stopped with Ctrl-C, between two steps; the checkpoint, if one was asked for, is written."""
+    """Training was stopped with Ctrl-C, between two steps; the checkpoint, if one was asked for, is written.
+
+    Examples
+    --------
+    >>> import signal
+    >>> import numpy as np
+    >>> from fastnn import nn, optim
+    >>> from fastnn.training import Interrupted, fit
+    >>> def press_ctrl_c(x, rng):
+    ...     signal.raise_signal(signal.SIGINT)
+    ...     return x
+    >>> model, x = nn.Linear(1, 1), np.ones((4, 1), np.float32)
+    >>> try:
+    ...     fit(model, optim.SGD(model.parameters(), lr=0.1), nn.MSELoss(), (x, x), 9, augment=press_ctrl_c)
+    ... except Interrupted as interrupt:
+    ...     print(interrupt)
+    interrupted in epoch 1 of 9; nothing was saved, because no checkpoint was asked for
+    """
 
 
 def fit(
@@ -31,6 +48,7 @@ def fit(
     *,
     batch_size=64,
     validation=None,
+    test=None,
     scheduler=None,
     augment=None,
     seed=0,
@@ -55,7 +73,10 @@ def fit(
         Passes over the data, counting those before a ``resume``.
     batch_size : int
     validation : tuple of ndarray, optional
-        Inputs and targets that the model is measured on, in evaluation mode, after each epoch.
+        Inputs and targets that the model is measured on, in evaluation mode, after each epoch: those that decide on
+        hyper-parameters or on the end of training. The history has ``validation_loss`` and ``validation_accuracy``.
+    test : tuple of ndarray, optional
+        The same with a set that decides nothing: ``test_loss`` and ``test_accuracy``.
     scheduler : optional
         Its ``step()`` is called after each epoch.
     augment : callable, optional
@@ -109,7 +130,7 @@ def fit(
             run.train_epoch(data, augment, progress, interrupted)
             if interrupted:
                 raise stop(run, checkpoint)
-            stopping = run.finish_epoch(validation, progress)
+            stopping = run.finish_epoch({"validation": validation, "test": test}, progress)
             if checkpoint is not None:
                 save_checkpoint(checkpoint, run.state_dict())
             if stopping:
@@ -225,12 +246,13 @@ class Run:
         self.optimizer.zero_grad()
         self.batch += 1
 
-    def finish_epoch(self, validation, progress):
-        """Measure, write the history's row, call everybody; True ends training."""
+    def finish_epoch(self, sets, progress):
+        """Measure on each set by its name, write the history's row, call everybody; True ends training."""
         row = {"epoch": self.epoch + 1, **self.totals.means()}
-        if validation is not None:
-            measured = evaluate(self.model, self.criterion, validation)
-            row.update({f"validation_{name}": value for name, value in measured.items()})
+        for prefix, data in sets.items():
+            if data is not None:
+                measured = evaluate(self.model, self.criterion, data)
+                row.update({f"{prefix}_{name}": value for name, value in measured.items()})
         row.update(learning_rate=self.optimizer.param_groups[0]["lr"], seconds=self.seconds)
         self.history.append(**row)
         if progress:

@@ -505,6 +505,37 @@ def test_fit_prints_a_header_and_a_line_per_epoch(blobs, capsys):
     assert len(lines[0]) == len(lines[1])
 
 
+def test_fit_measures_validation_and_test_set_under_their_own_names(blobs, capsys):
+    train, (x, y) = blobs
+    history = fit(*start(), train, 2, validation=(x, y), test=(x[:20], y[:20]))
+    lines = capsys.readouterr().out.splitlines()
+    titles = "epoch loss accuracy validation loss accuracy test loss accuracy learning rate time"
+    assert " ".join(lines[0].split()) == titles
+    assert len(lines[0]) == len(lines[1])
+    assert len(history["test_loss"]) == len(history["validation_loss"]) == 2
+    assert history["test_accuracy"][-1] * 20 == pytest.approx(round(history["test_accuracy"][-1] * 20))
+    assert history["test_loss"] != history["validation_loss"]
+
+
+@pytest.mark.parametrize(
+    "sets", [("training",), ("training", "validation"), ("training", "test"), ("training", "validation", "test")]
+)
+def test_the_legend_names_the_sets_that_were_measured(sets):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    from fastnn.training.plots import plot_history
+
+    row = {"epoch": 1}
+    for label in sets:
+        prefix = "" if label == "training" else f"{label}_"
+        row |= {f"{prefix}loss": 1.0, f"{prefix}accuracy": 0.5}
+    axes = Figure().subplots(1, 2)
+    plot_history(History([row]), *axes)
+    for panel in axes:
+        assert [text.get_text() for text in panel.get_legend().get_texts()] == list(sets)
+
+
 def test_plain_bar_writes_over_one_line(capsys, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_UPDATES", 0)
     bar = progress.PlainBar(2, "epoch 1/3", enabled=True)

@@ -72,7 +72,7 @@ def train_and_report(title, arguments, data, build, augment):
             (data.x_train, data.y_train),
             arguments.epochs,
             batch_size=arguments.batch_size,
-            validation=(data.x_test, data.y_test),
+            test=(data.x_test, data.y_test),
             scheduler=CosineAnnealingLR(optimizer, arguments.epochs),
             augment=augment,
             seed=arguments.seed,

@@ -7,9 +7,9 @@ class History:
     """One row of figures per epoch of training.
 
     ``history["loss"]`` is the list of a figure over the epochs; ``history.rows`` the list of rows, each a dictionary
-    with ``epoch``, ``loss``, ``accuracy``, ``validation_loss``, ``validation_accuracy`` (each where it was measured),
-    ``learning_rate`` and ``seconds``. Losses are means per example; accuracies are from 0 to 1. Those of the training
-    set are measured while the weights change, before each step.
+    with ``epoch``, ``loss``, ``accuracy``, ``validation_loss``, ``validation_accuracy``, ``test_loss``,
+    ``test_accuracy`` (each where it was measured), ``learning_rate`` and ``seconds``. Losses are means per example;
+    accuracies are from 0 to 1. Those of the training set are measured while the weights change, before each step.
 
     Examples
     --------

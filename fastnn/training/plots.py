@@ -11,14 +11,16 @@ from matplotlib.ticker import MaxNLocator
 __all__ = ["plot_filters", "plot_history", "plot_images", "save_history", "save_report"]
 
 TRAINING = "#4878a8"
-VALIDATION = "#d1602f"
+VALIDATION = "#7a5ca8"
+TEST = "#d1602f"
 RIGHT = "#2b7a3d"
 WRONG = "#c0272d"
+SETS = {"training": TRAINING, "validation": VALIDATION, "test": TEST}
 ROWS, COLUMNS = 3, 12  # of test images in a report
 
 
 def plot_history(history, loss_axes, accuracy_axes):
-    """Loss and accuracy over the epochs, of the training and the validation set.
+    """Loss and accuracy over the epochs, of the training, the validation and the test set.
 
     Parameters
     ----------
@@ -27,7 +29,8 @@ def plot_history(history, loss_axes, accuracy_axes):
     """
     panels = [(loss_axes, "loss", 1, "loss (logarithmic)"), (accuracy_axes, "accuracy", 100, "accuracy (%)")]
     for axes, figure, scale, title in panels:
-        for prefix, label, color in [("", "training", TRAINING), ("validation_", "test", VALIDATION)]:
+        for label, color in SETS.items():
+            prefix = "" if label == "training" else f"{label}_"
             if prefix + figure in history:
                 values = scale * np.array(history[prefix + figure])
                 epochs = [row["epoch"] for row in history.rows if prefix + figure in row]
@@ -40,15 +43,16 @@ def plot_history(history, loss_axes, accuracy_axes):
         if axes.lines:
             axes.legend(frameon=False)
     loss_axes.set_yscale("log")
-    if "validation_accuracy" in history:
-        last = 100 * history["validation_accuracy"][-1]
+    measured = [label for label in ("test", "validation") if f"{label}_accuracy" in history]
+    if measured:
+        last = 100 * history[f"{measured[0]}_accuracy"][-1]
         accuracy_axes.annotate(
             f"{last:.2f} %",
             (history["epoch"][-1], last),
             xytext=(0, -16),
             textcoords="offset points",
             ha="right",
-            color=VALIDATION,
+            color=SETS[measured[0]],
             weight="bold",
         )
         accuracy_axes.set_ylim(top=100.5, bottom=min(95.0, accuracy_axes.get_ylim()[0]))

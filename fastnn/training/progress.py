@@ -47,15 +47,19 @@ class PlainBar:
             print("\r", end="", flush=True)
 
 
+LOSS_WIDTHS = {"validation": 16, "test": 10}
+
+
 def table_header(row):
     """Titles of the columns that this row of the history has."""
     columns = ["  epoch", "    loss"]
     if "accuracy" in row:
         columns.append("accuracy")
-    if "validation_loss" in row:
-        columns.append(" validation loss")
-    if "validation_accuracy" in row:
-        columns.append("accuracy")
+    for name in ("validation", "test"):
+        if f"{name}_loss" in row:
+            columns.append(f"{f'{name} loss':>{LOSS_WIDTHS[name]}}")
+        if f"{name}_accuracy" in row:
+            columns.append("accuracy")
     return "  ".join([*columns, "learning rate", "   time"])
 
 
@@ -64,8 +68,9 @@ def table_row(row, epochs):
     columns = [f"{row['epoch']:>3}/{epochs:<3}", f"{row['loss']:>8.4f}"]
     if "accuracy" in row:
         columns.append(f"{100 * row['accuracy']:>6.2f} %")
-    if "validation_loss" in row:
-        columns.append(f"{row['validation_loss']:>16.4f}")
-    if "validation_accuracy" in row:
-        columns.append(f"{100 * row['validation_accuracy']:>6.2f} %")
+    for name in ("validation", "test"):
+        if f"{name}_loss" in row:
+            columns.append(f"{row[f'{name}_loss']:>{LOSS_WIDTHS[name]}.4f}")
+        if f"{name}_accuracy" in row:
+            columns.append(f"{100 * row[f'{name}_accuracy']:>6.2f} %")
     return "  ".join([*columns, f"{row['learning_rate']:>13.2g}", f"{row['seconds']:>5.1f} s"])

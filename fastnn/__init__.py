@@ -1,12 +1,20 @@
 """fastnn: neural-network layers for CPUs, forward and backward, on NumPy arrays."""
 
 import importlib
+import sys
 
-from fastnn import functional, seed
-from fastnn.backend import backend, get_backend, set_backend
-from fastnn.conv_algorithm import conv_algorithm, get_conv_algorithm, set_conv_algorithm
-from fastnn.runtime import empty_cache, get_num_threads, memory_stats, set_num_threads, threads
-from fastnn.seed import manual_seed
+try:
+    from fastnn import functional, seed
+    from fastnn.backend import backend, get_backend, set_backend
+    from fastnn.conv_algorithm import conv_algorithm, get_conv_algorithm, set_conv_algorithm
+    from fastnn.runtime import empty_cache, get_num_threads, memory_stats, set_num_threads, threads
+    from fastnn.seed import manual_seed
+except (ValueError, RuntimeError) as error:  # a wrong environment variable
+    # `python -m fastnn` imports this before a line of __main__ runs, and is "-m" meanwhile.
+    if sys.argv[:1] != ["-m"] or not {"fastnn", "-mfastnn"} & set(sys.orig_argv):
+        raise
+    print(f"fastnn: {error}", file=sys.stderr)
+    sys.exit(2)
 
 __version__ = "0.1.0"
 

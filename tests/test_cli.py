@@ -40,6 +40,34 @@ def test_every_command_has_help(command, capsys):
     assert COMMANDS[command][1].split()[0] in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("FASTNN_ISA", "nonsense", "expected one of baseline.*, got 'nonsense'"),
+        ("FASTNN_BACKEND", "nonsense", "expected 'native' or 'reference', got 'nonsense'"),
+        ("FASTNN_CONV_ALGORITHM", "nonsense", "must be 'auto', 'im2col', 'direct' or 'winograd', got 'nonsense'"),
+        ("FASTNN_NUM_THREADS", "0", "expected a whole number from 1 up, got '0'"),
+    ],
+)
+def test_a_wrong_environment_variable_ends_commands_with_one_line_and_imports_with_an_error(variable, value, message):
+    folder = os.path.dirname(os.path.dirname(fastnn.__file__))
+    environment = {**os.environ, "PYTHONPATH": folder, variable: value}
+
+    def run(*command):
+        return subprocess.run(
+            [sys.executable, *command], env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    for command in (("-m", "fastnn", "info"), ("-mfastnn",), ("-W", "ignore", "-m", "fastnn", "train")):
+        done = run(*command)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert re.fullmatch(rf"fastnn: {variable}:? {message}\n", done.stderr)
+    done = run("-c", "import fastnn", "fastnn")
+    assert done.returncode == 1
+    assert re.search(rf"^ValueError: {variable}:? {message}$", done.stderr, re.MULTILINE)
+
+
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["demo", "--epochs", "0"], ["demo", "--threads", "x"]])
 def test_wrong_usage_exits_with_two(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -134,6 +162,8 @@ def test_demo_writes_weights_checkpoint_and_picture(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "61,706 parameters, 1,352 images to train with, 445 to test with" in out
     assert float(re.search(r"test accuracy (\S+) %", out)[1]) > 30
+    assert re.search(r"^ +epoch +loss +accuracy +test loss +accuracy ", out, re.MULTILINE)
+    assert "validation" not in out
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names >= {"checkpoint.npz", "weights.npz", "report.png"}
     assert (tmp_path / "out" / "report.png").read_bytes().startswith(b"\x89PNG")
@@ -232,6 +262,21 @@ def no_such_folder(folder):
     return ["--data", folder / "nowhere"]
 
 
+def an_empty_folder(folder):
+    (folder / "empty").mkdir()
+    return ["--data", folder / "empty"]
+
+
+def one_file_of_cifar10(folder):
+    (folder / "part").mkdir()
+    (folder / "part" / "test_batch.bin").write_bytes(b"")
+    return ["--data", folder / "part"]
+
+
+def one_folder_too_high(folder):
+    return ["--data", folder.parent]
+
+
 def no_such_checkpoint(folder):
     return ["--data", folder, "--resume", folder / "no.npz"]
 
@@ -252,7 +297,14 @@ def a_huge_rate(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (no_such_folder, r"fastnn: .*nowhere: no such folder; give the folder that holds train-images-idx3-ubyte"),
+        (no_such_folder, r"fastnn: .*nowhere: no such folder; give one that holds the files of MNIST's format"),
+        (
+            an_empty_folder,
+            r"fastnn: .*empty: holds no data set; looked for .*train-images-idx3-ubyte, .* plain or \.gz.* or "
+            r".*CIFAR-10 \(data_batch_1\.bin .*without \.bin for the Python version",
+        ),
+        (one_file_of_cifar10, r"fastnn: .*part/data_batch_1\.bin: no such file; unpack cifar-10-binary"),
+        (one_folder_too_high, r"fastnn: .*: no such file; it stands in .*squares, give that folder"),
         (no_such_checkpoint, r"fastnn: .*no\.npz: no such file"),
         (labels_for_a_checkpoint, r"fastnn: .*train-labels-idx1-ubyte\.gz: is damaged or not a file of weights"),
         (an_empty_file, r"fastnn: .*t10k-labels-idx1-ubyte\.gz: is not an IDX file"),

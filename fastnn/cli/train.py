@@ -6,6 +6,15 @@ from fastnn import nn
 from fastnn.cli.session import add_options, train_and_report
 from fastnn.data import DataError, load_cifar10, load_mnist, random_crop, random_flip
 
+# What tells the two kinds of folders apart; load_mnist says where its files are when they lie deeper.
+MNIST = ("train-*", "t10k-*", "*/train-*", "*/*/train-*")
+CIFAR10 = ("data_batch_*", "test_batch*", "cifar-10-batches-*")
+ACCEPTED = (
+    "the files of MNIST's format (train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, "
+    "t10k-labels-idx1-ubyte, each plain or .gz) or those of CIFAR-10 (data_batch_1.bin to data_batch_5.bin and "
+    "test_batch.bin, or the same names without .bin for the Python version, there or in cifar-10-batches-bin or -py)"
+)
+
 
 def add_arguments(parser):
     parser.add_argument(
@@ -13,7 +22,8 @@ def add_arguments(parser):
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder with train-images-idx3-ubyte[.gz] and so on (MNIST), or with data_batch_1[.bin] (CIFAR-10)",
+        help="folder with train-images-idx3-ubyte[.gz] and so on (MNIST), or with data_batch_1[.bin] and so on "
+        "(CIFAR-10)",
     )
     add_options(parser, epochs=10, batch_size=128, lr=2e-3, out="runs/train")
 
@@ -31,9 +41,18 @@ def run(arguments):
 
 
 def load(folder):
-    """The Dataset in a folder, CIFAR-10 where it has that one's files, else MNIST's."""
-    cifar = any(folder.glob("data_batch_1*")) or any(folder.glob("cifar-10-batches-*"))
-    return (load_cifar10 if cifar else load_mnist)(folder)
+    """The Dataset in a folder, CIFAR-10's or MNIST's, whichever it has a file of."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; give one that holds {ACCEPTED}")
+    if has_any(folder, CIFAR10):
+        return load_cifar10(folder)
+    if has_any(folder, MNIST):
+        return load_mnist(folder)
+    raise FileNotFoundError(f"{folder}: holds no data set; looked for {ACCEPTED}")
+
+
+def has_any(folder, patterns):
+    return any(path for pattern in patterns for path in folder.glob(pattern))
 
 
 def augmentation(data):

@@ -1073,3 +1073,71 @@ def test_a_forward_that_fails_leaves_nothing_behind(rng):
         model(x)
     assert [len(layer._saved or ()) for layer in model] == [1, 1, 0]
     assert y.shape == (5, 2)
+
+
+@pytest.mark.parametrize("case", [case for case in LAYERS if case[0] != "Identity"], ids=identifier)
+def test_a_backward_with_a_wrong_gradient_leaves_the_way_open_for_the_right_one(case, rng):
+    name, arguments, shape = case
+    layer = getattr(nn, name)(**arguments).to("float64")
+    x = rng.standard_normal(shape)
+    y = layer(x)
+    dy = rng.standard_normal(y.shape)
+    expected = layer.backward(dy)
+    gradients = [parameter.grad.copy() for parameter in layer.parameters()]
+    layer.zero_grad()
+    layer(x)
+    flat = np.ascontiguousarray(dy).reshape(-1)
+    for wrong, error in ((flat[:-1], ValueError), (flat.reshape(1, -1, 1), ValueError), (None, TypeError)):
+        with pytest.raises(error, match="grad_output"):
+            layer.backward(wrong)
+    with pytest.raises(TypeError, match="grad_output"):
+        layer.backward(dy.astype(np.float32))
+    np.testing.assert_array_equal(layer.backward(dy), expected)
+    for parameter, gradient in zip(layer.parameters(), gradients, strict=True):
+        np.testing.assert_array_equal(parameter.grad, gradient)
+    with pytest.raises(RuntimeError, match="there is no forward to go back through"):
+        layer.backward(dy)
+
+
+def test_a_model_goes_back_after_a_wrong_gradient(rng):
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3),
+        nn.Residual(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)),
+        nn.BatchNorm2d(3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Dropout(0.0),
+        nn.Identity(),
+    ).to("float64")
+    y = model(rng.standard_normal((2, 2, 5, 5)))
+    for wrong in (np.zeros((2, 3, 3, 3)), np.zeros(y.size), np.zeros(y.shape, np.float32)):
+        with pytest.raises((TypeError, ValueError), match=r"Dropout\.backward: grad_output must have"):
+            model.backward(wrong)
+    model.backward(np.ones_like(y))
+    with pytest.raises(RuntimeError, match="there is no forward"):
+        model.backward(np.ones_like(y))
+
+
+def test_a_criterion_goes_back_after_a_wrong_gradient(rng):
+    for criterion in (nn.MSELoss("none"), nn.CrossEntropyLoss(reduction="none"), nn.CrossEntropyLoss()):
+        x = rng.standard_normal((4, 3))
+        target = np.arange(4) % 3 if isinstance(criterion, nn.CrossEntropyLoss) else np.zeros((4, 3))
+        loss = criterion(x, target)
+        with pytest.raises((TypeError, ValueError), match="grad_output"):
+            criterion.backward(np.ones(5))
+        assert criterion.backward(np.ones_like(loss) if np.ndim(loss) else 1.0).shape == x.shape
+
+
+def test_a_layer_of_ones_own_goes_back_after_an_error_in_its_backward():
+    class Doubled(nn.Linear):
+        def backward(self, grad_output, needs_input_grad=True):
+            return 2 * super().backward(grad_output, needs_input_grad)
+
+    layer = Doubled(3, 2)
+    y = layer(np.ones((4, 3), np.float32))
+    layer(np.ones((5, 3), np.float32))
+    with pytest.raises(ValueError, match="grad_output"):
+        layer.backward(np.ones_like(y))
+    assert layer.backward(np.ones((5, 2), np.float32)).shape == (5, 3)
+    assert layer.backward(np.ones_like(y)).shape == (4, 3)

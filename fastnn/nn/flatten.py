@@ -2,7 +2,7 @@
 
 from math import prod
 
-from fastnn.nn.module import Module
+from fastnn.nn.module import Module, check_gradient
 
 __all__ = ["Flatten"]
 
@@ -29,12 +29,16 @@ class Flatten(Module):
             raise ValueError(
                 f"Flatten: start_dim={self.start_dim} to end_dim={self.end_dim} are no dimensions of shape {shape}"
             )
-        self.save_for_backward(shape)
-        return input.reshape(*shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :])
+        output = input.reshape(*shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :])
+        self.save_for_backward(shape, output.shape, input.dtype)
+        return output
 
     def backward(self, grad_output, needs_input_grad=True):
-        (shape,) = self.pop_saved()
-        return grad_output.reshape(shape) if needs_input_grad else None
+        shape, *output = self.pop_saved()
+        if not needs_input_grad:
+            return None
+        check_gradient(self, grad_output, *output)
+        return grad_output.reshape(shape)
 
     def extra_repr(self):
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

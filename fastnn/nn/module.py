@@ -10,6 +10,7 @@ are views into them. ``Module.parameters()`` moves them there when they are not 
 after construction and after a layer was added. Parameters, not their arrays, are therefore what to keep hold of.
 """
 
+import functools
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastnn.functional.checks import FLOATS, check_float_array
+from fastnn.functional.checks import FLOATS, check_float_array, check_shape
 
 __all__ = ["LoadResult", "Module", "Parameter", "enable_grad", "flat_arrays", "no_grad"]
 
@@ -284,6 +285,7 @@ class Module:
     in the opposite order. ``backward`` takes the gradient of the output, adds to the gradients of the parameters, and
     returns the gradient of the input. With ``needs_input_grad=False`` that one is not wanted, and may be None;
     if nothing in the module is trainable either, then ``grad_output`` may be None, and the module only pops.
+    A ``backward`` that raises, as for a gradient of the wrong shape, leaves what it has popped on the stack.
 
     Attributes
     ----------
@@ -317,6 +319,11 @@ class Module:
     training = True
     _saved: list | None = None  # the stack, made when something is first pushed
     _buffers: tuple[str, ...] = ()  # names of the attributes that are buffers
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if "backward" in vars(cls):
+            cls.backward = restoring(cls.backward)  # type: ignore[method-assign]
 
     def forward(self, *inputs):
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -585,6 +592,32 @@ class Module:
         if not children:
             return f"{type(self).__name__}({', '.join(lines)})"
         return "\n  ".join([f"{type(self).__name__}(", *lines, *children]) + "\n)"
+
+
+def restoring(backward):
+    """A module's backward that, where it raises, puts back what it has popped: a correct call may follow."""
+
+    @functools.wraps(backward)
+    def wrapper(self, *arguments, **options):
+        before = len(self._saved) if self._saved else 0
+        last = self._saved[-1] if before else None
+        try:
+            return backward(self, *arguments, **options)
+        except Exception:
+            if before and len(self._saved) < before:
+                self._saved.append(last)
+            raise
+
+    return wrapper
+
+
+def check_gradient(module, grad_output, shape, dtype):
+    """For a backward that calls no function to check the gradient of its output."""
+    where = f"{type(module).__name__}.backward"
+    check_float_array(where, "grad_output", grad_output)
+    if grad_output.dtype != dtype:
+        raise TypeError(f"{where}: grad_output must have the output's dtype {dtype}, got {grad_output.dtype}")
+    check_shape(where, "grad_output", grad_output, shape, "the output's shape")
 
 
 class Transform(Module):

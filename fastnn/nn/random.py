@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import fastnn.functional as F
-from fastnn.nn.module import Module
+from fastnn.nn.module import Module, check_gradient
 from fastnn.seed import draw_seed
 
 __all__ = ["Dropout", "GaussianDropout"]
@@ -23,13 +23,14 @@ class Noise(Module):
     def forward(self, input):
         seed = draw_seed() if self.training and self.p else None
         output = input if seed is None else self.function(input, seed)
-        self.save_for_backward(seed)
+        self.save_for_backward(seed, output.shape, output.dtype)
         return output
 
     def backward(self, grad_output, needs_input_grad=True):
-        (seed,) = self.pop_saved()
+        seed, *output = self.pop_saved()
         if not needs_input_grad:
             return None
+        check_gradient(self, grad_output, *output)
         return grad_output if seed is None else self.gradient(grad_output, seed)
 
     def extra_repr(self):

@@ -281,7 +281,7 @@ static void weight_tile(const struct conv_geometry *g, const void *input, const 
 }
 
 /* weight_grad[c][t] of one output channel = sum over parts, in order, of partial[part][d = t * channels + c]. The sum is
- * left in the first part. */
+ * left in the first part. One tap of all the depth: partial sums that are in the weights' order already. */
 static void reduce_weight(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps, ptrdiff_t channels,
                           void *weight_grad)
 {

@@ -451,18 +451,6 @@ static void weight_tile(const struct direct_geometry *g, const struct direct_pha
     for (ptrdiff_t k = 0; k < rows; k++) add_lanes(sums + k * stride, depth, (real *)partial + k * depth);
 }
 
-/* weight_grad[i] = sum over parts, in order, of partials[part][i] */
-static void reduce_weight(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t count,
-                          void *weight_grad)
-{
-    for (ptrdiff_t i = 0; i < count; i += LANES) {
-        const real *from = (const real *)partials + i;
-        vec sum = vec_load_rest(from, count - i);
-        for (ptrdiff_t part = 1; part < parts; part++) sum += vec_load_rest(from + part * part_stride, count - i);
-        vec_store_rest((real *)weight_grad + i, sum, count - i);
-    }
-}
-
 const struct direct_kernels FASTNN_TABLE(direct) = {
     .row_tile = ROW_TILE,
     .gradient_positions = GRADIENT_POSITIONS,
@@ -473,5 +461,4 @@ const struct direct_kernels FASTNN_TABLE(direct) = {
     .tile = tile,
     .weight_scratch_size = weight_scratch_size,
     .weight_tile = weight_tile,
-    .reduce_weight = reduce_weight,
 };

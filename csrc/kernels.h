@@ -122,8 +122,6 @@ struct direct_kernels {
     void (*weight_tile)(const struct direct_geometry *geometry, const struct direct_phase *phase, const void *input,
                         const void *grad_output, ptrdiff_t rows, ptrdiff_t unit, ptrdiff_t units, void *partial,
                         void *scratch);
-    void (*reduce_weight)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t count,
-                          void *weight_grad);
 };
 
 /* csrc/fold.c: im2col (unfold) and col2im (fold), one channel of one image at a time. Of each pair, height comes first. */

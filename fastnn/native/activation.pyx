@@ -4,7 +4,7 @@ from cython.parallel cimport prange
 from fastnn.native.kernels cimport (
     ELU, GELU, GELU_TANH, HARDSWISH, HARDTANH, LEAKY_RELU, LOG_SIGMOID, RELU, SIGMOID, SILU, SOFTPLUS, TANH,
     activation_kernels)
-from fastnn.native.runtime cimport Block, contiguous, empty_like, kernels_for, scratch, threads_for
+from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_like, kernels_for, scratch, threads_for
 
 np.import_array()
 
@@ -30,7 +30,7 @@ cdef np.ndarray forward(int kind, double nanoseconds, np.ndarray x, double a=0, 
     cdef const char *source = np.PyArray_BYTES(x)
     cdef char *target = np.PyArray_BYTES(y)
     cdef ptrdiff_t count = np.PyArray_SIZE(x), itemsize = np.PyArray_ITEMSIZE(x), chunk
-    cdef ptrdiff_t chunks = (count + CHUNK - 1) // CHUNK
+    cdef ptrdiff_t chunks = ceil_div(count, CHUNK)
     for chunk in prange(chunks, nogil=True, num_threads=threads_for(count * nanoseconds)):
         kernel.forward[kind](source + chunk * CHUNK * itemsize, min(CHUNK, count - chunk * CHUNK), a, b,
                              target + chunk * CHUNK * itemsize)
@@ -47,7 +47,7 @@ cdef np.ndarray backward(int kind, double nanoseconds, np.ndarray grad_output, n
     cdef const char *source = np.PyArray_BYTES(x)
     cdef char *dx = np.PyArray_BYTES(grad_input)
     cdef ptrdiff_t count = np.PyArray_SIZE(x), itemsize = np.PyArray_ITEMSIZE(x), chunk
-    cdef ptrdiff_t chunks = (count + CHUNK - 1) // CHUNK
+    cdef ptrdiff_t chunks = ceil_div(count, CHUNK)
     for chunk in prange(chunks, nogil=True, num_threads=threads_for(count * nanoseconds)):
         kernel.backward[kind](dy + chunk * CHUNK * itemsize, source + chunk * CHUNK * itemsize,
                               min(CHUNK, count - chunk * CHUNK), a, b, dx + chunk * CHUNK * itemsize)
@@ -160,9 +160,9 @@ cdef prelu_plan plan_prelu(np.ndarray x, np.ndarray weight):
     if plan.per_element:
         plan.lines //= plan.channels
         plan.length = plan.channels
-    plan.segments = 1 if plan.per_element else max(1, (plan.length + CHUNK - 1) // CHUNK)
+    plan.segments = 1 if plan.per_element else max(1, ceil_div(plan.length, CHUNK))
     plan.lines_per_tile = max(1, CHUNK // max(1, plan.length))
-    plan.tiles = (plan.lines + plan.lines_per_tile - 1) // plan.lines_per_tile * plan.segments
+    plan.tiles = ceil_div(plan.lines, plan.lines_per_tile) * plan.segments
     return plan
 
 

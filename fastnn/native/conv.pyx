@@ -6,8 +6,9 @@ that leave the same remainder by the stride see the same taps, and see them one 
 """
 cimport numpy as np
 from cython.parallel cimport prange, threadid
+from fastnn.native.geometry cimport forward_taps, phase_taps, three
 from fastnn.native.kernels cimport conv_geometry, conv_kernels, gemm_kernels
-from fastnn.native.runtime cimport Block, contiguous, empty, kernels_for, scratch, threads_for
+from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
 
 import numpy as np
 
@@ -28,15 +29,6 @@ cdef ptrdiff_t ENOUGH_TASKS = 64
 cdef ptrdiff_t PARTIAL_BYTES = 16 << 20
 cdef ptrdiff_t PARTIAL_PIXELS = 768
 cdef double FLOP_PER_NANOSECOND = 40.0
-
-
-cdef ptrdiff_t ceil_div(ptrdiff_t a, ptrdiff_t b) noexcept nogil:
-    return (a + b - 1) // b
-
-
-cdef tuple three(sequence, fill):
-    """Values per spatial dimension as (depth, height, width)."""
-    return (fill,) * (3 - len(sequence)) + tuple(sequence)
 
 
 cdef ptrdiff_t product(tuple sizes):
@@ -109,6 +101,18 @@ cdef correlate(np.ndarray like, conv_geometry *geometry, const ptrdiff_t *tap_in
                 target.data + group * target.group_stride * itemsize, thread_scratch + threadid() * scratch_bytes)
 
 
+cdef ptrdiff_t fill_taps(list taps, tuple kernel, ptrdiff_t *tap, ptrdiff_t *tap_index) except -1:
+    """Writes positions [T][3] and indices [T] of all combinations of the taps of the three dimensions; returns T."""
+    cdef ptrdiff_t done = 0, height = kernel[1], width = kernel[2]
+    for z, position_z in taps[0]:
+        for y, position_y in taps[1]:
+            for x, position_x in taps[2]:
+                tap[3 * done], tap[3 * done + 1], tap[3 * done + 2] = position_z, position_y, position_x
+                tap_index[done] = (z * height + y) * width + x
+                done += 1
+    return done
+
+
 cdef Block forward_geometry(conv_geometry *geometry, tuple in_shape, tuple out_size, tuple kernel, tuple stride,
                             tuple padding, tuple dilation, ptrdiff_t groups, ptrdiff_t out_channels):
     """The geometry of a convolution; in_shape is (N, C, D, H, W), padding the zeros before each dimension. The block
@@ -116,7 +120,6 @@ cdef Block forward_geometry(conv_geometry *geometry, tuple in_shape, tuple out_s
     cdef ptrdiff_t taps = product(kernel), in_plane = product(in_shape[2:]), out_plane = product(out_size)
     cdef Block memory = scratch(4 * taps * sizeof(ptrdiff_t))
     cdef ptrdiff_t *tap = <ptrdiff_t *> memory.data
-    cdef ptrdiff_t i, z, y, x
     geometry.images = in_shape[0]
     geometry.channels = in_shape[1] // groups
     geometry.in_channel_stride = in_plane
@@ -132,15 +135,7 @@ cdef Block forward_geometry(conv_geometry *geometry, tuple in_shape, tuple out_s
     geometry.out_stride[2] = 1
     geometry.taps = taps
     geometry.tap = tap
-    i = 0
-    for z in range(kernel[0]):
-        for y in range(kernel[1]):
-            for x in range(kernel[2]):
-                tap[3 * i] = z * dilation[0] - padding[0]
-                tap[3 * i + 1] = y * dilation[1] - padding[1]
-                tap[3 * i + 2] = x * dilation[2] - padding[2]
-                tap[3 * taps + i] = i
-                i += 1
+    fill_taps([forward_taps(kernel[i], padding[i], dilation[i]) for i in range(3)], kernel, tap, tap + 3 * taps)
     return memory
 
 
@@ -159,7 +154,7 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
     x = contiguous(x)
     weight = contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], taps
-    cdef np.ndarray y = np_empty((x.shape[0], out_channels, *out_size), x)
+    cdef np.ndarray y = empty_of_shape((x.shape[0], out_channels, *out_size), np.PyArray_TYPE(x))
     cdef conv_geometry geometry
     cdef tuple kernel = three((<object> weight).shape[2:], 1), size = three(out_size, 1)
     cdef tuple shape = (<object> x).shape[:2] + three((<object> x).shape[2:], 1)
@@ -177,19 +172,6 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
     return y
 
 
-cdef np.ndarray np_empty(tuple shape, np.ndarray like):
-    cdef np.npy_intp dims[5]
-    for i, extent in enumerate(shape):
-        dims[i] = extent
-    return empty(<int> len(shape), dims, np.PyArray_TYPE(like))
-
-
-cdef list phase_taps(ptrdiff_t phase, ptrdiff_t kernel, ptrdiff_t stride, ptrdiff_t padding, ptrdiff_t dilation):
-    """(tap, offset in the output's gradient) of the taps that reach input positions phase, phase + stride, ..."""
-    return [(tap, (phase + padding - tap * dilation) // stride) for tap in range(kernel)
-            if (phase + padding - tap * dilation) % stride == 0]
-
-
 def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, padding, dilation, ptrdiff_t groups):
     """The gradient (N, C, *in_size) by the input of a convolution with output gradient `grad`; with a bias per input
     channel added it is a transposed convolution."""
@@ -202,7 +184,7 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     grad = contiguous(grad)
     weight = contiguous(weight)
     cdef ptrdiff_t rows = weight.shape[1], out_channels = weight.shape[0]
-    cdef np.ndarray result = np_empty((grad.shape[0], rows * groups, *in_size), grad)
+    cdef np.ndarray result = empty_of_shape((grad.shape[0], rows * groups, *in_size), np.PyArray_TYPE(grad))
     cdef tuple kernel = three((<object> weight).shape[2:], 1), grad_size = three((<object> grad).shape[2:], 1)
     cdef tuple size = three(in_size, 1)
     cdef ptrdiff_t taps = product(kernel), plane = product(size), grad_plane = product(grad_size)
@@ -225,16 +207,8 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
         geometry.stride[i] = 1
         geometry.out_stride[i] = stride[i] * product(size[i + 1:])
     for phase in np.ndindex(*[min(stride[i], size[i]) for i in range(3)]):
-        choices = [phase_taps(phase[i], kernel[i], stride[i], padding[i], dilation[i]) for i in range(3)]
-        i = 0
-        # C's division truncates, Python's floors: the offsets were divided in Python, so negative ones are right.
-        for z, offset_z in choices[0]:
-            for y, offset_y in choices[1]:
-                for x, offset_x in choices[2]:
-                    tap[3 * i], tap[3 * i + 1], tap[3 * i + 2] = offset_z, offset_y, offset_x
-                    tap_index[i] = (z * <ptrdiff_t> kernel[1] + y) * <ptrdiff_t> kernel[2] + x
-                    i += 1
-        geometry.taps = i
+        seen = [phase_taps(phase[i], kernel[i], stride[i], padding[i], dilation[i]) for i in range(3)]
+        geometry.taps = fill_taps(seen, kernel, tap, tap_index)
         for i in range(3):
             geometry.grid[i] = ceil_div(<ptrdiff_t> size[i] - <ptrdiff_t> phase[i], <ptrdiff_t> stride[i])
         offset = (phase[0] * <ptrdiff_t> size[1] + phase[1]) * <ptrdiff_t> size[2] + phase[2]
@@ -258,7 +232,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     grad = contiguous(grad)
     x = contiguous(x)
     cdef ptrdiff_t out_channels = grad.shape[1], rows = out_channels // groups
-    cdef np.ndarray result = np_empty((out_channels, x.shape[1] // groups, *kernel), x)
+    cdef np.ndarray result = empty_of_shape((out_channels, x.shape[1] // groups, *kernel), np.PyArray_TYPE(x))
     cdef conv_geometry geometry
     cdef tuple shape = (<object> x).shape[:2] + three((<object> x).shape[2:], 1)
     cdef Block _taps = forward_geometry(
@@ -313,7 +287,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
 def conv_channel_sum(np.ndarray x):
     """Sum over images and positions of each channel: the bias gradient."""
     x = contiguous(x)
-    cdef np.ndarray result = np_empty((x.shape[1],), x)
+    cdef np.ndarray result = empty_of_shape((x.shape[1],), np.PyArray_TYPE(x))
     cdef const conv_kernels *kernel = kernels_for(x).conv
     cdef ptrdiff_t channels = x.shape[1], images = x.shape[0], positions = product((<object> x).shape[2:])
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), channel

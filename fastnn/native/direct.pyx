@@ -5,8 +5,9 @@ convolution of the output's gradient per phase of the stride, see conv.pyx.
 """
 cimport numpy as np
 from cython.parallel cimport prange, threadid
-from fastnn.native.kernels cimport direct_geometry, direct_kernels, direct_phase
-from fastnn.native.runtime cimport Block, contiguous, empty, kernels_for, scratch, threads_for
+from fastnn.native.geometry cimport forward_taps, phase_taps, two
+from fastnn.native.kernels cimport conv_kernels, direct_geometry, direct_kernels, direct_phase
+from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
 
 import numpy as np
 
@@ -22,22 +23,6 @@ cdef ptrdiff_t LEAST_CHANNELS = 8
 cdef ptrdiff_t PARTIAL_POSITIONS = 2048
 cdef ptrdiff_t PARTIAL_BYTES = 16 << 20
 cdef double FLOP_PER_NANOSECOND = 60.0
-
-
-cdef ptrdiff_t ceil_div(ptrdiff_t a, ptrdiff_t b) noexcept nogil:
-    return (a + b - 1) // b
-
-
-cdef tuple two(sequence, fill):
-    """Values per spatial dimension as (height, width)."""
-    return (fill,) * (2 - len(sequence)) + tuple(sequence)
-
-
-cdef np.ndarray image_array(tuple shape, np.ndarray like):
-    cdef np.npy_intp dims[4]
-    for i, extent in enumerate(shape):
-        dims[i] = extent
-    return empty(<int> len(shape), dims, np.PyArray_TYPE(like))
 
 
 cdef class Plan:
@@ -163,8 +148,11 @@ cdef correlate(Plan plan, np.ndarray image, np.ndarray weight, ptrdiff_t group_s
                 thread_scratch + threadid() * scratch_bytes)
 
 
-cdef list forward_taps(tuple kernel, tuple padding, tuple dilation):
-    return [[(i, i * dilation[d] - padding[d]) for i in range(kernel[d])] for d in range(2)]
+cdef Plan forward_plan(np.ndarray image, tuple out_shape, kernel, stride, padding, dilation, ptrdiff_t groups):
+    cdef tuple size = two(out_shape[1:], 1)
+    kernel, padding, dilation = two(kernel, 1), two(padding, 0), two(dilation, 1)
+    taps = [forward_taps(kernel[d], padding[d], dilation[d]) for d in range(2)]
+    return Plan(image, groups, two(stride, 1), kernel, (out_shape[0], *size), (1, 1), [((0, 0), size, taps)])
 
 
 def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups):
@@ -172,18 +160,11 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
     x = contiguous(x)
     weight = contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], channels = weight.shape[1], rows = out_channels // groups
-    cdef np.ndarray y = image_array((x.shape[0], out_channels, *out_size), x)
-    cdef tuple kernel = two((<object> weight).shape[2:], 1), size = two(out_size, 1)
-    taps = forward_taps(kernel, two(padding, 0), two(dilation, 1))
-    cdef Plan plan = Plan(x, groups, two(stride, 1), kernel, (out_channels, *size), (1, 1), [((0, 0), size, taps)])
+    cdef np.ndarray y = empty_of_shape((x.shape[0], out_channels, *out_size), np.PyArray_TYPE(x))
+    cdef Plan plan = forward_plan(x, (out_channels, *out_size), (<object> weight).shape[2:], stride, padding, dilation,
+                                  groups)
     correlate(plan, x, weight, rows * channels * plan.taps, channels * plan.taps, plan.taps, rows, bias, y)
     return y
-
-
-cdef list phase_taps(start, kernel, stride, padding, dilation):
-    """(tap, position in the output's gradient) of the taps that reach input positions start, start + stride, ..."""
-    return [(tap, (start + padding - tap * dilation) // stride) for tap in range(kernel)
-            if (start + padding - tap * dilation) % stride == 0]
 
 
 def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, padding, dilation, ptrdiff_t groups):
@@ -191,7 +172,7 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     grad = contiguous(grad)
     weight = contiguous(weight)
     cdef ptrdiff_t rows = weight.shape[1], channels = weight.shape[0] // groups
-    cdef np.ndarray result = image_array((grad.shape[0], rows * groups, *in_size), grad)
+    cdef np.ndarray result = empty_of_shape((grad.shape[0], rows * groups, *in_size), np.PyArray_TYPE(grad))
     cdef tuple kernel = two((<object> weight).shape[2:], 1), size = two(in_size, 1)
     stride, padding, dilation = two(stride, 1), two(padding, 0), two(dilation, 1)
     phases = [
@@ -208,13 +189,11 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     grad = contiguous(grad)
     x = contiguous(x)
     cdef ptrdiff_t out_channels = grad.shape[1], rows = out_channels // groups
-    cdef np.ndarray result = image_array((out_channels, x.shape[1] // groups, *kernel), x)
-    cdef tuple size = two((<object> grad).shape[2:], 1)
-    kernel = two(tuple(kernel), 1)
-    taps = forward_taps(kernel, two(padding, 0), two(dilation, 1))
-    cdef Plan plan = Plan(x, groups, two(stride, 1), kernel, (out_channels, *size), (1, 1), [((0, 0), size, taps)])
+    cdef np.ndarray result = empty_of_shape((out_channels, x.shape[1] // groups, *kernel), np.PyArray_TYPE(x))
+    cdef Plan plan = forward_plan(x, (<object> grad).shape[1:], kernel, stride, padding, dilation, groups)
     cdef direct_geometry *g = &plan.geometry
     cdef const direct_kernels *kernels = plan.kernel
+    cdef const conv_kernels *reduction = kernels_for(x).conv
     if np.PyArray_SIZE(result) == 0 or np.PyArray_SIZE(grad) == 0:
         result[...] = 0
         return result
@@ -252,6 +231,6 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
                 partials + (part * weights + first * depth) * itemsize, thread_scratch + threadid() * scratch_bytes)
         for task in prange(out_channels, num_threads=min(threads, threads_for(0.1 * parts * weights)),
                            schedule="static"):
-            kernels.reduce_weight(partials + task * depth * itemsize, parts, weights, depth,
-                                  target + task * depth * itemsize)
+            reduction.reduce_weight(partials + task * depth * itemsize, parts, weights, 1, depth,
+                                    target + task * depth * itemsize)
     return result

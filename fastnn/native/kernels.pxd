@@ -113,8 +113,6 @@ cdef extern from "kernels.h" nogil:
         void (*weight_tile)(const direct_geometry *geometry, const direct_phase *phase, const void *input,
                             const void *grad_output, ptrdiff_t rows, ptrdiff_t unit, ptrdiff_t units, void *partial,
                             void *scratch) noexcept nogil
-        void (*reduce_weight)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t count,
-                              void *weight_grad) noexcept nogil
 
     struct fold_geometry:
         ptrdiff_t image[2]

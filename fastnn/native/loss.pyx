@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t
 from fastnn.native.kernels cimport (
     FASTNN_BCE, FASTNN_BCE_LOGITS, FASTNN_HUBER, FASTNN_KL, FASTNN_KL_LOG, FASTNN_L1, FASTNN_MSE, FASTNN_SMOOTH_L1,
     cross_entropy as cross_entropy_problem, elementwise_loss, loss_kernels)
-from fastnn.native.runtime cimport Block, contiguous, empty, empty_like, kernels_for, scratch, threads_for
+from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty, empty_like, kernels_for, scratch, threads_for
 
 np.import_array()
 
@@ -72,7 +72,7 @@ cdef position_tiles positions_in_tiles(ptrdiff_t positions, ptrdiff_t inner, ptr
     split.per_tile = max(1, TILE // max(1, classes))
     if split.per_tile > POSITIONS or inner > 1:
         split.per_tile = max(POSITIONS, split.per_tile // POSITIONS * POSITIONS)
-    split.count = (split.per_image + split.per_tile - 1) // split.per_tile
+    split.count = ceil_div(split.per_image, split.per_tile)
     split.tiles = positions // split.per_image * split.count if positions else 0
     return split
 
@@ -258,7 +258,7 @@ def elementwise(int loss, double nanoseconds, np.ndarray x, np.ndarray target, s
     cdef const loss_kernels *kernel = kernels_for(x).loss
     cdef elementwise_loss problem
     cdef np.ndarray output = empty_like(x) if backward or reduction == "none" else None
-    cdef ptrdiff_t count = np.PyArray_SIZE(x), tile, tiles = (count + TILE - 1) // TILE
+    cdef ptrdiff_t count = np.PyArray_SIZE(x), tile, tiles = ceil_div(count, TILE)
     cdef double size = count
     problem.input = np.PyArray_DATA(x)
     problem.target = np.PyArray_DATA(target)

@@ -2,7 +2,7 @@
 cimport numpy as np
 from cython.parallel cimport prange
 from fastnn.native.kernels cimport machine_kernels
-from fastnn.native.runtime cimport Block, kernels_for, scratch
+from fastnn.native.runtime cimport Block, ceil_div, kernels_for, scratch
 
 import time
 
@@ -28,7 +28,7 @@ def triad_rate(np.ndarray a, np.ndarray b, np.ndarray c, int threads):
     """Bytes per second of a = b + 0.5 c, three arrays counted."""
     cdef const machine_kernels *kernel = kernels_for(a).machine
     cdef ptrdiff_t count = np.PyArray_SIZE(a), itemsize = np.PyArray_ITEMSIZE(a)
-    cdef ptrdiff_t chunk = (count + threads - 1) // threads, first
+    cdef ptrdiff_t chunk = ceil_div(count, threads), first
     cdef char *target = np.PyArray_BYTES(a)
     cdef const char *left = np.PyArray_BYTES(b)
     cdef const char *right = np.PyArray_BYTES(c)

@@ -2,7 +2,7 @@
 cimport numpy as np
 from cython.parallel cimport prange
 from fastnn.native.kernels cimport NORM_COLUMNS, norm_kernels, norm_shape, norm_tile
-from fastnn.native.runtime cimport Block, contiguous, empty, empty_like, kernels_for, scratch, threads_for
+from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty, empty_like, kernels_for, scratch, threads_for
 
 import numpy as np
 
@@ -62,23 +62,19 @@ cdef struct Work:
     double nanoseconds
 
 
-cdef ptrdiff_t quotient_up(ptrdiff_t a, ptrdiff_t b) noexcept nogil:
-    return (a + b - 1) // b
-
-
 cdef Split split_of(const norm_kernels *kernel, const norm_shape *shape) noexcept nogil:
     cdef Split split
     cdef ptrdiff_t elements = shape.images * shape.positions
     cdef bint by_columns = kernel.by_columns(shape)
     split.block = NORM_COLUMNS // shape.positions if by_columns else max(BLOCK // elements, 1)
     split.block = min(split.block, shape.channels)
-    split.blocks = quotient_up(shape.channels, split.block)
+    split.blocks = ceil_div(shape.channels, split.block)
     split.parts = 1
     if split.blocks < FEW_BLOCKS:
-        split.parts = min(quotient_up(split.block * elements, PART), quotient_up(2 * FEW_BLOCKS, split.blocks))
+        split.parts = min(ceil_div(split.block * elements, PART), ceil_div(2 * FEW_BLOCKS, split.blocks))
     cdef ptrdiff_t unit = shape.positions if by_columns or shape.images >= 2 * split.parts else 64
-    split.part = quotient_up(quotient_up(elements, split.parts), unit) * unit
-    split.parts = quotient_up(elements, split.part)
+    split.part = ceil_div(ceil_div(elements, split.parts), unit) * unit
+    split.parts = ceil_div(elements, split.part)
     return split
 
 
@@ -383,7 +379,7 @@ def layer_norm(np.ndarray x, ptrdiff_t length, weight, bias, double eps):
     cdef const void *biases = pointer(bias)
     cdef ptrdiff_t rows = np.PyArray_SIZE(x) // length, tile = max(BLOCK // length, 1), unit
     cdef ptrdiff_t stride = tile * length * np.PyArray_ITEMSIZE(x)
-    for unit in prange(quotient_up(rows, tile), nogil=True, schedule="dynamic",
+    for unit in prange(ceil_div(rows, tile), nogil=True, schedule="dynamic",
                        num_threads=threads_for(FORWARD_COST * np.PyArray_SIZE(x))):
         kernel.layer(source + unit * stride, weights, biases, min(tile, rows - unit * tile), length, eps,
                      target + unit * stride)
@@ -403,8 +399,8 @@ def layer_norm_backward(np.ndarray grad_output, np.ndarray x, ptrdiff_t length, 
     cdef char *target = np.PyArray_BYTES(dx)
     cdef const void *weights = pointer(weight)
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), rows = np.PyArray_SIZE(x) // length, part
-    cdef ptrdiff_t part_rows = max(quotient_up(rows, 2 * FEW_BLOCKS), PART_ROWS)
-    cdef ptrdiff_t parts = quotient_up(rows, part_rows), stride = part_rows * length * itemsize
+    cdef ptrdiff_t part_rows = max(ceil_div(rows, 2 * FEW_BLOCKS), PART_ROWS)
+    cdef ptrdiff_t parts = ceil_div(rows, part_rows), stride = part_rows * length * itemsize
     cdef Block accumulators = scratch(2 * parts * length * itemsize), sums = scratch(16 * parts * length)
     cdef char *accumulator = <char *> accumulators.data
     cdef double *sum = <double *> sums.data

@@ -6,7 +6,7 @@ and many small arrays are still one parallel region.
 cimport numpy as np
 from cython.parallel cimport prange
 from fastnn.native.kernels cimport optim_kernels, optim_rule, optim_span
-from fastnn.native.runtime cimport Block, contiguous, kernels_for, scratch, threads_for
+from fastnn.native.runtime cimport Block, ceil_div, contiguous, kernels_for, scratch, threads_for
 
 np.import_array()
 
@@ -41,7 +41,7 @@ cdef class Spans:
         self.copies = []
         for i in range(count):
             self.elements += np.PyArray_SIZE(<np.ndarray> arrays[0][i])
-        self.pieces = (self.elements + PIECE - 1) // PIECE
+        self.pieces = ceil_div(self.elements, PIECE)
         most_spans = count + self.pieces
         self.memory = scratch(most_spans * sizeof(optim_span) + (self.pieces + 1) * sizeof(ptrdiff_t))
         self.span = <optim_span *> self.memory.data

@@ -8,7 +8,8 @@ cimport numpy as np
 from cython.parallel cimport prange, threadid
 from libc.stdint cimport int64_t
 from fastnn.native.kernels cimport pool_geometry, pool_kernels
-from fastnn.native.runtime cimport Block, contiguous, empty, empty_like, kernels_for, scratch, threads_for
+from fastnn.native.runtime cimport (
+    Block, ceil_div, contiguous, empty_like, empty_of_shape, kernels_for, scratch, threads_for)
 
 import math
 
@@ -58,7 +59,7 @@ cdef Block make_plan(plan *plan, np.ndarray like, tuple in_shape, tuple out_size
         geometry.kernel[i], geometry.stride[i], geometry.padding[i], geometry.dilation[i] = windows[i]
     geometry.count_include_pad, geometry.divisor = count_include_pad, divisor
     plan.group = max(1, TILE // plan.inputs)
-    plan.tiles = (plan.planes + plan.group - 1) // plan.group
+    plan.tiles = ceil_div(plan.planes, plan.group)
     taps = math.prod([window[0] for window in windows]) or plan.inputs / <double> plan.outputs
     plan.threads = threads_for(plan.planes * (plan.inputs + plan.outputs * taps) * nanoseconds)
     plan.scratch_bytes = (kernel.scratch_size(geometry) * plan.itemsize + 63) // 64 * 64
@@ -103,26 +104,19 @@ cdef bint is_whole(in_size, windows):
                 for size, (kernel, _, padding, dilation) in zip(in_size, windows)])
 
 
-cdef np.ndarray new_array(tuple shape, int typenum):
-    cdef np.npy_intp dims[32]
-    for i, extent in enumerate(shape):
-        dims[i] = extent
-    return empty(len(shape), dims, typenum)
-
-
 def max_pool(np.ndarray x, tuple out_size, windows=None, bint return_indices=False):
     x = contiguous(x)
     cdef tuple in_shape = (<object> x).shape, out_shape = in_shape[:-len(out_size)] + out_size
     cdef plan plan
     cdef Block _memory = make_plan(&plan, x, in_shape, out_size, windows, FORWARD_NANOSECONDS)
     cdef const pool_kernels *kernel = kernels_for(x).pool
-    cdef np.ndarray y = new_array(out_shape, np.PyArray_TYPE(x)), indices = None
+    cdef np.ndarray y = empty_of_shape(out_shape, np.PyArray_TYPE(x)), indices = None
     cdef const char *source = np.PyArray_BYTES(x)
     cdef char *target = np.PyArray_BYTES(y)
     cdef int64_t *winners = NULL
     cdef ptrdiff_t tile
     if return_indices:
-        indices = new_array(out_shape, np.NPY_INT64)
+        indices = empty_of_shape(out_shape, np.NPY_INT64)
         winners = <int64_t *> np.PyArray_DATA(indices)
     for tile in prange(plan.tiles, nogil=True, num_threads=plan.threads):
         kernel.max_pool(&plan.geometry, source + input_at(&plan, tile), planes_of(&plan, tile),
@@ -155,7 +149,7 @@ def max_pool_route(np.ndarray grad_output, np.ndarray indices, tuple in_shape, t
     cdef plan plan
     cdef Block _memory = make_plan(&plan, grad_output, in_shape, out_size, None, BACKWARD_NANOSECONDS)
     cdef const pool_kernels *kernel = kernels_for(grad_output).pool
-    cdef np.ndarray grad_input = new_array(in_shape, np.PyArray_TYPE(grad_output))
+    cdef np.ndarray grad_input = empty_of_shape(in_shape, np.PyArray_TYPE(grad_output))
     cdef const char *dy = np.PyArray_BYTES(grad_output)
     cdef const int64_t *winners = <const int64_t *> np.PyArray_DATA(indices)
     cdef char *dx = np.PyArray_BYTES(grad_input)
@@ -174,7 +168,7 @@ def avg_pool(np.ndarray x, tuple out_size, windows=None, bint count_include_pad=
     cdef Block _memory = make_plan(&plan, x, in_shape, out_size, windows, FORWARD_NANOSECONDS,
                                    count_include_pad, divisor)
     cdef const pool_kernels *kernel = kernels_for(x).pool
-    cdef np.ndarray y = new_array(in_shape[:-len(out_size)] + out_size, np.PyArray_TYPE(x))
+    cdef np.ndarray y = empty_of_shape(in_shape[:-len(out_size)] + out_size, np.PyArray_TYPE(x))
     cdef const char *source = np.PyArray_BYTES(x)
     cdef char *target = np.PyArray_BYTES(y)
     cdef ptrdiff_t tile
@@ -191,7 +185,7 @@ def avg_pool_backward(np.ndarray grad_output, tuple in_shape, tuple out_size, wi
     cdef Block _memory = make_plan(&plan, grad_output, in_shape, out_size, windows, BACKWARD_NANOSECONDS,
                                    count_include_pad, divisor)
     cdef const pool_kernels *kernel = kernels_for(grad_output).pool
-    cdef np.ndarray grad_input = new_array(in_shape, np.PyArray_TYPE(grad_output))
+    cdef np.ndarray grad_input = empty_of_shape(in_shape, np.PyArray_TYPE(grad_output))
     cdef const char *dy = np.PyArray_BYTES(grad_output)
     cdef char *dx = np.PyArray_BYTES(grad_input)
     cdef ptrdiff_t tile

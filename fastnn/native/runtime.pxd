@@ -5,9 +5,14 @@ cdef class Block:
     cdef void *data
     cdef size_t size
 
+cdef inline ptrdiff_t ceil_div(ptrdiff_t a, ptrdiff_t b) noexcept nogil:
+    """How many parts of at most b make up a."""
+    return (a + b - 1) // b
+
 cdef const kernels *kernels_for(np.ndarray x)
 cdef int threads_for(double nanoseconds) noexcept nogil
 cdef Block scratch(size_t size)
 cdef np.ndarray empty(int ndim, const np.npy_intp *shape, int typenum)
+cdef np.ndarray empty_of_shape(tuple shape, int typenum)
 cdef np.ndarray empty_like(np.ndarray x)
 cdef np.ndarray contiguous(np.ndarray x)

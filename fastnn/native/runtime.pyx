@@ -232,6 +232,13 @@ cdef np.ndarray empty(int ndim, const np.npy_intp *shape, int typenum):
     return array
 
 
+cdef np.ndarray empty_of_shape(tuple shape, int typenum):
+    cdef np.npy_intp dims[32]
+    for i, extent in enumerate(shape):
+        dims[i] = extent
+    return empty(<int> len(shape), dims, typenum)
+
+
 cdef np.ndarray empty_like(np.ndarray x):
     return empty(np.PyArray_NDIM(x), np.PyArray_DIMS(x), np.PyArray_TYPE(x))
 
@@ -248,10 +255,7 @@ cdef np.ndarray contiguous(np.ndarray x):
 
 def allocate(tuple shape, dtype):
     """A C-contiguous float32 or float64 array on a cached block, contents undefined."""
-    cdef np.npy_intp dims[32]
-    for i, extent in enumerate(shape):
-        dims[i] = extent
-    return empty(len(shape), dims, np.dtype(dtype).num)
+    return empty_of_shape(shape, np.dtype(dtype).num)
 
 
 def empty_cache():

@@ -2,7 +2,7 @@
 cimport numpy as np
 from cython.parallel cimport prange
 from fastnn.native.kernels cimport softmax_forward, softmax_gradient
-from fastnn.native.runtime cimport contiguous, empty_like, kernels_for, threads_for
+from fastnn.native.runtime cimport ceil_div, contiguous, empty_like, kernels_for, threads_for
 
 np.import_array()
 
@@ -37,8 +37,8 @@ cdef softmax_plan plan_softmax(np.ndarray x, int dim):
     plan.columns = plan.inner
     if plan.size * plan.inner > CHUNK:
         plan.columns = min(plan.inner, max(COLUMNS, CHUNK // plan.size // COLUMNS * COLUMNS))
-    plan.blocks = (plan.inner + plan.columns - 1) // max(1, plan.columns)
-    plan.tiles = (plan.outer + plan.images - 1) // plan.images * plan.blocks if np.PyArray_SIZE(x) else 0
+    plan.blocks = ceil_div(plan.inner, max(1, plan.columns))
+    plan.tiles = ceil_div(plan.outer, plan.images) * plan.blocks if np.PyArray_SIZE(x) else 0
     plan.threads = threads_for(np.PyArray_SIZE(x) * NANOSECONDS_PER_ELEMENT)
     return plan
 

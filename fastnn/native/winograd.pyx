@@ -5,9 +5,7 @@ The arguments are those of conv.pyx's functions, for two dimensions, without tho
 cimport numpy as np
 from cython.parallel cimport prange, threadid
 from fastnn.native.kernels cimport conv_kernels, winograd_geometry, winograd_kernels, winograd_weight
-from fastnn.native.runtime cimport Block, contiguous, empty, kernels_for, scratch, threads_for
-
-import numpy as np
+from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
 
 np.import_array()
 
@@ -31,18 +29,8 @@ cdef ptrdiff_t PARTIAL_BYTES = 8 << 20
 cdef double FLOP_PER_NANOSECOND = 40.0
 
 
-cdef ptrdiff_t ceil_div(ptrdiff_t a, ptrdiff_t b) noexcept nogil:
-    return (a + b - 1) // b
-
-
 cdef ptrdiff_t tile_count(const winograd_geometry *geometry) noexcept nogil:
     return geometry.images * ceil_div(geometry.out_size[0], 4) * ceil_div(geometry.out_size[1], 4)
-
-
-cdef np.ndarray image_array(ptrdiff_t images, ptrdiff_t channels, size, np.ndarray like):
-    cdef np.npy_intp dims[4]
-    dims[0], dims[1], dims[2], dims[3] = images, channels, size[0], size[1]
-    return empty(4, dims, np.PyArray_TYPE(like))
 
 
 cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_size, padding):
@@ -108,7 +96,7 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, padding):
     x = contiguous(x)
     weight = contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], channels = weight.shape[1]
-    cdef np.ndarray y = image_array(x.shape[0], out_channels, out_size, x)
+    cdef np.ndarray y = empty_of_shape((x.shape[0], out_channels, *out_size), np.PyArray_TYPE(x))
     cdef winograd_geometry geometry = make_geometry(x, out_channels, out_size, padding)
     correlate(&geometry, x, winograd_weight(np.PyArray_BYTES(weight), 9 * channels, 9, 0, NULL), bias, y)
     return y
@@ -119,7 +107,7 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, padding):
     grad = contiguous(grad)
     weight = contiguous(weight)
     cdef ptrdiff_t channels = weight.shape[1]
-    cdef np.ndarray result = image_array(grad.shape[0], channels, in_size, grad)
+    cdef np.ndarray result = empty_of_shape((grad.shape[0], channels, *in_size), np.PyArray_TYPE(grad))
     cdef winograd_geometry geometry = make_geometry(grad, channels, in_size, [2 - p for p in padding])
     correlate(&geometry, grad, winograd_weight(np.PyArray_BYTES(weight), 9, 9 * channels, 1, NULL), bias, result)
     return result
@@ -130,7 +118,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, padding):
     grad = contiguous(grad)
     x = contiguous(x)
     cdef ptrdiff_t rows = grad.shape[1], channels = x.shape[1], itemsize = np.PyArray_ITEMSIZE(x)
-    cdef np.ndarray result = image_array(rows, channels, (3, 3), x)
+    cdef np.ndarray result = empty_of_shape((rows, channels, 3, 3), np.PyArray_TYPE(x))
     cdef winograd_geometry geometry = make_geometry(x, rows, (<object> grad).shape[2:], padding)
     cdef const winograd_kernels *kernel = kernels_for(x).winograd
     cdef const conv_kernels *reduction = kernels_for(x).conv

@@ -6,6 +6,7 @@ Everything static about the package stands in pyproject.toml.
 
 import copy
 import os
+import shlex
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -115,7 +116,8 @@ class BuildExtensions(build_ext):
                 return False
             if link_flags is None:
                 return True
-            command = [*self.compiler.compiler_cxx[:0], *self.compiler.linker_exe, f"{folder}/probe.o", *link_flags]
+            environment_flags = shlex.split(os.environ.get("LDFLAGS", ""))  # which linker_exe may not have
+            command = [*self.compiler.linker_exe, *environment_flags, f"{folder}/probe.o", *link_flags]
             return subprocess.run([*command, "-o", f"{folder}/probe"], capture_output=True, check=False).returncode == 0
 
 

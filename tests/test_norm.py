@@ -322,7 +322,7 @@ READ_ONLY.flags.writeable = False
         ((X, C[:2], C), {}, ValueError, r"running_mean must have shape \(3,\) .*got \(2,\)"),
         ((X, C, C[:, None]), {}, ValueError, r"running_var must have shape \(3,\) .*got \(3, 1\)"),
         ((X, C.astype(float), C), {}, TypeError, "running_mean must have input's dtype float32, got float64"),
-        ((X, C, READ_ONLY), {"training": True}, ValueError, "running_var is updated in place, but it is read-only"),
+        ((X, C, READ_ONLY), {"training": True}, ValueError, "running_var is read-only and would be changed in place"),
         ((X, C, C), {"weight": C[:1]}, ValueError, r"weight must have shape \(3,\) .*got \(1,\)"),
         ((X, C, C), {"bias": C.astype(float)}, TypeError, "bias must have input's dtype float32, got float64"),
         ((X, C, C), {"training": 1}, TypeError, "training must be True or False, got 1"),
@@ -352,7 +352,7 @@ def test_batch_norm_bad_input(name, arguments, keywords, error_type, message):
 @pytest.mark.parametrize(
     ("grad_output", "saved", "error_type", "message"),
     [
-        (X[:2], None, ValueError, r"grad_output must have shape \(4, 3, 5\) \(input's shape\), got \(2, 3, 5\)"),
+        (X[:2], None, ValueError, r"grad_output must have shape \(4, 3, 5\) \(the output's shape\), got \(2, 3, 5\)"),
         (X.astype(float), None, TypeError, "grad_output must have input's dtype float32, got float64"),
         (X, C, TypeError, r"saved must be \(mean, inverse deviation\)"),
         (X, (C, C), ValueError, r"saved must hold two float64 arrays of shape \(3,\), .* got float32 of shape \(3,\)"),

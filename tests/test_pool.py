@@ -452,12 +452,12 @@ BAD_INPUT = [
     ),
 ]
 BAD_GRADIENT = [
-    (F.max_pool2d_backward, (X, X, 2), {}, ValueError, r"grad_output must have shape \(2, 3, 2, 2\) \(the output's\)"),
-    (F.avg_pool2d_backward, (X, X, 2), {}, ValueError, r"grad_output must have shape \(2, 3, 2, 2\) \(the output's\)"),
+    (F.max_pool2d_backward, (X, X, 2), {}, ValueError, r"must have shape \(2, 3, 2, 2\) \(the output's shape\)"),
+    (F.avg_pool2d_backward, (X, X, 2), {}, ValueError, r"must have shape \(2, 3, 2, 2\) \(the output's shape\)"),
     (F.adaptive_avg_pool2d_backward, (X, X, 2), {}, ValueError, r"grad_output must have shape \(2, 3, 2, 2\)"),
     (F.adaptive_max_pool2d_backward, (X, X, 2), {}, ValueError, r"grad_output must have shape \(2, 3, 2, 2\)"),
-    (F.global_avg_pool_backward, (X, X), {}, ValueError, r"grad_output must have shape \(2, 3\) \(the output's\)"),
-    (F.global_max_pool_backward, (X, X), {}, ValueError, r"grad_output must have shape \(2, 3\) \(the output's\)"),
+    (F.global_avg_pool_backward, (X, X), {}, ValueError, r"grad_output must have shape \(2, 3\)"),
+    (F.global_max_pool_backward, (X, X), {}, ValueError, r"grad_output must have shape \(2, 3\)"),
     (
         F.max_pool2d_backward,
         (X[:, :, :2, :2].astype(np.float64), X, 2),
@@ -477,7 +477,7 @@ BAD_GRADIENT = [
         (X[:, :, :2, :2], X, 2),
         {"indices": np.zeros((2, 3, 2), np.int64)},
         ValueError,
-        r"indices must have shape \(2, 3, 2, 2\) \(the output's\), got \(2, 3, 2\)",
+        r"indices must have shape \(2, 3, 2, 2\) \(the output's shape\), got \(2, 3, 2\)",
     ),
     (
         F.max_pool2d_backward,

@@ -1,7 +1,13 @@
 """Activations: checked arguments, then the active backend."""
 
 from fastnn.backend import implementation
-from fastnn.functional.checks import check_choice, check_float_array, check_number, check_same_dtype, check_shape
+from fastnn.functional.checks import (
+    check_choice,
+    check_float_array,
+    check_grad_output,
+    check_number,
+    check_same_dtype,
+)
 
 __all__ = [
     "elu",
@@ -806,8 +812,7 @@ logsigmoid_backward = log_sigmoid_backward
 
 def check_gradient(function, grad_output, input):
     check_float_array(function, "input", input)
-    check_same_dtype(function, "grad_output", grad_output, "input", input)
-    check_shape(function, "grad_output", grad_output, input.shape, "input's shape")
+    check_grad_output(function, grad_output, input, input.shape)
 
 
 def check_slopes(function, weight, input):

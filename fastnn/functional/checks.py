@@ -43,6 +43,18 @@ def check_shape(function, name, x, expected, meaning=""):
         raise ValueError(f"{function}: {name} must have shape {tuple(expected)}{meaning}, got {x.shape}")
 
 
+def check_grad_output(function, grad_output, like, shape, like_name="input"):
+    """grad_output has the output's shape, and its dtype, which is that of the argument `like`."""
+    check_same_dtype(function, "grad_output", grad_output, like_name, like)
+    check_shape(function, "grad_output", grad_output, shape, "the output's shape")
+
+
+def check_writeable(function, name, x):
+    """x may be changed in place."""
+    if not x.flags.writeable:
+        raise ValueError(f"{function}: {name} is read-only and would be changed in place; pass a copy")
+
+
 LARGEST_SIZE = 2**31 - 1  # of a kernel, stride, padding or dilation: their products stay within 64 bits
 
 
@@ -88,6 +100,13 @@ def check_number(function, name, value, minimum=None, maximum=None):
     if minimum is not None and not value >= minimum:
         raise ValueError(f"{function}: {name} must be at least {minimum}, got {value}")
     return value
+
+
+def check_flag(function, name, value):
+    """The value as a bool: no other truth is taken for one."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{function}: {name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def check_choice(function, name, value, choices):

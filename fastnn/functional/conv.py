@@ -8,6 +8,7 @@ which says how many there are behind it.
 from fastnn.backend import implementation
 from fastnn.functional.checks import (
     check_float_array,
+    check_grad_output,
     check_integer,
     check_integers,
     check_ndim,
@@ -103,8 +104,7 @@ def convolve(function, input, weight, bias, stride, padding, dilation, groups, d
 
 def convolve_backward(function, grad_output, input, weight, bias, stride, padding, dilation, groups, needs, dims):
     out_size, *arguments = normalise(function, input, weight, bias, stride, padding, dilation, groups, dims)
-    check_same_dtype(function, "grad_output", grad_output, "input", input)
-    check_shape(function, "grad_output", grad_output, (input.shape[0], weight.shape[0], *out_size), "the output's")
+    check_grad_output(function, grad_output, input, (input.shape[0], weight.shape[0], *out_size))
     needs = check_needs(function, needs, bias)
     return gradients(
         lambda: implementation("conv_input_grad")(grad_output, weight, None, input.shape[2:], *arguments),
@@ -167,9 +167,8 @@ def convolve_transposed_backward(
     out_size, *arguments = normalise_transposed(
         function, input, weight, bias, stride, padding, output_padding, groups, dilation, dims
     )
-    check_same_dtype(function, "grad_output", grad_output, "input", input)
     channels = weight.shape[1] * arguments[-1]
-    check_shape(function, "grad_output", grad_output, (input.shape[0], channels, *out_size), "the output's")
+    check_grad_output(function, grad_output, input, (input.shape[0], channels, *out_size))
     needs = check_needs(function, needs, bias)
     return gradients(
         lambda: implementation("conv")(grad_output, weight, None, input.shape[2:], *arguments),

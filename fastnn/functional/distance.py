@@ -6,9 +6,9 @@ from fastnn.backend import implementation
 from fastnn.functional.checks import (
     check_dim,
     check_float_array,
+    check_grad_output,
     check_number,
     check_same_dtype,
-    check_shape,
 )
 
 __all__ = [
@@ -89,8 +89,7 @@ def cdist_backward(grad_output, x1, x2, p=2.0):
     (array([[-0.6, -0.8]]), array([[0.6, 0.8]]))
     """
     p, shape = check_cdist("cdist_backward", x1, x2, p)
-    check_same_dtype("cdist_backward", "grad_output", grad_output, "x1", x1)
-    check_shape("cdist_backward", "grad_output", grad_output, shape, "the output's shape")
+    check_grad_output("cdist_backward", grad_output, x1, shape, "x1")
     return implementation("cdist_backward")(grad_output, x1, x2, p)
 
 
@@ -160,9 +159,8 @@ def pairwise_distance_backward(grad_output, x1, x2, p=2.0, eps=1e-6, keepdim=Fal
     """
     function = "pairwise_distance_backward"
     p, eps, shape = check_pairwise(function, x1, x2, p, eps)
-    check_same_dtype(function, "grad_output", grad_output, "x1", x1)
     expected = (*shape[:-1], 1) if keepdim else shape[:-1]
-    check_shape(function, "grad_output", grad_output, expected, "the output's shape")
+    check_grad_output(function, grad_output, x1, expected, "x1")
     return implementation(function)(grad_output, x1, x2, p, eps, bool(keepdim))
 
 
@@ -229,8 +227,7 @@ def cosine_similarity_backward(grad_output, x1, x2, dim=1, eps=1e-8):
     """
     function = "cosine_similarity_backward"
     dim, eps, shape = check_cosine(function, x1, x2, dim, eps)
-    check_same_dtype(function, "grad_output", grad_output, "x1", x1)
-    check_shape(function, "grad_output", grad_output, shape[:dim] + shape[dim + 1 :], "the output's shape")
+    check_grad_output(function, grad_output, x1, shape[:dim] + shape[dim + 1 :], "x1")
     return implementation(function)(grad_output, x1, x2, dim, eps)
 
 
@@ -296,8 +293,7 @@ def normalize_backward(grad_output, input, p=2.0, dim=1, eps=1e-12):
     array([[0.5, 0. ]])
     """
     arguments = check_normalize("normalize_backward", input, p, dim, eps)
-    check_same_dtype("normalize_backward", "grad_output", grad_output, "input", input)
-    check_shape("normalize_backward", "grad_output", grad_output, input.shape, "input's shape")
+    check_grad_output("normalize_backward", grad_output, input, input.shape)
     return implementation("normalize_backward")(grad_output, input, *arguments)
 
 

@@ -3,7 +3,12 @@
 import numpy as np
 
 from fastnn.backend import implementation
-from fastnn.functional.checks import check_float_array, check_integer, check_ndim, check_same_dtype, check_shape
+from fastnn.functional.checks import (
+    check_float_array,
+    check_grad_output,
+    check_integer,
+    check_ndim,
+)
 
 __all__ = ["embedding", "embedding_backward", "one_hot"]
 
@@ -73,9 +78,8 @@ def embedding_backward(grad_output, input, weight, padding_idx=None):
            [2., 2.]])
     """
     padding_idx = check_embedding("embedding_backward", input, weight, padding_idx)
-    check_same_dtype("embedding_backward", "grad_output", grad_output, "weight", weight)
     shape = (*input.shape, weight.shape[1])
-    check_shape("embedding_backward", "grad_output", grad_output, shape, "the output's shape")
+    check_grad_output("embedding_backward", grad_output, weight, shape, "weight")
     return implementation("embedding_backward")(grad_output, input, weight, padding_idx)
 
 

@@ -4,10 +4,9 @@ from fastnn.backend import implementation
 from fastnn.functional.checks import (
     check_elements,
     check_float_array,
+    check_grad_output,
     check_integers,
     check_ndim,
-    check_same_dtype,
-    check_shape,
 )
 
 __all__ = ["fold", "fold_backward", "unfold", "unfold_backward"]
@@ -80,8 +79,7 @@ def unfold_backward(grad_output, input, kernel_size, dilation=1, padding=0, stri
     """
     function = "unfold_backward"
     kernel, dilation, padding, stride, shape = check_unfold(function, input, kernel_size, dilation, padding, stride)
-    check_same_dtype(function, "grad_output", grad_output, "input", input)
-    check_shape(function, "grad_output", grad_output, shape, "the output's shape")
+    check_grad_output(function, grad_output, input, shape)
     return implementation("unfold_backward")(grad_output, input, kernel, dilation, padding, stride)
 
 
@@ -152,8 +150,7 @@ def fold_backward(grad_output, input, output_size, kernel_size, dilation=1, padd
     """
     function = "fold_backward"
     arguments, shape = check_fold(function, input, output_size, kernel_size, dilation, padding, stride)
-    check_same_dtype(function, "grad_output", grad_output, "input", input)
-    check_shape(function, "grad_output", grad_output, shape, "the output's shape")
+    check_grad_output(function, grad_output, input, shape)
     return implementation("fold_backward")(grad_output, input, *arguments)
 
 

@@ -3,7 +3,7 @@
 import math
 
 from fastnn.backend import implementation
-from fastnn.functional.checks import check_float_array, check_same_dtype, check_shape
+from fastnn.functional.checks import check_float_array, check_grad_output, check_same_dtype, check_shape
 
 __all__ = ["linear", "linear_backward"]
 
@@ -83,8 +83,7 @@ def linear_backward(grad_output, input, weight, bias=None, *, needs=(True, True,
     (array([[1., 1.]]), [[1.0, 2.0], [1.0, 2.0]], array([1., 1.]))
     """
     check_linear("linear_backward", input, weight, bias)
-    check_same_dtype("linear_backward", "grad_output", grad_output, "input", input)
-    check_shape("linear_backward", "grad_output", grad_output, (*input.shape[:-1], weight.shape[0]), "the output's")
+    check_grad_output("linear_backward", grad_output, input, (*input.shape[:-1], weight.shape[0]))
     needs = check_needs("linear_backward", needs, bias)
     dx, dw, db = implementation("linear_backward")(rows(grad_output), rows(input), weight, needs)
     return (dx if dx is None else dx.reshape(input.shape)), dw, db

@@ -11,6 +11,7 @@ from fastnn.backend import implementation
 from fastnn.functional.checks import (
     FLOATS,
     check_choice,
+    check_flag,
     check_float_array,
     check_integer,
     check_number,
@@ -45,14 +46,15 @@ __all__ = [
 REDUCTIONS = ("none", "mean", "sum")
 
 
-def check_pair(function, input, target):
+def check_pair(function, input, target, reduction, reductions=REDUCTIONS):
     """Two float arrays of one shape and dtype: broadcasting (N,) against (N, 1) would be a silent mistake."""
     check_float_array(function, "input", input)
     check_same_dtype(function, "target", target, "input", input)
     check_shape(function, "target", target, input.shape, "input's shape")
+    check_choice(function, "reduction", reduction, reductions)
 
 
-def check_grad_output(function, grad_output, reduction, losses_shape, input):
+def check_loss_gradient(function, grad_output, reduction, losses_shape, input):
     """A number for one loss, an array for reduction="none"."""
     if reduction == "none":
         check_same_dtype(function, "grad_output", grad_output, "input", input)
@@ -185,10 +187,8 @@ def check_probabilities(function, input):
 
 def check_kl_div(function, input, target, reduction, log_target):
     """The arguments as the backends take them, and by how much the result is to be divided (the batch, or 1)."""
-    check_pair(function, input, target)
-    check_choice(function, "reduction", reduction, (*REDUCTIONS, "batchmean"))
-    if not isinstance(log_target, (bool, np.bool_)):
-        raise TypeError(f"{function}: log_target must be True or False, got {log_target!r}")
+    check_pair(function, input, target, reduction, (*REDUCTIONS, "batchmean"))
+    check_flag(function, "log_target", log_target)
     if reduction != "batchmean":
         return reduction, 1
     return "sum", input.shape[0] if input.ndim else 1
@@ -284,7 +284,7 @@ def cross_entropy_backward(
     arguments, positions = check_cross_entropy(
         "cross_entropy_backward", input, target, weight, ignore_index, reduction, label_smoothing
     )
-    grad_output = check_grad_output("cross_entropy_backward", grad_output, reduction, positions, input)
+    grad_output = check_loss_gradient("cross_entropy_backward", grad_output, reduction, positions, input)
     grad_output = shaped(grad_output, (arguments[0].shape[0], arguments[0].shape[2]))
     return implementation("cross_entropy_backward")(grad_output, *arguments).reshape(input.shape)
 
@@ -398,7 +398,7 @@ def nll_loss_backward(grad_output, input, target, weight=None, ignore_index=-100
            [ 0. , -0.5]])
     """
     arguments, positions = check_nll_loss("nll_loss_backward", input, target, weight, ignore_index, reduction)
-    grad_output = check_grad_output("nll_loss_backward", grad_output, reduction, positions, input)
+    grad_output = check_loss_gradient("nll_loss_backward", grad_output, reduction, positions, input)
     grad_output = shaped(grad_output, arguments[1].shape)
     return implementation("nll_loss_backward")(grad_output, *arguments).reshape(input.shape)
 
@@ -432,8 +432,7 @@ def mse_loss(input, target, reduction="mean"):
     >>> F.mse_loss(np.array([3.0, 0.0]), np.array([1.3, 1.9]))
     3.25
     """
-    check_pair("mse_loss", input, target)
-    check_choice("mse_loss", "reduction", reduction, REDUCTIONS)
+    check_pair("mse_loss", input, target, reduction)
     return implementation("mse_loss")(input, target, reduction)
 
 
@@ -466,9 +465,8 @@ def mse_loss_backward(grad_output, input, target, reduction="mean"):
     >>> F.mse_loss_backward(1.0, np.array([3.0, 0.0]), np.array([1.3, 1.9]))
     array([ 1.7, -1.9])
     """
-    check_pair("mse_loss_backward", input, target)
-    check_choice("mse_loss_backward", "reduction", reduction, REDUCTIONS)
-    grad_output = check_grad_output("mse_loss_backward", grad_output, reduction, input.shape, input)
+    check_pair("mse_loss_backward", input, target, reduction)
+    grad_output = check_loss_gradient("mse_loss_backward", grad_output, reduction, input.shape, input)
     return np.asarray(implementation("mse_loss_backward")(grad_output, input, target, reduction))
 
 
@@ -501,8 +499,7 @@ def l1_loss(input, target, reduction="mean"):
     >>> F.l1_loss(np.array([3.0, 0.0]), np.array([1.0, 0.5]))
     1.25
     """
-    check_pair("l1_loss", input, target)
-    check_choice("l1_loss", "reduction", reduction, REDUCTIONS)
+    check_pair("l1_loss", input, target, reduction)
     return implementation("l1_loss")(input, target, reduction)
 
 
@@ -535,9 +532,8 @@ def l1_loss_backward(grad_output, input, target, reduction="mean"):
     >>> F.l1_loss_backward(1.0, np.array([3.0, 0.0]), np.array([1.0, 0.5]))
     array([ 0.5, -0.5])
     """
-    check_pair("l1_loss_backward", input, target)
-    check_choice("l1_loss_backward", "reduction", reduction, REDUCTIONS)
-    grad_output = check_grad_output("l1_loss_backward", grad_output, reduction, input.shape, input)
+    check_pair("l1_loss_backward", input, target, reduction)
+    grad_output = check_loss_gradient("l1_loss_backward", grad_output, reduction, input.shape, input)
     return np.asarray(implementation("l1_loss_backward")(grad_output, input, target, reduction))
 
 
@@ -575,8 +571,7 @@ def smooth_l1_loss(input, target, reduction="mean", beta=1.0):
     >>> F.smooth_l1_loss(np.array([3.0, 0.0]), np.array([1.0, 0.5]))
     0.8125
     """
-    check_pair("smooth_l1_loss", input, target)
-    check_choice("smooth_l1_loss", "reduction", reduction, REDUCTIONS)
+    check_pair("smooth_l1_loss", input, target, reduction)
     beta = check_width("smooth_l1_loss", "beta", beta, zero_allowed=True)
     return implementation("smooth_l1_loss")(input, target, reduction, beta)
 
@@ -610,10 +605,9 @@ def smooth_l1_loss_backward(grad_output, input, target, reduction="mean", beta=1
     >>> F.smooth_l1_loss_backward(1.0, np.array([3.0, 0.0]), np.array([1.0, 0.5]))
     array([ 0.5 , -0.25])
     """
-    check_pair("smooth_l1_loss_backward", input, target)
-    check_choice("smooth_l1_loss_backward", "reduction", reduction, REDUCTIONS)
+    check_pair("smooth_l1_loss_backward", input, target, reduction)
     beta = check_width("smooth_l1_loss_backward", "beta", beta, zero_allowed=True)
-    grad_output = check_grad_output("smooth_l1_loss_backward", grad_output, reduction, input.shape, input)
+    grad_output = check_loss_gradient("smooth_l1_loss_backward", grad_output, reduction, input.shape, input)
     return np.asarray(implementation("smooth_l1_loss_backward")(grad_output, input, target, reduction, beta))
 
 
@@ -650,8 +644,7 @@ def huber_loss(input, target, reduction="mean", delta=1.0):
     >>> F.huber_loss(np.array([3.0, 0.0]), np.array([0.0, 0.5]), delta=2.0)
     2.0625
     """
-    check_pair("huber_loss", input, target)
-    check_choice("huber_loss", "reduction", reduction, REDUCTIONS)
+    check_pair("huber_loss", input, target, reduction)
     delta = check_width("huber_loss", "delta", delta, zero_allowed=False)
     return implementation("huber_loss")(input, target, reduction, delta)
 
@@ -685,10 +678,9 @@ def huber_loss_backward(grad_output, input, target, reduction="mean", delta=1.0)
     >>> F.huber_loss_backward(1.0, np.array([3.0, 0.0]), np.array([0.0, 0.5]), delta=2.0)
     array([ 1.  , -0.25])
     """
-    check_pair("huber_loss_backward", input, target)
-    check_choice("huber_loss_backward", "reduction", reduction, REDUCTIONS)
+    check_pair("huber_loss_backward", input, target, reduction)
     delta = check_width("huber_loss_backward", "delta", delta, zero_allowed=False)
-    grad_output = check_grad_output("huber_loss_backward", grad_output, reduction, input.shape, input)
+    grad_output = check_loss_gradient("huber_loss_backward", grad_output, reduction, input.shape, input)
     return np.asarray(implementation("huber_loss_backward")(grad_output, input, target, reduction, delta))
 
 
@@ -726,8 +718,7 @@ def binary_cross_entropy(input, target, weight=None, reduction="mean"):
     >>> round(F.binary_cross_entropy(np.array([0.5, 0.75]), np.array([1.0, 0.0])), 6)
     1.039721
     """
-    check_pair("binary_cross_entropy", input, target)
-    check_choice("binary_cross_entropy", "reduction", reduction, REDUCTIONS)
+    check_pair("binary_cross_entropy", input, target, reduction)
     weight = check_broadcast("binary_cross_entropy", "weight", weight, input)
     check_probabilities("binary_cross_entropy", input)
     return implementation("binary_cross_entropy")(input, target, weight, reduction)
@@ -764,11 +755,10 @@ def binary_cross_entropy_backward(grad_output, input, target, weight=None, reduc
     >>> F.binary_cross_entropy_backward(1.0, np.array([0.5, 0.75]), np.array([1.0, 0.0]))
     array([-1.,  2.])
     """
-    check_pair("binary_cross_entropy_backward", input, target)
-    check_choice("binary_cross_entropy_backward", "reduction", reduction, REDUCTIONS)
+    check_pair("binary_cross_entropy_backward", input, target, reduction)
     weight = check_broadcast("binary_cross_entropy_backward", "weight", weight, input)
     check_probabilities("binary_cross_entropy_backward", input)
-    grad_output = check_grad_output("binary_cross_entropy_backward", grad_output, reduction, input.shape, input)
+    grad_output = check_loss_gradient("binary_cross_entropy_backward", grad_output, reduction, input.shape, input)
     return np.asarray(implementation("binary_cross_entropy_backward")(grad_output, input, target, weight, reduction))
 
 
@@ -807,8 +797,7 @@ def binary_cross_entropy_with_logits(input, target, weight=None, reduction="mean
     >>> round(F.binary_cross_entropy_with_logits(np.array([0.0, 2.0]), np.array([1.0, 0.0])), 6)
     1.410038
     """
-    check_pair("binary_cross_entropy_with_logits", input, target)
-    check_choice("binary_cross_entropy_with_logits", "reduction", reduction, REDUCTIONS)
+    check_pair("binary_cross_entropy_with_logits", input, target, reduction)
     weight = check_broadcast("binary_cross_entropy_with_logits", "weight", weight, input)
     pos_weight = check_broadcast("binary_cross_entropy_with_logits", "pos_weight", pos_weight, input)
     return implementation("binary_cross_entropy_with_logits")(input, target, weight, reduction, pos_weight)
@@ -847,11 +836,10 @@ def binary_cross_entropy_with_logits_backward(
     >>> F.binary_cross_entropy_with_logits_backward(1.0, np.array([0.0, 2.0]), np.array([1.0, 0.0])).round(4)
     array([-0.25  ,  0.4404])
     """
-    check_pair("binary_cross_entropy_with_logits_backward", input, target)
-    check_choice("binary_cross_entropy_with_logits_backward", "reduction", reduction, REDUCTIONS)
+    check_pair("binary_cross_entropy_with_logits_backward", input, target, reduction)
     weight = check_broadcast("binary_cross_entropy_with_logits_backward", "weight", weight, input)
     pos_weight = check_broadcast("binary_cross_entropy_with_logits_backward", "pos_weight", pos_weight, input)
-    grad_output = check_grad_output(
+    grad_output = check_loss_gradient(
         "binary_cross_entropy_with_logits_backward", grad_output, reduction, input.shape, input
     )
     return np.asarray(
@@ -936,7 +924,7 @@ def multi_margin_loss_backward(grad_output, input, target, p=1, margin=1.0, weig
     arguments, positions = check_multi_margin_loss(
         "multi_margin_loss_backward", input, target, p, margin, weight, reduction
     )
-    grad_output = check_grad_output("multi_margin_loss_backward", grad_output, reduction, positions, input)
+    grad_output = check_loss_gradient("multi_margin_loss_backward", grad_output, reduction, positions, input)
     grad_output = shaped(grad_output, arguments[1].shape)
     return implementation("multi_margin_loss_backward")(grad_output, *arguments).reshape(input.shape)
 
@@ -1011,7 +999,7 @@ def kl_div_backward(grad_output, input, target, reduction="mean", log_target=Fal
     array([[-0.25, -0.75]])
     """
     reduction, batch = check_kl_div("kl_div_backward", input, target, reduction, log_target)
-    grad_output = check_grad_output("kl_div_backward", grad_output, reduction, input.shape, input)
+    grad_output = check_loss_gradient("kl_div_backward", grad_output, reduction, input.shape, input)
     if reduction == "sum":
         grad_output /= max(batch, 1)
     return np.asarray(implementation("kl_div_backward")(grad_output, input, target, reduction, log_target))

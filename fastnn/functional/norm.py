@@ -6,11 +6,14 @@ import numpy as np
 
 from fastnn.backend import implementation
 from fastnn.functional.checks import (
+    check_flag,
     check_float_array,
+    check_grad_output,
     check_integer,
     check_number,
     check_same_dtype,
     check_shape,
+    check_writeable,
 )
 
 __all__ = [
@@ -40,23 +43,12 @@ def check_channels(function, input, ndims):
         raise ValueError(f"{function}: input must have shape {layouts}, got {input.shape}")
 
 
-def check_flag(function, name, value):
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{function}: {name} must be True or False, got {value!r}")
-    return bool(value)
-
-
 def check_affine(function, input, shape, weight, bias, meaning):
     """weight and bias are None, or have input's dtype and this shape."""
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None:
             check_same_dtype(function, name, value, "input", input)
             check_shape(function, name, value, shape, meaning)
-
-
-def check_grad_output(function, grad_output, input):
-    check_same_dtype(function, "grad_output", grad_output, "input", input)
-    check_shape(function, "grad_output", grad_output, input.shape, "input's shape")
 
 
 def check_eps(function, eps, positive=False):
@@ -89,8 +81,8 @@ def check_running(function, input, running_mean, running_var, needed, updated):
     for name, value in (("running_mean", running_mean), ("running_var", running_var)):
         check_same_dtype(function, name, value, "input", input)
         check_shape(function, name, value, input.shape[1:2], "a value per channel of input")
-        if updated and not value.flags.writeable:
-            raise ValueError(f"{function}: {name} is updated in place, but it is read-only; pass a copy")
+        if updated:
+            check_writeable(function, name, value)
 
 
 def check_batch_norm(function, input, running_mean, running_var, weight, bias, training, momentum, eps, updates):
@@ -150,7 +142,7 @@ def run_batch_norm_backward(
     training, _, eps = check_batch_norm(
         function, input, running_mean, running_var, weight, bias, training, momentum, eps, updates=False
     )
-    check_grad_output(function, grad_output, input)
+    check_grad_output(function, grad_output, input, input.shape)
     check_saved(function, input, saved)
     if input.size == 0:
         return empty_gradients(input, weight, bias)
@@ -495,7 +487,7 @@ def layer_norm_backward(grad_output, input, normalized_shape, weight=None, bias=
     """
     function = "layer_norm_backward"
     length, eps = check_layer_norm(function, input, normalized_shape, weight, bias, eps)
-    check_grad_output(function, grad_output, input)
+    check_grad_output(function, grad_output, input, input.shape)
     if input.size == 0:
         return empty_gradients(input, weight, bias)
     return implementation("layer_norm_backward")(grad_output, input, length, weight, bias, eps)
@@ -592,7 +584,7 @@ def group_norm_backward(grad_output, input, num_groups, weight=None, bias=None, 
     """
     function = "group_norm_backward"
     num_groups, eps = check_group_norm(function, input, num_groups, weight, bias, eps)
-    check_grad_output(function, grad_output, input)
+    check_grad_output(function, grad_output, input, input.shape)
     if input.size == 0:
         return empty_gradients(input, weight, bias)
     return implementation("group_norm_backward")(grad_output, input, num_groups, weight, bias, eps)
@@ -720,7 +712,7 @@ def instance_norm_backward(
     use_input_stats, _, eps = check_instance_norm(
         function, input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, updates=False
     )
-    check_grad_output(function, grad_output, input)
+    check_grad_output(function, grad_output, input, input.shape)
     if input.size == 0:
         return empty_gradients(input, weight, bias)
     return implementation("instance_norm_backward")(
@@ -817,5 +809,5 @@ def local_response_norm_backward(grad_output, input, size, alpha=1e-4, beta=0.75
     """
     function = "local_response_norm_backward"
     size, alpha, beta, k = check_local_response_norm(function, input, size, alpha, beta, k)
-    check_grad_output(function, grad_output, input)
+    check_grad_output(function, grad_output, input, input.shape)
     return implementation("local_response_norm_backward")(grad_output, input, size, alpha, beta, k)

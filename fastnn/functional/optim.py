@@ -8,7 +8,15 @@ import math
 import numpy as np
 
 from fastnn.backend import implementation
-from fastnn.functional.checks import check_float_array, check_integer, check_number, check_same_dtype, check_shape
+from fastnn.functional.checks import (
+    check_flag,
+    check_float_array,
+    check_integer,
+    check_number,
+    check_same_dtype,
+    check_shape,
+    check_writeable,
+)
 
 __all__ = [
     "adadelta_",
@@ -39,9 +47,7 @@ def check_hyperparameters(function, *, betas=None, **values):
     checked: dict = {}
     for name, value in values.items():
         if name in FLAGS:
-            if not isinstance(value, (bool, np.bool_)):
-                raise TypeError(f"{function}: {name} must be True or False, got {value!r}")
-            checked[name] = bool(value)
+            checked[name] = check_flag(function, name, value)
         else:
             checked[name] = check_finite(function, name, value, maximum=1.0 if name == "rho" else None)
     if betas is not None:
@@ -74,11 +80,6 @@ def check_list(function, name, arrays, like=None):
     if like is not None and len(arrays) != len(like):
         raise ValueError(f"{function}: {name} must have one entry per parameter ({len(like)}), got {len(arrays)}")
     return list(arrays)
-
-
-def check_writeable(function, name, x):
-    if not x.flags.writeable:
-        raise ValueError(f"{function}: {name} is read-only and would be changed in place; pass a copy")
 
 
 def check_arrays(function, params, grads, masks, **buffers):

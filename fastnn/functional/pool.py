@@ -11,10 +11,11 @@ import numpy as np
 from fastnn.backend import implementation
 from fastnn.functional.checks import (
     LARGEST_SIZE,
+    check_flag,
     check_float_array,
+    check_grad_output,
     check_integer,
     check_integers,
-    check_same_dtype,
     check_shape,
 )
 
@@ -68,12 +69,6 @@ def check_not_empty(function, input, in_size):
     return in_size
 
 
-def check_flag(function, name, value):
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{function}: {name} must be True or False, got {value!r}")
-    return bool(value)
-
-
 def normalise(function, input, kernel_size, stride, padding, dilation, ceil_mode, dims):
     """The output's spatial size, and (kernel, stride, padding, dilation) per spatial dimension."""
     in_size = check_planes(function, input, dims)
@@ -121,9 +116,8 @@ def check_plane_size(function, in_size):
         raise ValueError(f"{function}: input's planes must have at most {LARGEST_SIZE} elements, got size {in_size}")
 
 
-def check_grad_output(function, grad_output, input, out_size):
-    check_same_dtype(function, "grad_output", grad_output, "input", input)
-    check_shape(function, "grad_output", grad_output, (*input.shape[: -len(out_size)], *out_size), "the output's")
+def check_pooled(function, grad_output, input, out_size):
+    check_grad_output(function, grad_output, input, (*input.shape[: -len(out_size)], *out_size))
 
 
 def max_pool(function, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, dims):
@@ -144,13 +138,13 @@ def find_maxima(function, input, out_size, windows, return_indices):
 
 def route_to_maxima(function, grad_output, input, out_size, windows, indices):
     check_plane_size(function, input.shape[-len(out_size) :])
-    check_grad_output(function, grad_output, input, out_size)
+    check_pooled(function, grad_output, input, out_size)
     if indices is None:
         return implementation("max_pool_backward")(grad_output, input, out_size, windows)
     if not isinstance(indices, np.ndarray) or indices.dtype != np.int64:
         given = indices.dtype if isinstance(indices, np.ndarray) else type(indices).__name__
         raise TypeError(f"{function}: indices must be the forward's int64 array, got {given}")
-    check_shape(function, "indices", indices, grad_output.shape, "the output's")
+    check_shape(function, "indices", indices, grad_output.shape, "the output's shape")
     grad_input = implementation("max_pool_route")(grad_output, indices, input.shape, out_size)
     if grad_input is None:
         last = math.prod(input.shape[-len(out_size) :]) - 1
@@ -522,7 +516,7 @@ def avg_pool1d_backward(
         None,
         1,
     )
-    check_grad_output("avg_pool1d_backward", grad_output, input, arguments[0])
+    check_pooled("avg_pool1d_backward", grad_output, input, arguments[0])
     return implementation("avg_pool_backward")(grad_output, input.shape, *arguments)
 
 
@@ -622,7 +616,7 @@ def avg_pool2d_backward(
         divisor_override,
         2,
     )
-    check_grad_output("avg_pool2d_backward", grad_output, input, arguments[0])
+    check_pooled("avg_pool2d_backward", grad_output, input, arguments[0])
     return implementation("avg_pool_backward")(grad_output, input.shape, *arguments)
 
 
@@ -721,7 +715,7 @@ def avg_pool3d_backward(
         divisor_override,
         3,
     )
-    check_grad_output("avg_pool3d_backward", grad_output, input, arguments[0])
+    check_pooled("avg_pool3d_backward", grad_output, input, arguments[0])
     return implementation("avg_pool_backward")(grad_output, input.shape, *arguments)
 
 
@@ -786,7 +780,7 @@ def adaptive_avg_pool1d_backward(grad_output, input, output_size):
     array([[[0.5, 0.5, 0.5, 0.5]]])
     """
     out_size = normalise_adaptive("adaptive_avg_pool1d_backward", input, output_size, 1)
-    check_grad_output("adaptive_avg_pool1d_backward", grad_output, input, out_size)
+    check_pooled("adaptive_avg_pool1d_backward", grad_output, input, out_size)
     return implementation("avg_pool_backward")(grad_output, input.shape, out_size)
 
 
@@ -921,7 +915,7 @@ def adaptive_avg_pool2d_backward(grad_output, input, output_size):
     array([[[[0.5, 0.5]]]])
     """
     out_size = normalise_adaptive("adaptive_avg_pool2d_backward", input, output_size, 2)
-    check_grad_output("adaptive_avg_pool2d_backward", grad_output, input, out_size)
+    check_pooled("adaptive_avg_pool2d_backward", grad_output, input, out_size)
     return implementation("avg_pool_backward")(grad_output, input.shape, out_size)
 
 
@@ -1056,7 +1050,7 @@ def adaptive_avg_pool3d_backward(grad_output, input, output_size):
     array([[[[[0.5, 0.5]]]]])
     """
     out_size = normalise_adaptive("adaptive_avg_pool3d_backward", input, output_size, 3)
-    check_grad_output("adaptive_avg_pool3d_backward", grad_output, input, out_size)
+    check_pooled("adaptive_avg_pool3d_backward", grad_output, input, out_size)
     return implementation("avg_pool_backward")(grad_output, input.shape, out_size)
 
 
@@ -1140,8 +1134,7 @@ def check_global(function, input):
 
 
 def check_global_gradient(function, grad_output, input):
-    check_same_dtype(function, "grad_output", grad_output, "input", input)
-    check_shape(function, "grad_output", grad_output, input.shape[:2], "the output's")
+    check_grad_output(function, grad_output, input, input.shape[:2])
     return grad_output[:, :, None]
 
 

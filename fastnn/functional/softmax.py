@@ -1,7 +1,7 @@
 """Softmax and its logarithm: checked arguments, then the active backend."""
 
 from fastnn.backend import implementation
-from fastnn.functional.checks import check_dim, check_float_array, check_same_dtype, check_shape
+from fastnn.functional.checks import check_dim, check_float_array, check_grad_output, check_same_dtype, check_shape
 
 __all__ = ["log_softmax", "log_softmax_backward", "softmax", "softmax_backward"]
 
@@ -144,8 +144,8 @@ def log_softmax_backward(grad_output, input, dim=-1, *, output=None):
 
 def check_backward(function, grad_output, input, dim, output):
     check_float_array(function, "input", input)
-    for name, array in (("grad_output", grad_output), ("output", output)):
-        if array is not None or name == "grad_output":
-            check_same_dtype(function, name, array, "input", input)
-            check_shape(function, name, array, input.shape, "input's shape")
+    check_grad_output(function, grad_output, input, input.shape)
+    if output is not None:
+        check_same_dtype(function, "output", output, "input", input)
+        check_shape(function, "output", output, input.shape, "input's shape")
     return check_dim(function, dim, input.ndim)

@@ -4,11 +4,10 @@ from fastnn.backend import implementation
 from fastnn.functional.checks import (
     check_choice,
     check_float_array,
+    check_grad_output,
     check_integer,
     check_integers,
     check_number,
-    check_same_dtype,
-    check_shape,
 )
 
 __all__ = ["interpolate", "interpolate_backward", "pad", "pad_backward"]
@@ -81,8 +80,7 @@ def pad_backward(grad_output, input, pad, mode="constant", value=None):
     array([1., 3., 2.])
     """
     amounts, value, shape = check_pad("pad_backward", input, pad, mode, value)
-    check_same_dtype("pad_backward", "grad_output", grad_output, "input", input)
-    check_shape("pad_backward", "grad_output", grad_output, shape, "the output's shape")
+    check_grad_output("pad_backward", grad_output, input, shape)
     return implementation("pad_backward")(grad_output, input, amounts, mode, value)
 
 
@@ -150,8 +148,7 @@ def interpolate_backward(grad_output, input, size=None, scale_factor=None, mode=
     """
     function = "interpolate_backward"
     size, scale_factor = check_interpolate(function, input, size, scale_factor, mode)
-    check_same_dtype(function, "grad_output", grad_output, "input", input)
-    check_shape(function, "grad_output", grad_output, (*input.shape[:2], *size), "the output's shape")
+    check_grad_output(function, grad_output, input, (*input.shape[:2], *size))
     return implementation(function)(grad_output, input, size, scale_factor)
 
 

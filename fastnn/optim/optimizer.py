@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fastnn.functional.checks import check_same_dtype, check_shape
+from fastnn.functional.checks import check_float_array, check_same_dtype, check_shape, check_writeable
 from fastnn.functional.optim import check_arrays, check_hyperparameters, check_masks
 
 __all__ = ["Optimizer"]
@@ -108,10 +108,8 @@ class Optimizer:
                 f"{self.name}: params[{i}] must be a Parameter (with .data and .grad) or a NumPy array, "
                 f"got {type(param).__name__}"
             )
-        if data.dtype not in (np.float32, np.float64):
-            raise TypeError(f"{self.name}: params[{i}] must be float32 or float64, got {data.dtype}")
-        if not data.flags.writeable:
-            raise ValueError(f"{self.name}: params[{i}] is read-only and would be changed in place; pass a copy")
+        check_float_array(self.name, f"params[{i}]", data)
+        check_writeable(self.name, f"params[{i}]", data)
         return param
 
     def step(self, grads=None):

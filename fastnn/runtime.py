@@ -1,8 +1,9 @@
 """Threads, instruction sets and memory: the face of native.runtime, which also works where nothing is compiled."""
 
+import itertools
 import operator
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 
 import numpy as np
@@ -102,6 +103,19 @@ def empty_cache():
 def empty(shape, dtype):
     """An array that is not initialised, from the caching allocator where there is one."""
     return np.empty(shape, dtype) if native_runtime is None else native_runtime.allocate(shape, dtype)
+
+
+def shared_memory(arrays):
+    """The indices of two arrays that have memory in common, or None."""
+    if native_runtime is not None:
+        pairs = native_runtime.overlapping(arrays)
+    else:
+        pairs = itertools.combinations(range(len(arrays)), 2)
+    for i, j in pairs:
+        with suppress(np.exceptions.TooHardError):  # only for views that no layer makes
+            if np.shares_memory(arrays[i], arrays[j], max_work=100_000):  # type: ignore[arg-type]
+                return i, j
+    return None
 
 
 def memory_stats():

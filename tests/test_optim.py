@@ -490,6 +490,26 @@ def test_clip_grad_norm_can_refuse_what_is_not_finite():
     assert g[0] == 1.0
 
 
+def test_clip_grad_norm_of_an_infinite_gradient_is_torchs(isa, dtype):
+    """The factor is 0: what is finite becomes 0, and the infinity NaN."""
+    torch = pytest.importorskip("torch")
+    for norm_type in (2.0, math.inf):
+        grads = [np.array([1.0, -np.inf, -2.0], dtype), np.array([3.0], dtype)]
+        theirs = [torch.zeros(g.shape, dtype=getattr(torch, str(dtype))) for g in grads]
+        for t, g in zip(theirs, grads, strict=True):
+            t.grad = torch.tensor(g)
+        assert F.clip_grad_norm_(grads, 1.0, norm_type) == math.inf
+        assert torch.nn.utils.clip_grad_norm_(theirs, 1.0, norm_type).item() == math.inf
+        np.testing.assert_array_equal(grads[0], [0.0, np.nan, 0.0])
+        np.testing.assert_array_equal(grads[1], [0.0])
+        for t, g in zip(theirs, grads, strict=True):
+            np.testing.assert_array_equal(g, t.grad.numpy())
+        with pytest.raises(RuntimeError, match="non-finite"):
+            torch.nn.utils.clip_grad_norm_(theirs, 1.0, norm_type, error_if_nonfinite=True)
+        with pytest.raises(RuntimeError, match="norm of the gradients is nan"):
+            F.clip_grad_norm_(grads, 1.0, norm_type, error_if_nonfinite=True)
+
+
 @pytest.mark.parametrize("backend", ["native", "reference"])
 def test_clip_grad_value_clamps_and_keeps_nan(backend, isa, dtype):
     g = np.array([np.nan, np.inf, -np.inf, 0.5, -3.0, 2.0, -0.0] * 3, dtype)
@@ -777,6 +797,36 @@ def test_warm_restarts_follow_the_curve_within_an_epoch():
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_arrays_that_lie_between_one_another_are_updated_and_those_that_overlap_are_not(compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(fastnn.runtime, "native_runtime", None)
+    whole = np.zeros((6, 8))
+    columns = [whole[:, 0::2], whole[::-1, 1::2][:, :2], whole[:, 5:6], whole[:3, 7], whole[3:, 7]]
+    empty = np.zeros((0, 3))
+    params = [*columns, whole[:0], empty, empty]
+    F.sgd_(params, [np.ones(p.shape) for p in params], lr=1.0)
+    np.testing.assert_array_equal(whole, -1.0)
+    optim.SGD(params)
+    for wrong in (whole[2:3], whole[5:, 7:], whole.T[7, ::-2]):
+        before = whole.copy()
+        with pytest.raises(ValueError, match=r"sgd_: .*share memory, and both would be changed"):
+            F.sgd_([*columns, wrong], [np.ones(p.shape) for p in [*columns, wrong]], lr=1.0)
+        np.testing.assert_array_equal(whole, before)
+        with pytest.raises(ValueError, match=r"SGD: .*share memory"):
+            optim.SGD([*columns, wrong])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(*[st.integers(0, 12)] * 2, st.sampled_from([-3, -2, -1, 1, 2, 3])), max_size=6))
+def test_shared_memory_is_what_numpy_finds(slices):
+    base = np.zeros(12)
+    arrays = [base[min(a, b) : max(a, b)][::step] for a, b, step in slices]
+    pairs = [(i, j) for j in range(len(arrays)) for i in range(j) if np.shares_memory(arrays[i], arrays[j])]
+    found = fastnn.runtime.shared_memory(arrays)
+    assert found in pairs if pairs else found is None
+
+
 def read_only(x):
     x.flags.writeable = False
     return x
@@ -800,7 +850,7 @@ BAD_CALLS = [
     (
         lambda p, g, b: F.sgd_([p, p], [g, g], lr=0.1),
         ValueError,
-        "an array stands twice among the parameters and buffers",
+        r"sgd_: an array stands twice among the params, or overlaps another: params\[0\] and params\[1\] share",
     ),
     (lambda p, g, b: F.sgd_([p], [], lr=0.1), ValueError, r"grads must have one entry per parameter \(1\), got 0"),
     (
@@ -847,7 +897,26 @@ BAD_CALLS = [
         "grad_avgs must be given, because centered",
     ),
     (lambda p, g, b: F.rmsprop_([p], [g], [b], lr=1, momentum=1), ValueError, "momentum_buffers must be given"),
-    (lambda p, g, b: F.adam_([p], [g], [b], [b], step=1, lr=1), ValueError, "adam_: an array stands twice"),
+    (
+        lambda p, g, b: F.adam_([p], [g], [b], [b], step=1, lr=1),
+        ValueError,
+        r"adam_: an array stands twice .*: exp_avgs\[0\] and exp_avg_sqs\[0\] share memory",
+    ),
+    (
+        lambda p, g, b: F.adam_([p[:2]], [g[:2]], [b[:2]], [p[1:]], step=1, lr=1),
+        ValueError,
+        r"adam_: an array stands twice .*: params\[0\] and exp_avg_sqs\[0\] share memory",
+    ),
+    (
+        lambda p, g, b: F.clip_grad_norm_([g[1:], g[:2]], 1.0),
+        ValueError,
+        r"clip_grad_norm_: .*grads\[0\] and grads\[1\]",
+    ),
+    (
+        lambda p, g, b: F.clip_grad_value_([g, g], 1.0),
+        ValueError,
+        r"clip_grad_value_: .*grads\[0\] and grads\[1\] share",
+    ),
     (
         lambda p, g, b: F.adam_([p], [g], [b], [b.copy()], step=1.5, lr=1),
         TypeError,
@@ -899,7 +968,17 @@ BAD_CALLS = [
     (lambda p, g, b: optim.SGD(p), TypeError, r"SGD: params must be an iterable, got one ndarray; pass \[params\]"),
     (lambda p, g, b: optim.SGD([]), ValueError, "SGD: params is empty; there is nothing to optimise"),
     (lambda p, g, b: optim.SGD([1.0]), TypeError, r"SGD: params\[0\] must be a Parameter \(with .data and .grad\)"),
-    (lambda p, g, b: optim.SGD([p, p]), ValueError, "SGD: a parameter stands twice in params"),
+    (lambda p, g, b: optim.SGD([p, p]), ValueError, r"SGD: an array stands twice .*params\[0\] and params\[1\] share"),
+    (
+        lambda p, g, b: optim.SGD([p[1:], b, p[:2][::-1]]),
+        ValueError,
+        r"SGD: .*params\[0\] and params\[2\] share memory",
+    ),
+    (
+        lambda p, g, b: optim.SGD([{"params": [b]}, {"params": [p[1:]]}, {"params": [g, p[:2]]}]),
+        ValueError,
+        r'SGD: .*param_groups\[1\]\["params"\]\[0\] and params\[1\] share memory',
+    ),
     (lambda p, g, b: optim.SGD([read_only(p)]), ValueError, r"SGD: params\[0\] is read-only"),
     (lambda p, g, b: optim.SGD([np.arange(3)]), TypeError, r"SGD: params\[0\] must be float32 or float64, got int64"),
     (lambda p, g, b: optim.Adam([p], lr=-1), ValueError, "Adam: lr must be at least 0.0, got -1"),

@@ -17,6 +17,7 @@ from fastnn.functional.checks import (
     check_shape,
     check_writeable,
 )
+from fastnn.runtime import shared_memory
 
 __all__ = [
     "adadelta_",
@@ -99,10 +100,20 @@ def check_arrays(function, params, grads, masks, **buffers):
         lists[name] = None if arrays is None else check_list(function, name, arrays, params)
         if arrays is not None:
             check_like_params(function, name, lists[name], params, True)
-    changed = {id(x) for arrays in (params, *lists.values()) if arrays is not None for x in arrays}
-    if len(changed) != len(params) * (1 + sum(arrays is not None for arrays in lists.values())):
-        raise ValueError(f"{function}: an array stands twice among the parameters and buffers; pass each one once")
+    check_disjoint(function, {"params": params, **{name: a for name, a in lists.items() if a is not None}})
     return params, grads, *lists.values(), check_masks(function, masks, params)
+
+
+def check_disjoint(function, lists):
+    """No two arrays that are changed share memory: the threads that change them would race."""
+    shared = shared_memory([x for arrays in lists.values() for x in arrays])
+    if shared is not None:
+        names = [f"{name}[{i}]" for name, arrays in lists.items() for i in range(len(arrays))]
+        first, second = (names[i] for i in shared)
+        raise ValueError(
+            f"{function}: an array stands twice among the {' and '.join(lists)}, or overlaps another: {first} and "
+            f"{second} share memory, and both would be changed; pass each one once, or a copy"
+        )
 
 
 def check_like_params(function, name, arrays, params, writeable):
@@ -163,7 +174,7 @@ def sgd_(
     Parameters
     ----------
     params : list of ndarray, float32 or float64, all of one dtype
-        Updated in place.
+        Updated in place; like the buffers, no two of them share memory.
     grads : list of ndarray
         One gradient per parameter, of its shape and dtype; only read.
     momentum_buffers : list of ndarray, optional
@@ -835,6 +846,7 @@ def check_gradients(function, grads):
     for i, g in enumerate(grads):
         check_float_array(function, f"grads[{i}]", g)
         check_writeable(function, f"grads[{i}]", g)
+    check_disjoint(function, {"grads": grads})
     return [same for dtype in (np.float32, np.float64) if (same := [g for g in grads if g.dtype == dtype])]
 
 
@@ -852,7 +864,8 @@ def clip_grad_norm_(grads, max_norm, norm_type=2.0, error_if_nonfinite=False):
     norm_type : {2.0, inf}
         Euclidean norm, or largest absolute value.
     error_if_nonfinite : bool
-        Raise RuntimeError where the norm is infinite or NaN, and change nothing; else such gradients are scaled by it.
+        Raise RuntimeError where the norm is infinite or NaN, and change nothing. Else, as in torch, the factor is 0 for
+        an infinite norm, which turns finite gradients to 0 and infinite ones to NaN; and NaN for a norm of NaN.
 
     Returns
     -------

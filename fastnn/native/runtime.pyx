@@ -4,7 +4,7 @@ The C core is linked into this extension alone; the other extensions cimport fro
 GIL held (they allocate, choose and count; the kernels run outside), so the free lists need no lock of their own.
 """
 cimport numpy as np
-from libc.stdlib cimport free
+from libc.stdlib cimport free, qsort
 from fastnn.native.kernels cimport (
     FASTNN_FLOAT32, FASTNN_FLOAT64, fastnn_isa_count, fastnn_isa_name, fastnn_isa_supported, fastnn_kernels, kernels)
 
@@ -233,7 +233,9 @@ cdef np.ndarray empty(int ndim, const np.npy_intp *shape, int typenum):
 
 
 cdef np.ndarray empty_of_shape(tuple shape, int typenum):
-    cdef np.npy_intp dims[32]
+    cdef np.npy_intp dims[64]
+    if len(shape) > 64:  # NumPy's own limit
+        raise ValueError(f"fastnn: an array has at most 64 dimensions, got {len(shape)}")
     for i, extent in enumerate(shape):
         dims[i] = extent
     return empty(<int> len(shape), dims, typenum)
@@ -280,3 +282,51 @@ def memory_stats():
         "requests": request_count,
         "reused": reuse_count,
     }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Arrays that share memory
+# ---------------------------------------------------------------------------------------------------------------------
+
+cdef struct address_range:
+    size_t begin
+    size_t end
+    Py_ssize_t index
+
+
+cdef int by_begin(const void *a, const void *b) noexcept nogil:
+    cdef size_t first = (<const address_range *> a).begin, second = (<const address_range *> b).begin
+    return (first > second) - (first < second)
+
+
+def overlapping(list arrays):
+    """Pairs of indices of arrays whose ranges of addresses overlap: those that may share memory."""
+    cdef Block memory = scratch(max(len(arrays), 1) * sizeof(address_range))
+    cdef address_range *ranges = <address_range *> memory.data
+    cdef Py_ssize_t count = 0, i, j
+    cdef ptrdiff_t reach
+    cdef size_t furthest = 0
+    cdef np.ndarray array
+    pairs = []
+    for i in range(len(arrays)):
+        array = arrays[i]
+        if np.PyArray_SIZE(array) == 0:
+            continue
+        ranges[count].begin = ranges[count].end = <size_t> np.PyArray_DATA(array)
+        ranges[count].end += np.PyArray_ITEMSIZE(array)
+        for j in range(np.PyArray_NDIM(array)):
+            reach = (np.PyArray_DIM(array, j) - 1) * np.PyArray_STRIDE(array, j)
+            if reach < 0:
+                ranges[count].begin += <size_t> reach
+            else:
+                ranges[count].end += <size_t> reach
+        ranges[count].index = i
+        count += 1
+    qsort(ranges, count, sizeof(address_range), by_begin)
+    for i in range(count):
+        if ranges[i].begin < furthest:
+            pairs += [
+                tuple(sorted((ranges[j].index, ranges[i].index))) for j in range(i) if ranges[j].end > ranges[i].begin
+            ]
+        furthest = max(furthest, ranges[i].end)
+    return pairs

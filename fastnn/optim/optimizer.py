@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from fastnn.functional.checks import check_float_array, check_same_dtype, check_shape, check_writeable
-from fastnn.functional.optim import check_arrays, check_hyperparameters, check_masks
+from fastnn.functional.optim import check_arrays, check_disjoint, check_hyperparameters, check_masks
 
 __all__ = ["Optimizer"]
 
@@ -93,9 +93,9 @@ class Optimizer:
         given = {name: group[name] for name in self.defaults if name in group}
         values = check_hyperparameters(self.name, **{**self.defaults, **given})
         params = [self._check_param(i, p) for i, p in enumerate(self._check_params(group["params"]))]
-        present = [id(p.data) for g in self.param_groups for p in g["params"]] + [id(p.data) for p in params]
-        if len(set(present)) != len(present):
-            raise ValueError(f"{self.name}: a parameter stands twice in params; pass each one once")
+        groups = {f'param_groups[{i}]["params"]': g["params"] for i, g in enumerate(self.param_groups)}
+        lists = {name: [p.data for p in members] for name, members in {**groups, "params": params}.items()}
+        check_disjoint(self.name, lists)
         check_masks(self.name, group.get("masks"), [p.data for p in params])
         kept = {"initial_lr": group["initial_lr"]} if "initial_lr" in group else {}
         self.param_groups.append({"params": params, **values, "masks": group.get("masks"), **kept})

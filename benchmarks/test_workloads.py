@@ -14,33 +14,28 @@ from fastnn.bench.workloads import WORKLOADS
 
 SECONDS = 0.3  # spent on each measurement, warm-up not counted
 THREADS = sorted({1, fastnn.get_num_threads()})
+TORCH = import_torch()
 CALLS = [
-    (workload, position, implementation, threads)
+    (workload, name, implementation, threads)
     for workload in WORKLOADS
-    for position in range(2)
+    for name in workload.passes
     for threads in THREADS
-    for implementation in ("reference", "native", "torch")
+    for implementation in ("reference", "native", *(["torch"] if TORCH else []))
 ]
 
 
 def identity(call):
-    workload, position, implementation, threads = call
-    return f"{workload.name}-{'backward' if position else 'forward'}-{threads}threads-{implementation}"
+    workload, name, implementation, threads = call
+    return f"{workload.name}-{name}-{threads}threads-{implementation}"
 
 
 @pytest.mark.parametrize("call", CALLS, ids=identity)
 def test_workload(benchmark, call):
-    workload, position, implementation, threads = call
-    torch = import_torch()
-    if implementation == "torch" and torch is None:
-        pytest.skip("torch is not installed")
-    passes = list(workload.build(torch if implementation == "torch" else None).items())
-    if position >= len(passes):
-        pytest.skip("this workload has one pass")
-    name, timed = passes[position]
+    workload, name, implementation, threads = call
+    timed = workload.build(TORCH if implementation == "torch" else None)[name]
     benchmark.group = f"{workload.name}, {name}, {threads} thread{'s' * (threads > 1)}"
-    if torch is not None:
-        torch.set_num_threads(threads)
+    if TORCH is not None:
+        TORCH.set_num_threads(threads)
     backend = "reference" if implementation == "reference" else "native"
     with fastnn.threads(threads), fastnn.backend(backend):
         function = timed.torch if implementation == "torch" else timed.ours

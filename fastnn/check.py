@@ -217,7 +217,7 @@ def run_functions(case, names, arguments, dtype, kernels=None):
             leading = (grad_output(results[case.name][0]),) if name != case.name else ()
             output = getattr(F, name)(*leading, *given, **cast(case.keywords, dtype))
             results[name] = [*flat(output), *flat(given)]
-        except Exception as error:  # a kernel that raises has failed, the others are still checked
+        except Exception as error:  # whatever it is: this kernel has failed, and the others are still to be checked
             results[name] = error
     return results
 

@@ -5,6 +5,7 @@ import argparse
 import pytest
 
 from fastnn.bench import command, timing
+from fastnn.bench.workloads import WORKLOADS
 
 
 def parse(*words):
@@ -21,6 +22,11 @@ def test_bench_prints_the_limits_and_a_line_per_pass(capsys, tmp_path):
     assert output.count("peak") == 2 + 2  # the limits and the header, per number of threads
     assert output.count("linear 64x400 -> 120") == 4
     assert path.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
+def test_a_workload_builds_the_passes_that_it_names(workload):
+    assert tuple(workload.build(None)) == workload.passes
 
 
 def test_bench_names_the_families_it_knows():

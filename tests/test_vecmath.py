@@ -54,7 +54,7 @@ def library(request, tmp_path_factory):
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)
         except FileNotFoundError:
-            pytest.skip("no C compiler")
+            pytest.skip(f"the C compiler, {compiler[0]}, is not installed")
         libraries[np.dtype(dtype)] = ctypes.CDLL(str(output))
 
     def call(name, x):

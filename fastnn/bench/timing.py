@@ -4,6 +4,9 @@ import statistics
 import time
 
 BURST = 4  # calls of one function before the next one's turn; the first of a burst warms the caches and is not counted
+# Seconds before a burst: OpenMP's idle threads spin for a while in wait of more work, and would take the cores from
+# the next library's.
+PAUSE = 0.002
 
 
 def seconds(function):
@@ -20,6 +23,6 @@ def medians_in_turn(functions, budget):
     start = time.perf_counter()
     while not times[0] or (time.perf_counter() - start < budget and len(times[0]) < 1000):
         for function, results in zip(functions, times, strict=True):
-            time.sleep(0.002)  # lets the other library's idle threads fall asleep
+            time.sleep(PAUSE)
             results.extend([seconds(function) for _ in range(BURST)][1:])
     return [statistics.median(results) for results in times]

@@ -26,6 +26,7 @@ class Workload:
     family: str
     name: str
     build: Callable
+    passes: tuple[str, ...] = ("forward", "backward")
 
 
 def random_array(*shape):
@@ -230,7 +231,7 @@ def cross_entropy(rows, classes):
             "with gradient": Pass(lambda: F.cross_entropy_with_grad(x, target), both, 6.0 * x.size, size_of(x, x)),
         }
 
-    return Workload("loss", f"cross_entropy {rows}x{classes}", build)
+    return Workload("loss", f"cross_entropy {rows}x{classes}", build, ("forward", "with gradient"))
 
 
 def adam(count, torch_options, label):
@@ -248,7 +249,7 @@ def adam(count, torch_options, label):
             "step": Pass(lambda: optimizer.step([gradient]), step, 12.0 * count, 7.0 * 4 * count),
         }
 
-    return Workload("optim", f"Adam {count / 1e6:.0f} M parameters, {label}", build)
+    return Workload("optim", f"Adam {count / 1e6:.0f} M parameters, {label}", build, ("step",))
 
 
 CONV_LAYERS = [

@@ -82,11 +82,10 @@ def read_binary(path):
 
 def read_pickle(path):
     """Pixels (N, 3072) and labels (N,), from a pickled dictionary with b"data" and b"labels"."""
+    content = io.BytesIO(read_bytes(path))
     try:
-        batch = PlainUnpickler(io.BytesIO(read_bytes(path)), encoding="bytes").load()
-    except DataError:
-        raise
-    except Exception as error:  # a damaged pickle can raise anything
+        batch = PlainUnpickler(content, encoding="bytes").load()
+    except Exception as error:  # pickle leaves open what it raises: damage makes it call NumPy with any arguments
         raise DataError(f"{path}: is truncated or not a batch of CIFAR-10 ({error}); get it again") from None
     try:
         pixels, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])

@@ -212,12 +212,13 @@ def read_arrays(path):
             from safetensors import safe_open
 
             with safe_open(path, framework="numpy") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {}).get(TREE)  # noqa: SIM118
+                names = file.keys()
+                return {name: file.get_tensor(name) for name in names}, (file.metadata() or {}).get(TREE)
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = dict(archive)
     except ImportError:
         raise ImportError(f"{path}: reading it needs safetensors; run pip install safetensors") from None
-    except Exception as error:  # a damaged archive can raise anything
+    except Exception as error:  # zipfile, zlib, NumPy and safetensors each raise their own at damage, and name no list
         raise CheckpointError(f"{path}: is damaged or not a file of weights ({error})") from None
     tree = arrays.pop(TREE, None)
     return arrays, None if tree is None else str(tree)

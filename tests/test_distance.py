@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import fastnn
 import fastnn.functional as F
+from fastnn.functional import checks
 from tests.oracle import assert_gradient, assert_matches, numerical_gradient
 
 ORDERS = [0, 0.5, 1, 1.5, 2, 3, math.inf]
@@ -230,11 +231,32 @@ def test_cdist_of_random_clouds_is_the_norm_of_each_difference(dtype, rows, othe
 
 
 X, Y = np.ones((4, 3)), np.ones((5, 3))
+# More dimensions than NumPy broadcasts; before NumPy 2 there are no such arrays.
+HIGH = np.ones((1,) * min(40, checks.LARGEST_NDIM))
+
+
+@pytest.mark.parametrize("dimensions", [31, min(32, checks.LARGEST_NDIM - 1)])
+def test_distances_take_32_dimensions(dimensions):
+    x = np.ones((1,) * (dimensions - 1) + (3,))
+    assert F.cdist(x, 2 * x).shape == (1,) * dimensions
+    assert F.cdist_backward(np.ones((1,) * dimensions), x, 2 * x)[0].shape == x.shape
+    assert F.cosine_similarity(x, x).shape == (*x.shape[:1], *x.shape[2:])
+    assert F.pairwise_distance(x, x).shape == x.shape[:-1]
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        *[
+            (lambda call=call: call(HIGH, HIGH), ValueError, rf"{name}: x1 must have at most 3. dimensions, got")
+            for name, call in {
+                "cdist": F.cdist,
+                "pairwise_distance": F.pairwise_distance,
+                "cosine_similarity": F.cosine_similarity,
+                "cdist_backward": lambda x1, x2: F.cdist_backward(x1, x1, x2),
+            }.items()
+        ],
+        (lambda: F.cdist(Y, HIGH), ValueError, rf"cdist: x2 must have at most 3. dimensions, got {HIGH.ndim}"),
         (lambda: F.cdist([1.0], Y), TypeError, r"cdist: x1 must be a NumPy array, got list"),
         (lambda: F.cdist(X, Y.astype(np.float32)), TypeError, r"cdist: x2 must have x1's dtype float64, got float32"),
         (lambda: F.cdist(X, Y[0]), ValueError, r"cdist: x2 must have at least 2 dimensions \(points in rows\), got"),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import fastnn
 import fastnn.functional as F
+from fastnn.functional import checks
 from tests.oracle import assert_gradient, assert_matches, numerical_gradient
 
 # Shape of the indices, rows and columns of the table
@@ -100,6 +101,25 @@ I, W = np.array([0, 2]), np.ones((3, 2))
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        *[
+            (
+                lambda n=n: F.one_hot(np.arange(3), n),
+                ValueError,
+                rf"one_hot: num_classes={n} asks for .* fewer than 2\*\*59",
+            )
+            for n in (2**58, 2**62, 2**63, 10**30)
+        ],
+        (lambda: F.one_hot(np.array([0, 2**62])), ValueError, rf"one_hot: num_classes={2**62 + 1} asks for an output"),
+        (
+            lambda: F.one_hot(np.zeros((1,) * checks.LARGEST_NDIM, int), 3),
+            ValueError,
+            rf"one_hot: tensor must have at most {checks.LARGEST_NDIM - 1} dimensions, got {checks.LARGEST_NDIM}",
+        ),
+        (
+            lambda: F.embedding(np.zeros((1,) * checks.LARGEST_NDIM, int), W),
+            ValueError,
+            r"embedding: input must have at",
+        ),
         (lambda: F.embedding([0], W), TypeError, r"embedding: input must be a NumPy array, got list"),
         (lambda: F.embedding(I * 1.0, W), TypeError, r"embedding: input must have an integer dtype, got float64"),
         (lambda: F.embedding(I > 0, W), TypeError, r"embedding: input must have an integer dtype, got bool"),

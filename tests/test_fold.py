@@ -163,8 +163,12 @@ X, C = np.ones((1, 2, 5, 6)), np.ones((1, 8, 20))
             r"unfold: the kernel reaches over \(6, 6\) elements \(size \(6, 6\), dilation \(1, 1\)\), more than the "
             r"padded image's \(5, 6\); use a larger image",
         ),
-        (lambda: F.unfold(X, 3, padding=2**31 - 1), ValueError, r"unfold: an output of shape .* is too large"),
-        (lambda: F.fold(C, 2**31 - 1, 2), ValueError, r"fold: an output of shape .* is too large"),
+        (
+            lambda: F.unfold(X, 3, padding=2**31 - 1),
+            ValueError,
+            r"unfold: input with this padding asks for .* too large",
+        ),
+        (lambda: F.fold(C, 2**31 - 1, 2), ValueError, r"fold: output_size asks for an output of shape .* too large"),
         (lambda: F.unfold(X, 3, dilation=(3, 1)), ValueError, r"reaches over \(7, 3\) elements"),
         (
             lambda: F.unfold_backward(np.ones((1, 8, 19)), X, 2),

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 import fastnn
+import fastnn.functional as F
 from fastnn import nn, optim
+from fastnn.functional import checks
 from fastnn.models import LeNet5
+from fastnn.native import runtime
 
 
 def resident_bytes():
@@ -38,3 +41,12 @@ def test_200_training_steps_leave_resident_memory_flat(rng, norm):
     train(model, optimizer, x, target, 200)
     assert fastnn.memory_stats()["used_bytes"] <= used
     assert resident_bytes() - resident < 2 << 20
+
+
+def test_arrays_have_as_many_dimensions_as_numpy_gives_them():
+    shape = (2, *(1,) * (checks.LARGEST_NDIM - 1))
+    for made in (runtime.allocate(shape, np.float32), F.relu(np.ones(shape)), F.global_max_pool(np.ones(shape))):
+        made[...] = 1
+        assert made.shape == shape[: made.ndim]
+    with pytest.raises(ValueError, match="an array has at most 64 dimensions, got 65"):
+        runtime.allocate((1,) * 65, np.float32)

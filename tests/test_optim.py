@@ -917,6 +917,17 @@ BAD_CALLS = [
         ValueError,
         r"clip_grad_value_: .*grads\[0\] and grads\[1\] share",
     ),
+    *[
+        (call, ValueError, rf"{name}: step must be at most {2**53}, got 1000000")
+        for name, call in {
+            "adagrad_": lambda p, g, b: F.adagrad_([p], [g], [b], step=10**400, lr=1),
+            "adam_": lambda p, g, b: F.adam_([p], [g], [b], [b.copy()], step=10**400, lr=1),
+            "adamax_": lambda p, g, b: F.adamax_([p], [g], [b], [b.copy()], step=10**400, lr=1),
+            "nadam_": lambda p, g, b: F.nadam_([p], [g], [b], [b.copy()], step=10**400, lr=1, mu_product=1.0),
+            "radam_": lambda p, g, b: F.radam_([p], [g], [b], [b.copy()], step=10**400, lr=1),
+        }.items()
+    ],
+    (lambda p, g, b: F.sgd_([p], [g], lr=10**400), ValueError, "sgd_: lr must be within float64's range"),
     (
         lambda p, g, b: F.adam_([p], [g], [b], [b.copy()], step=1.5, lr=1),
         TypeError,

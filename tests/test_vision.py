@@ -191,6 +191,27 @@ X = np.ones((2, 3, 4))
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (
+            lambda: F.pad(np.ones((1, 1, 4, 4)), (2**40, 2**40, 2**40, 0)),
+            ValueError,
+            r"pad: pad asks for an output of shape \(1, 1, 1099511627780, 2199023255556\), .* fewer than 2\*\*59",
+        ),
+        (lambda: F.pad(np.ones((0, 4)), (2**62, 2**62)), ValueError, r"pad: pad asks for an output of shape \(0, 922"),
+        (
+            lambda: F.pad_backward(np.ones(1), np.ones((4, 4)), (2**40, 0, 2**40, 0), "replicate"),
+            ValueError,
+            "pad_backward: pad asks for an output of shape",
+        ),
+        (
+            lambda: F.interpolate(np.ones((1, 1, 4, 4)), size=2**31 - 1),
+            ValueError,
+            r"interpolate: size asks for an output of shape \(1, 1, 2147483647, 2147483647\), .* fewer than 2\*\*59",
+        ),
+        (
+            lambda: F.interpolate(np.ones((1, 1, 4)), scale_factor=1.7e308),
+            ValueError,
+            r"interpolate: scale_factor asks for an output of shape \(1, 1, 9223372036854775808\)",
+        ),
         (lambda: F.pad([1.0], (1, 1)), TypeError, r"pad: input must be a NumPy array, got list"),
         (lambda: F.pad(X, 1), TypeError, r"pad: pad must be a sequence of integers, got 1"),
         (lambda: F.pad(X, (1, 2.5)), TypeError, r"pad: pad must be an integer, got 2\.5"),

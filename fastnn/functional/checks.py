@@ -84,17 +84,32 @@ def check_integers(function, name, value, count, minimum=None, maximum=LARGEST_S
     return tuple(check_integer(function, name, entry, minimum, maximum) for entry in value)
 
 
-def check_elements(function, shape):
-    """An array of this shape can be addressed."""
-    if math.prod(shape) >= 2**59:
-        raise ValueError(f"{function}: an output of shape {tuple(shape)} is too large for any memory")
+LARGEST_NDIM = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32
+
+
+def check_elements(function, shape, cause):
+    """An array of this shape can be addressed; cause is the argument that asks for it."""
+    if math.prod(max(size, 1) for size in shape) >= 2**59:
+        raise ValueError(
+            f"{function}: {cause} asks for an output of shape {tuple(shape)}, which is too large for any memory; "
+            "fewer than 2**59 elements are allowed"
+        )
+
+
+def check_most_dimensions(function, name, x, most):
+    """x has at most this many dimensions."""
+    if x.ndim > most:
+        raise ValueError(f"{function}: {name} must have at most {most} dimensions, got {x.ndim}")
 
 
 def check_number(function, name, value, minimum=None, maximum=None):
     """The value as a float, from minimum to maximum."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{function}: {name} must be a number, got {value!r}")
-    value = float(value)
+    try:
+        value = float(value)
+    except OverflowError:
+        raise ValueError(f"{function}: {name} must be within float64's range, got an integer of more") from None
     if minimum is not None and maximum is not None and not minimum <= value <= maximum:
         raise ValueError(f"{function}: {name} must be from {minimum} to {maximum}, got {value}")
     if minimum is not None and not value >= minimum:

@@ -4,9 +4,11 @@ import numpy as np
 
 from fastnn.backend import implementation
 from fastnn.functional.checks import (
+    LARGEST_NDIM,
     check_dim,
     check_float_array,
     check_grad_output,
+    check_most_dimensions,
     check_number,
     check_same_dtype,
 )
@@ -298,12 +300,13 @@ def normalize_backward(grad_output, input, p=2.0, dim=1, eps=1e-12):
 
 
 def check_pair(function, x1, x2):
-    """Both arrays, of at least one dimension."""
+    """Both arrays, of at least one dimension, and no more than NumPy broadcasts with one more between them."""
     check_float_array(function, "x1", x1)
     check_same_dtype(function, "x2", x2, "x1", x1)
     for name, x in (("x1", x1), ("x2", x2)):
         if x.ndim == 0:
             raise ValueError(f"{function}: {name} must have at least 1 dimension, got a scalar")
+        check_most_dimensions(function, name, x, min(32, LARGEST_NDIM - 1))
 
 
 def broadcast_shape(function, x1, x2, inner=0):

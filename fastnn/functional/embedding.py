@@ -4,9 +4,12 @@ import numpy as np
 
 from fastnn.backend import implementation
 from fastnn.functional.checks import (
+    LARGEST_NDIM,
+    check_elements,
     check_float_array,
     check_grad_output,
     check_integer,
+    check_most_dimensions,
     check_ndim,
 )
 
@@ -117,6 +120,7 @@ def one_hot(tensor, num_classes=-1):
         if tensor.size == 0:
             raise ValueError("one_hot: num_classes must be given where tensor is empty")
         num_classes = int(tensor.max()) + 1
+    check_elements("one_hot", (*tensor.shape, num_classes), f"num_classes={num_classes}")
     check_range("one_hot", "tensor", tensor, num_classes, f"num_classes={num_classes}")
     return implementation("one_hot")(tensor, num_classes)
 
@@ -144,6 +148,7 @@ def check_integer_array(function, name, x):
         raise TypeError(f"{function}: {name} must be a NumPy array, got {type(x).__name__}; use numpy.asarray")
     if x.dtype.kind not in "iu":
         raise TypeError(f"{function}: {name} must have an integer dtype, got {x.dtype}")
+    check_most_dimensions(function, name, x, LARGEST_NDIM - 1)  # the output has one more
 
 
 def check_range(function, name, indices, count, reason):

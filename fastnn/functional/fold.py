@@ -162,7 +162,7 @@ def check_unfold(function, input, kernel_size, dilation, padding, stride):
     rows, columns = patch_grid(function, input.shape[2:], *sliding)
     kernel = sliding[0]
     shape = (input.shape[0], input.shape[1] * kernel[0] * kernel[1], rows * columns)
-    check_elements(function, shape)
+    check_elements(function, shape, "input with this padding")
     return *sliding, shape
 
 
@@ -171,7 +171,7 @@ def check_fold(function, input, output_size, kernel_size, dilation, padding, str
     check_float_array(function, "input", input)
     check_ndim(function, "input", input, 3, "(N, C * kernel height * kernel width, L)")
     size = check_integers(function, "output_size", output_size, 2, 1)
-    check_elements(function, (*input.shape[:2], *size))
+    check_elements(function, (*input.shape[:2], *size), "output_size")
     sliding = check_sliding(function, kernel_size, dilation, padding, stride)
     rows, columns = patch_grid(function, size, *sliding)
     kernel = sliding[0]

@@ -6,6 +6,7 @@ import numpy as np
 
 from fastnn.backend import implementation
 from fastnn.functional.checks import (
+    LARGEST_SIZE,
     check_flag,
     check_float_array,
     check_grad_output,
@@ -725,7 +726,7 @@ def check_local_response_norm(function, input, size, alpha, beta, k):
     check_float_array(function, "input", input)
     if input.ndim < 3:
         raise ValueError(f"{function}: input must have at least 3 dimensions (N, C, ...), got shape {input.shape}")
-    size = check_integer(function, "size", size, 1)
+    size = check_integer(function, "size", size, 1, LARGEST_SIZE)
     return size, *(check_number(function, *pair) for pair in (("alpha", alpha), ("beta", beta), ("k", k)))
 
 

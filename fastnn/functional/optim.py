@@ -32,6 +32,8 @@ __all__ = [
     "sgd_",
 ]
 
+LARGEST_STEP = 2**53  # the kernels' powers of the step are float64
+
 FLAGS = {
     "amsgrad",
     "bias_correction",
@@ -306,7 +308,7 @@ def adagrad_(
         l1=l1,
         l1_subgradient=l1_subgradient,
     )
-    step = check_integer("adagrad_", "step", step, minimum=1)
+    step = check_integer("adagrad_", "step", step, 1, LARGEST_STEP)
     params, grads, sums, masks = check_arrays("adagrad_", params, grads, masks, sums=sums)
     if params:
         implementation("adagrad_")(
@@ -486,7 +488,7 @@ def adam_(
         l1=l1,
         l1_subgradient=l1_subgradient,
     )
-    step = check_integer("adam_", "step", step, minimum=1)
+    step = check_integer("adam_", "step", step, 1, LARGEST_STEP)
     if amsgrad:
         require("adam_", "max_exp_avg_sqs", max_exp_avg_sqs, "amsgrad is True")
     params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, masks = check_arrays(
@@ -643,7 +645,7 @@ def adamax_(
         l1=l1,
         l1_subgradient=l1_subgradient,
     )
-    step = check_integer("adamax_", "step", step, minimum=1)
+    step = check_integer("adamax_", "step", step, 1, LARGEST_STEP)
     params, grads, exp_avgs, exp_infs, masks = check_arrays(
         "adamax_", params, grads, masks, exp_avgs=exp_avgs, exp_infs=exp_infs
     )
@@ -735,7 +737,7 @@ def nadam_(
         l1=l1,
         l1_subgradient=l1_subgradient,
     )
-    step = check_integer("nadam_", "step", step, minimum=1)
+    step = check_integer("nadam_", "step", step, 1, LARGEST_STEP)
     mu_product = check_number("nadam_", "mu_product", mu_product, minimum=0.0, maximum=1.0)
     params, grads, exp_avgs, exp_avg_sqs, masks = check_arrays(
         "nadam_", params, grads, masks, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs
@@ -821,7 +823,7 @@ def radam_(
         l1=l1,
         l1_subgradient=l1_subgradient,
     )
-    step = check_integer("radam_", "step", step, minimum=1)
+    step = check_integer("radam_", "step", step, 1, LARGEST_STEP)
     params, grads, exp_avgs, exp_avg_sqs, masks = check_arrays(
         "radam_", params, grads, masks, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs
     )

@@ -3,6 +3,7 @@
 from fastnn.backend import implementation
 from fastnn.functional.checks import (
     check_choice,
+    check_elements,
     check_float_array,
     check_grad_output,
     check_integer,
@@ -177,6 +178,7 @@ def check_pad(function, input, pad, mode, value):
             )
         if shape[axis] < 0:
             raise ValueError(f"{function}: pad must not cut off more than there is, got {amount} for size {n}")
+    check_elements(function, shape, "pad")
     return amounts, value, shape
 
 
@@ -193,11 +195,12 @@ def check_interpolate(function, input, size, scale_factor, mode):
     dims, spatial = input.ndim - 2, input.shape[2:]
     if scale_factor is not None:
         scale_factor = check_scale(function, scale_factor, dims)
-        size = tuple(int(n * factor) for n, factor in zip(spatial, scale_factor, strict=True))
+        size = tuple(int(min(n * factor, 2.0**63)) for n, factor in zip(spatial, scale_factor, strict=True))
     else:
         size = check_integers(function, "size", size, dims, 1)
     if 0 in spatial or 0 in size:
         raise ValueError(f"{function}: old and new size must not be empty, got {spatial} and {size}")
+    check_elements(function, (*input.shape[:2], *size), "size" if scale_factor is None else "scale_factor")
     return size, scale_factor
 
 

@@ -91,15 +91,15 @@ def test_conv_backward_matches_finite_differences(isa, rng, algorithm, shape):
 
 
 @pytest.mark.parametrize(("algorithm", "shape"), ALL, ids=str)
-def test_conv_matches_torch_forward_and_backward(rng, algorithm, shape):
+def test_conv_matches_torch_forward_and_backward(isa, dtype, rng, algorithm, shape):
     torch = pytest.importorskip("torch")
     fastnn.set_conv_algorithm(algorithm)
-    arrays, arguments, dy = case(rng, shape)
+    arrays, arguments, dy = case(rng, shape, dtype)
     forward, backward = functions(len(shape[3]))
-    tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
+    tensors = [torch.tensor(array, dtype=torch.float64, requires_grad=True) for array in arrays]
     y = getattr(torch.nn.functional, forward.__name__)(*tensors, *arguments)
     assert_matches(forward(*arrays, *arguments), y.detach().numpy(), TOLERANCE[algorithm])
-    y.backward(torch.tensor(dy))
+    y.backward(torch.tensor(dy, dtype=torch.float64))
     for actual, tensor in zip(backward(dy, *arrays, *arguments), tensors, strict=True):
         assert_matches(actual, tensor.grad.numpy(), TOLERANCE[algorithm])
 

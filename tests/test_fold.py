@@ -48,7 +48,7 @@ def test_unfold_and_fold_match_reference(isa, dtype, rng, case):
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if 0 not in (case[1], *case[2])], ids=str)
-def test_unfold_and_fold_match_torch(dtype, rng, case):
+def test_unfold_and_fold_match_torch(isa, dtype, rng, case):
     torch = pytest.importorskip("torch")
     x, columns, (kernel, dilation, padding, stride) = arrays(case, rng, dtype)
     peer = torch.from_numpy(x).requires_grad_()
@@ -132,7 +132,7 @@ pair = st.tuples(st.integers(1, 4), st.integers(1, 4))
     padding=st.tuples(st.integers(0, 5), st.integers(0, 5)),
     stride=pair,
 )
-def test_random_shapes_match_reference(dtype, lead, size, kernel, dilation, padding, stride):
+def test_random_shapes_match_reference(isa, dtype, lead, size, kernel, dilation, padding, stride):
     reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     size = tuple(max(n, r - 2 * p) for n, r, p in zip(size, reach, padding, strict=True))  # at least one patch
     rng = np.random.default_rng(0)

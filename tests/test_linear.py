@@ -51,7 +51,7 @@ def test_linear_backward_matches_finite_differences(isa, rng):
 
 
 @pytest.mark.parametrize("leading", [(), (4,), (2, 3), (2, 0, 3)])
-def test_linear_matches_torch_for_any_leading_dimensions(dtype, rng, leading):
+def test_linear_matches_torch_for_any_leading_dimensions(isa, dtype, rng, leading):
     torch = pytest.importorskip("torch")
     (_, weight, bias), _ = case(rng, (1, 6, 5), dtype)
     x = rng.standard_normal((*leading, 6)).astype(dtype)

@@ -172,10 +172,11 @@ def test_cross_entropy_backward_matches_finite_differences(isa, rng, shape, kind
 
 @pytest.mark.parametrize("kind", ["indices", "probabilities"])
 @pytest.mark.parametrize("shape", [(6,), (9, 10), (5, 33), (2, 4, 3, 5)], ids=str)
-def test_cross_entropy_matches_torch(rng, shape, kind):
+def test_cross_entropy_matches_torch(isa, dtype, rng, shape, kind):
     torch = pytest.importorskip("torch")
-    x, target = scores_and_target(rng, shape, np.float64, kind)
-    weight = rng.random(classes_of(shape)) + 0.1
+    x, target = scores_and_target(rng, shape, dtype, kind)
+    weight = (rng.random(classes_of(shape)) + 0.1).astype(dtype)
+    tolerance = {"rtol": 2e-5, "atol": 1e-6} if dtype == np.float32 else {"rtol": 1e-12, "atol": 1e-14}
     if target.dtype.kind == "i":
         target.flat[0] = 0  # at least one that is kept
     for reduction in REDUCTIONS:
@@ -183,7 +184,7 @@ def test_cross_entropy_matches_torch(rng, shape, kind):
         smoothable = target.dtype.kind == "f" or (target >= 0).all()
         for w, smoothing in [(None, 0.0), (weight, 0.0), (None, 0.1), (weight if smoothable else None, 0.3)]:
             leaf = torch.tensor(x, requires_grad=True)
-            grad_output = grad_output_for(rng, reduction, positions_of(shape), np.float64)
+            grad_output = grad_output_for(rng, reduction, positions_of(shape), dtype)
             loss = torch.nn.functional.cross_entropy(
                 leaf,
                 torch.tensor(target),
@@ -191,11 +192,11 @@ def test_cross_entropy_matches_torch(rng, shape, kind):
                 reduction=reduction,
                 label_smoothing=smoothing,
             )
-            loss.backward(torch.tensor(grad_output, dtype=torch.float64))
+            loss.backward(torch.tensor(grad_output, dtype=leaf.dtype))
             options = {"weight": w, "reduction": reduction, "label_smoothing": smoothing}
-            np.testing.assert_allclose(F.cross_entropy(x, target, **options), loss.detach().numpy(), rtol=1e-12)
+            np.testing.assert_allclose(F.cross_entropy(x, target, **options), loss.detach().numpy(), **tolerance)
             gradient = F.cross_entropy_backward(grad_output, x, target, **options)
-            np.testing.assert_allclose(gradient, leaf.grad.numpy(), rtol=1e-12, atol=1e-14)
+            np.testing.assert_allclose(gradient, leaf.grad.numpy(), **tolerance)
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -448,7 +449,7 @@ def test_elementwise_losses_backward_match_finite_differences(isa, rng):
 
 
 @pytest.mark.parametrize("reduction", [*REDUCTIONS, "batchmean"])
-def test_elementwise_losses_match_torch(dtype, rng, reduction):
+def test_elementwise_losses_match_torch(isa, dtype, rng, reduction):
     torch = pytest.importorskip("torch")
     for kernel, x, target, options in elementwise_cases(rng, (6, 11), dtype):
         if reduction == "batchmean" and kernel != "kl_div":

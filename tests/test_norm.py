@@ -161,7 +161,7 @@ def test_batch_norm_backward_matches_central_differences(isa, rng, name, trainin
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3), (4, 5, 6, 7), (2, 5, 3, 4, 5)])
-def test_batch_norm_matches_torch(dtype, rng, shape, training):
+def test_batch_norm_matches_torch(isa, dtype, rng, shape, training):
     torch = pytest.importorskip("torch")
     x, dy = input_and_gradient(rng, shape, dtype)
     arguments = channel_arguments(rng, shape[1], dtype)
@@ -479,7 +479,7 @@ def test_norm_backward_matches_central_differences(isa, rng, case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_identity)
-def test_norm_matches_torch(dtype, rng, case):
+def test_norm_matches_torch(isa, dtype, rng, case):
     torch = pytest.importorskip("torch")
     name, shape, arguments, weight_shape = case
     x, dy = input_and_gradient(rng, shape, dtype)
@@ -495,7 +495,7 @@ def test_norm_matches_torch(dtype, rng, case):
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("use_input_stats", [True, False])
-def test_instance_norm_uses_and_updates_running_statistics_as_torch(dtype, rng, use_input_stats, backend):
+def test_instance_norm_uses_and_updates_running_statistics_as_torch(isa, dtype, rng, use_input_stats, backend):
     torch = pytest.importorskip("torch")
     fastnn.set_backend(backend)
     x, dy = input_and_gradient(rng, (3, 4, 6, 7), dtype)

@@ -109,7 +109,7 @@ def test_steps_match_the_reference(case, steps, isa, dtype):
             assert_matches(buffers[buffer], exact[buffer], kernel)
 
 
-def test_twenty_steps_match_torch(case, dtype):
+def test_twenty_steps_match_torch(isa, case, dtype):
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
     name, options = case
@@ -284,7 +284,7 @@ def test_clip_grad_norm_scales_to_the_norm_of_all_arrays(max_norm, isa, dtype):
         assert_matches(g, b * min(1, max_norm / (norm + 1e-6)), "clip")
 
 
-def test_clip_grad_norm_matches_torch(dtype):
+def test_clip_grad_norm_matches_torch(isa, dtype):
     torch = pytest.importorskip("torch")
     for norm_type in (2.0, math.inf):
         for bad in (1.0, np.nan, np.inf):

@@ -173,7 +173,7 @@ def test_gradients_match_central_differences(isa, rng, case):
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if 0 not in case[1]], ids=str)
-def test_pools_match_torch(dtype, rng, case):
+def test_pools_match_torch(isa, dtype, rng, case):
     torch = pytest.importorskip("torch")
     dims, shape, kernel_size, stride, padding, dilation, ceil_mode = case
     x = np.round(rng.standard_normal(shape), 1).astype(dtype)  # with ties
@@ -197,7 +197,7 @@ def test_pools_match_torch(dtype, rng, case):
 
 
 @pytest.mark.parametrize("case", [case for case in ADAPTIVE_CASES if 0 not in case[1]], ids=str)
-def test_adaptive_pools_match_torch(dtype, rng, case):
+def test_adaptive_pools_match_torch(isa, dtype, rng, case):
     dims, shape, output_size = case
     x = rng.standard_normal(shape).astype(dtype)
     for name, kernel in [("adaptive_avg_pool", "avg_pool"), ("adaptive_max_pool", "max_pool_backward")]:

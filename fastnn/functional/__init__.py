@@ -8,6 +8,8 @@ and returns a gradient per differentiable array.
 import sys
 
 from fastnn.functional.activation import *
+from fastnn.functional.adaptive_pool import *
+from fastnn.functional.class_loss import *
 from fastnn.functional.conv import *
 from fastnn.functional.distance import *
 from fastnn.functional.embedding import *
@@ -21,7 +23,9 @@ from fastnn.functional.random import *
 from fastnn.functional.softmax import *
 from fastnn.functional.vision import *
 
-FAMILIES = "activation conv distance embedding fold linear loss norm optim pool random softmax vision"
+FAMILIES = (
+    "activation adaptive_pool class_loss conv distance embedding fold linear loss norm optim pool random softmax vision"
+)
 
 # Some families share their name with a function (fold, linear, softmax, ...), which hides the module here.
 __all__ = [name for family in FAMILIES.split() for name in sys.modules[f"{__name__}.{family}"].__all__]

@@ -54,14 +54,14 @@ class LeakyReLU(Transform):
     array([-0.1,  2. ])
     """
 
+    function = staticmethod(F.leaky_relu)
+    gradient = staticmethod(F.leaky_relu_backward)
+
     def __init__(self, negative_slope=0.01):
         self.negative_slope = negative_slope
 
-    def function(self, input):
-        return F.leaky_relu(input, self.negative_slope)
-
-    def gradient(self, grad_output, input):
-        return F.leaky_relu_backward(grad_output, input, self.negative_slope)
+    def arguments(self):
+        return (self.negative_slope,)
 
     def extra_repr(self):
         return f"negative_slope={self.negative_slope}"
@@ -117,14 +117,14 @@ class ELU(Transform):
     array([-1.,  2.])
     """
 
+    function = staticmethod(F.elu)
+    gradient = staticmethod(F.elu_backward)
+
     def __init__(self, alpha=1.0):
         self.alpha = alpha
 
-    def function(self, input):
-        return F.elu(input, self.alpha)
-
-    def gradient(self, grad_output, input):
-        return F.elu_backward(grad_output, input, self.alpha)
+    def arguments(self):
+        return (self.alpha,)
 
     def extra_repr(self):
         return f"alpha={self.alpha}"
@@ -141,11 +141,8 @@ class Sigmoid(Transform):
     array([0.5, 0.5])
     """
 
-    def function(self, input):
-        return F.sigmoid(input)
-
-    def gradient(self, grad_output, input):
-        return F.sigmoid_backward(grad_output, input)
+    function = staticmethod(F.sigmoid)
+    gradient = staticmethod(F.sigmoid_backward)
 
 
 class Tanh(Transform):
@@ -159,11 +156,8 @@ class Tanh(Transform):
     array([0., 0.])
     """
 
-    def function(self, input):
-        return F.tanh(input)
-
-    def gradient(self, grad_output, input):
-        return F.tanh_backward(grad_output, input)
+    function = staticmethod(F.tanh)
+    gradient = staticmethod(F.tanh_backward)
 
 
 class Softplus(Transform):
@@ -177,14 +171,14 @@ class Softplus(Transform):
     array([0.6931])
     """
 
+    function = staticmethod(F.softplus)
+    gradient = staticmethod(F.softplus_backward)
+
     def __init__(self, beta=1.0, threshold=20.0):
         self.beta, self.threshold = beta, threshold
 
-    def function(self, input):
-        return F.softplus(input, self.beta, self.threshold)
-
-    def gradient(self, grad_output, input):
-        return F.softplus_backward(grad_output, input, self.beta, self.threshold)
+    def arguments(self):
+        return self.beta, self.threshold
 
     def extra_repr(self):
         return f"beta={self.beta}, threshold={self.threshold}"
@@ -201,14 +195,14 @@ class GELU(Transform):
     array([0.8413])
     """
 
+    function = staticmethod(F.gelu)
+    gradient = staticmethod(F.gelu_backward)
+
     def __init__(self, approximate="none"):
         self.approximate = approximate
 
-    def function(self, input):
-        return F.gelu(input, self.approximate)
-
-    def gradient(self, grad_output, input):
-        return F.gelu_backward(grad_output, input, self.approximate)
+    def arguments(self):
+        return (self.approximate,)
 
     def extra_repr(self):
         return f"approximate={self.approximate!r}"
@@ -225,11 +219,8 @@ class SiLU(Transform):
     array([0.7311])
     """
 
-    def function(self, input):
-        return F.silu(input)
-
-    def gradient(self, grad_output, input):
-        return F.silu_backward(grad_output, input)
+    function = staticmethod(F.silu)
+    gradient = staticmethod(F.silu_backward)
 
 
 class Hardtanh(Transform):
@@ -243,14 +234,14 @@ class Hardtanh(Transform):
     array([-1. ,  0.5,  1. ])
     """
 
+    function = staticmethod(F.hardtanh)
+    gradient = staticmethod(F.hardtanh_backward)
+
     def __init__(self, min_val=-1.0, max_val=1.0):
         self.min_val, self.max_val = min_val, max_val
 
-    def function(self, input):
-        return F.hardtanh(input, self.min_val, self.max_val)
-
-    def gradient(self, grad_output, input):
-        return F.hardtanh_backward(grad_output, input, self.min_val, self.max_val)
+    def arguments(self):
+        return self.min_val, self.max_val
 
     def extra_repr(self):
         return f"min_val={self.min_val}, max_val={self.max_val}"
@@ -267,11 +258,8 @@ class Hardswish(Transform):
     array([-0.,  0.,  3.])
     """
 
-    def function(self, input):
-        return F.hardswish(input)
-
-    def gradient(self, grad_output, input):
-        return F.hardswish_backward(grad_output, input)
+    function = staticmethod(F.hardswish)
+    gradient = staticmethod(F.hardswish_backward)
 
 
 class LogSigmoid(Transform):
@@ -285,8 +273,5 @@ class LogSigmoid(Transform):
     array([-1000.])
     """
 
-    def function(self, input):
-        return F.logsigmoid(input)
-
-    def gradient(self, grad_output, input):
-        return F.logsigmoid_backward(grad_output, input)
+    function = staticmethod(F.logsigmoid)
+    gradient = staticmethod(F.logsigmoid_backward)

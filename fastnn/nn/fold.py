@@ -17,17 +17,14 @@ class Unfold(Transform):
     (1, 18, 9)
     """
 
+    function = staticmethod(F.unfold)
+    gradient = staticmethod(F.unfold_backward)
+
     def __init__(self, kernel_size, dilation=1, padding=0, stride=1):
         self.kernel_size, self.dilation, self.padding, self.stride = kernel_size, dilation, padding, stride
 
     def arguments(self):
         return self.kernel_size, self.dilation, self.padding, self.stride
-
-    def function(self, input):
-        return F.unfold(input, *self.arguments())
-
-    def gradient(self, grad_output, input):
-        return F.unfold_backward(grad_output, input, *self.arguments())
 
     def extra_repr(self):
         return f"kernel_size={self.kernel_size}, dilation={self.dilation}, padding={self.padding}, stride={self.stride}"
@@ -44,18 +41,15 @@ class Fold(Transform):
     (1, 2, 5, 5)
     """
 
+    function = staticmethod(F.fold)
+    gradient = staticmethod(F.fold_backward)
+
     def __init__(self, output_size, kernel_size, dilation=1, padding=0, stride=1):
         self.output_size, self.kernel_size = output_size, kernel_size
         self.dilation, self.padding, self.stride = dilation, padding, stride
 
     def arguments(self):
         return self.output_size, self.kernel_size, self.dilation, self.padding, self.stride
-
-    def function(self, input):
-        return F.fold(input, *self.arguments())
-
-    def gradient(self, grad_output, input):
-        return F.fold_backward(grad_output, input, *self.arguments())
 
     def extra_repr(self):
         return (

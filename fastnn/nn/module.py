@@ -621,19 +621,23 @@ def check_gradient(module, grad_output, shape, dtype):
 
 
 class Transform(Module):
-    """A layer without parameters: a subclass gives ``function(input)`` and ``gradient(grad_output, input)``."""
+    """A layer without parameters: a subclass gives ``function(input, *arguments)`` and
+    ``gradient(grad_output, input, *arguments)``, and ``arguments()`` where there are any."""
 
     function: Callable
     gradient: Callable
 
+    def arguments(self):
+        return ()
+
     def forward(self, input):
-        output = self.function(input)
+        output = self.function(input, *self.arguments())
         self.save_for_backward(input)
         return output
 
     def backward(self, grad_output, needs_input_grad=True):
         (input,) = self.pop_saved()
-        return self.gradient(grad_output, input) if needs_input_grad else None
+        return self.gradient(grad_output, input, *self.arguments()) if needs_input_grad else None
 
 
 def accumulate(parameter, gradient):

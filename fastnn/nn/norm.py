@@ -352,14 +352,14 @@ class LocalResponseNorm(Transform):
     array([[[[0.5]]]])
     """
 
+    function = staticmethod(F.local_response_norm)
+    gradient = staticmethod(F.local_response_norm_backward)
+
     def __init__(self, size, alpha=1e-4, beta=0.75, k=1.0):
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
-    def function(self, input):
-        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
-
-    def gradient(self, grad_output, input):
-        return F.local_response_norm_backward(grad_output, input, self.size, self.alpha, self.beta, self.k)
+    def arguments(self):
+        return self.size, self.alpha, self.beta, self.k
 
     def extra_repr(self):
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

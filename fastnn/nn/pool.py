@@ -72,11 +72,8 @@ class MaxPool1d(MaxPool):
     array([[[3., 2.]]])
     """
 
-    def function(self, input, *arguments, **options):
-        return F.max_pool1d(input, *arguments, **options)
-
-    def gradient(self, grad_output, input, *arguments, **options):
-        return F.max_pool1d_backward(grad_output, input, *arguments, **options)
+    function = staticmethod(F.max_pool1d)
+    gradient = staticmethod(F.max_pool1d_backward)
 
 
 class MaxPool2d(MaxPool):
@@ -102,11 +99,8 @@ class MaxPool2d(MaxPool):
              [13., 15.]]]])
     """
 
-    def function(self, input, *arguments, **options):
-        return F.max_pool2d(input, *arguments, **options)
-
-    def gradient(self, grad_output, input, *arguments, **options):
-        return F.max_pool2d_backward(grad_output, input, *arguments, **options)
+    function = staticmethod(F.max_pool2d)
+    gradient = staticmethod(F.max_pool2d_backward)
 
 
 class MaxPool3d(MaxPool):
@@ -120,11 +114,8 @@ class MaxPool3d(MaxPool):
     array([[[[[7.]]]]])
     """
 
-    def function(self, input, *arguments, **options):
-        return F.max_pool3d(input, *arguments, **options)
-
-    def gradient(self, grad_output, input, *arguments, **options):
-        return F.max_pool3d_backward(grad_output, input, *arguments, **options)
+    function = staticmethod(F.max_pool3d)
+    gradient = staticmethod(F.max_pool3d_backward)
 
 
 class AvgPool1d(Transform):
@@ -138,6 +129,9 @@ class AvgPool1d(Transform):
     array([[[2., 1.]]])
     """
 
+    function = staticmethod(F.avg_pool1d)
+    gradient = staticmethod(F.avg_pool1d_backward)
+
     def __init__(self, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
         self.kernel_size = kernel_size
         self.stride = kernel_size if stride is None else stride
@@ -145,12 +139,6 @@ class AvgPool1d(Transform):
 
     def arguments(self):
         return self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
-
-    def function(self, input):
-        return F.avg_pool1d(input, *self.arguments())
-
-    def gradient(self, grad_output, input):
-        return F.avg_pool1d_backward(grad_output, input, *self.arguments())
 
     def extra_repr(self):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -183,6 +171,9 @@ class AvgPool2d(AvgPool1d):
              [10.5, 12.5]]]])
     """
 
+    function = staticmethod(F.avg_pool2d)
+    gradient = staticmethod(F.avg_pool2d_backward)
+
     def __init__(
         self, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
     ):
@@ -191,12 +182,6 @@ class AvgPool2d(AvgPool1d):
 
     def arguments(self):
         return (*super().arguments(), self.divisor_override)
-
-    def function(self, input):
-        return F.avg_pool2d(input, *self.arguments())
-
-    def gradient(self, grad_output, input):
-        return F.avg_pool2d_backward(grad_output, input, *self.arguments())
 
 
 class AvgPool3d(AvgPool2d):
@@ -210,11 +195,8 @@ class AvgPool3d(AvgPool2d):
     array([[[[[3.5]]]]])
     """
 
-    def function(self, input):
-        return F.avg_pool3d(input, *self.arguments())
-
-    def gradient(self, grad_output, input):
-        return F.avg_pool3d_backward(grad_output, input, *self.arguments())
+    function = staticmethod(F.avg_pool3d)
+    gradient = staticmethod(F.avg_pool3d_backward)
 
 
 class AdaptiveAvgPool2d(Transform):
@@ -229,14 +211,14 @@ class AdaptiveAvgPool2d(Transform):
              [11.5]]]])
     """
 
+    function = staticmethod(F.adaptive_avg_pool2d)
+    gradient = staticmethod(F.adaptive_avg_pool2d_backward)
+
     def __init__(self, output_size):
         self.output_size = output_size
 
-    def function(self, input):
-        return F.adaptive_avg_pool2d(input, self.output_size)
-
-    def gradient(self, grad_output, input):
-        return F.adaptive_avg_pool2d_backward(grad_output, input, self.output_size)
+    def arguments(self):
+        return (self.output_size,)
 
     def extra_repr(self):
         return f"output_size={self.output_size}"
@@ -254,17 +236,14 @@ class AdaptiveMaxPool2d(MaximumPool):
              [15.]]]])
     """
 
+    function = staticmethod(F.adaptive_max_pool2d)
+    gradient = staticmethod(F.adaptive_max_pool2d_backward)
+
     def __init__(self, output_size):
         self.output_size = output_size
 
     def arguments(self):
         return (self.output_size,)
-
-    def function(self, input, *arguments, **options):
-        return F.adaptive_max_pool2d(input, *arguments, **options)
-
-    def gradient(self, grad_output, input, *arguments, **options):
-        return F.adaptive_max_pool2d_backward(grad_output, input, *arguments, **options)
 
     def extra_repr(self):
         return f"output_size={self.output_size}"
@@ -281,11 +260,8 @@ class GlobalAvgPool(Transform):
     array([[1.5, 5.5]])
     """
 
-    def function(self, input):
-        return F.global_avg_pool(input)
-
-    def gradient(self, grad_output, input):
-        return F.global_avg_pool_backward(grad_output, input)
+    function = staticmethod(F.global_avg_pool)
+    gradient = staticmethod(F.global_avg_pool_backward)
 
 
 class GlobalMaxPool(Transform):
@@ -299,8 +275,5 @@ class GlobalMaxPool(Transform):
     array([[3., 7.]])
     """
 
-    def function(self, input):
-        return F.global_max_pool(input)
-
-    def gradient(self, grad_output, input):
-        return F.global_max_pool_backward(grad_output, input)
+    function = staticmethod(F.global_max_pool)
+    gradient = staticmethod(F.global_max_pool_backward)

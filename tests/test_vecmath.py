@@ -1,4 +1,4 @@
-"""csrc/vecmath.h, compiled on its own for every instruction set that this CPU runs: errors in ulp, special values."""
+"""csrc/vecmath.h on its own, for every instruction set of this CPU and for arm64: errors in ulp, special values."""
 
 import ctypes
 import math
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fastnn.native import runtime
+from tests.arm64 import compile_for_arm64, run_on_arm64
 
 HEADERS = Path(__file__).parents[1] / "csrc"
 FLAGS = {
@@ -30,12 +31,43 @@ SOURCE = "".join(
     for name in FUNCTIONS
 )
 
+# A program that applies the function of the number that it is given to what it reads.
+MAIN = f"""
+    #include <stdio.h>
+    #include <stdlib.h>
+    int main(int count, char **words)
+    {{
+        void (*function[])(const real *, ptrdiff_t, real *) = {{ {", ".join(f"apply_{name}" for name in FUNCTIONS)} }};
+        static real x[1 << 20], y[1 << 20];
+        size_t length = fread(x, sizeof(real), 1 << 20, stdin);
+        if (count == 2) function[atoi(words[1])](x, (ptrdiff_t)length, y);
+        return fwrite(y, sizeof(real), length, stdout) != length;
+    }}"""
 
-@pytest.fixture(scope="module", params=runtime.available_isas())
+
+@pytest.fixture(scope="module", params=[*runtime.available_isas(), "arm64"])
 def library(request, tmp_path_factory):
     """Calls the functions of vecmath.h: library(name, x)."""
     folder = tmp_path_factory.mktemp("vecmath")
     (folder / "vecmath.c").write_text('#include "vecmath.h"\n' + SOURCE)
+    return on_arm64(folder) if request.param == "arm64" else on_this_cpu(folder, FLAGS[request.param])
+
+
+def on_arm64(folder):
+    (folder / "main.c").write_text('#include "vecmath.c"\n' + MAIN)
+    for dtype, macro in ((np.float32, []), (np.float64, ["-DFASTNN_F64"])):
+        output = folder / np.dtype(dtype).name
+        compile_for_arm64("-O2", f"-I{HEADERS}", *macro, folder / "main.c", "-static", "-o", output)
+
+    def call(name, x):
+        done = run_on_arm64(folder / x.dtype.name, FUNCTIONS.index(name), input=x.tobytes())
+        assert done.returncode == 0
+        return np.frombuffer(done.stdout, x.dtype)
+
+    return call
+
+
+def on_this_cpu(folder, flags):
     compiler = [*shlex.split(sysconfig.get_config_var("CC") or "cc"), "-std=gnu11", "-O2", "-ffp-contract=fast"]
     compiler += [
         "-Wno-psabi",
@@ -50,7 +82,7 @@ def library(request, tmp_path_factory):
     libraries = {}
     for dtype, macro in ((np.float32, []), (np.float64, ["-DFASTNN_F64"])):
         output = folder / f"{np.dtype(dtype).name}.so"
-        command = [*compiler, *FLAGS[request.param], *macro, str(folder / "vecmath.c"), "-o", str(output)]
+        command = [*compiler, *flags, *macro, str(folder / "vecmath.c"), "-o", str(output)]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)
         except FileNotFoundError:

@@ -1,0 +1,201 @@
+/* Runs kernels of the plainest table on odd shapes and compares them with loops in double; prints the errors, each the
+ * largest over the RMS of what is expected, and fails above a bound. tests/test_arm64.py builds it with the core for
+ * arm64 and runs it in an emulator. */
+#include "kernels.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#ifdef FASTNN_F64
+typedef double real;
+enum { DTYPE = FASTNN_FLOAT64 };
+#define SCALE 0x1p-27
+#else
+typedef float real;
+enum { DTYPE = FASTNN_FLOAT32 };
+#define SCALE 1.0
+#endif
+
+enum { N = 2, C = 5, K = 7, H = 9, W = 11, TAPS = 9, PLANE = H * W, DEPTH = C * TAPS };
+
+static int failures;
+
+static void *memory(ptrdiff_t bytes) { return aligned_alloc(64, ((size_t)bytes + 127) / 64 * 64); }
+
+static real *numbers(ptrdiff_t count)
+{
+    static unsigned state = 1;
+    real *x = memory(count * (ptrdiff_t)sizeof(real));
+    for (ptrdiff_t i = 0; i < count; i++) {
+        state = state * 1664525u + 1013904223u;
+        x[i] = (real)((state >> 8) / 8388608.0 - 1);
+    }
+    return x;
+}
+
+static void compare(const char *name, const real *actual, const double *expected, ptrdiff_t count, double bound)
+{
+    double worst = 0, squares = 0;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        double difference = fabs(actual[i] - expected[i]);
+        worst = difference <= worst ? worst : difference; /* NaN is worse than everything */
+        squares += expected[i] * expected[i];
+    }
+    worst /= sqrt(squares / (double)count);
+    int right = worst <= bound * SCALE;
+    printf("%-10s %8.2g %s\n", name, worst, right ? "" : "FAILED");
+    failures += !right;
+}
+
+static void check_gemm(const struct gemm_kernels *kernel)
+{
+    enum { ROWS = 13, COLUMNS = 37, SUM = 29 };
+    ptrdiff_t padded_rows = (ROWS + kernel->row_tile - 1) / kernel->row_tile * kernel->row_tile;
+    ptrdiff_t padded_columns = (COLUMNS + kernel->column_tile - 1) / kernel->column_tile * kernel->column_tile;
+    real *a = numbers(ROWS * SUM), *b = numbers(SUM * COLUMNS), *c = numbers(ROWS * COLUMNS);
+    real *packed_a = numbers(padded_rows * SUM), *packed_b = numbers(padded_columns * SUM);
+    double expected[ROWS * COLUMNS];
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < COLUMNS; j++) {
+            double sum = c[i * COLUMNS + j];
+            for (int k = 0; k < SUM; k++) sum += (double)a[i * SUM + k] * b[k * COLUMNS + j];
+            expected[i * COLUMNS + j] = sum;
+        }
+    kernel->pack(a, SUM, 1, ROWS, SUM, kernel->row_tile, packed_a);
+    kernel->pack(b, 1, COLUMNS, COLUMNS, SUM, kernel->column_tile, packed_b);
+    kernel->block(ROWS, COLUMNS, SUM, packed_a, packed_b, c, COLUMNS, 1);
+    compare("gemm", c, expected, ROWS * COLUMNS, 5e-6);
+}
+
+/* 3x3, stride 1, padding 1, by every algorithm */
+static void check_convolutions(const struct kernels *table)
+{
+    real *x = numbers(N * C * PLANE), *weight = numbers(K * DEPTH), *bias = numbers(K), *y = numbers(N * K * PLANE);
+    static double expected[N * K * PLANE];
+    ptrdiff_t tap[TAPS][3], flat_tap[TAPS][2], index[TAPS];
+    for (int t = 0; t < TAPS; t++) {
+        index[t] = t;
+        tap[t][0] = 0, tap[t][1] = t / 3 - 1, tap[t][2] = t % 3 - 1;
+        flat_tap[t][0] = t / 3, flat_tap[t][1] = t % 3;
+    }
+    for (int n = 0; n < N; n++)
+        for (int k = 0; k < K; k++)
+            for (int p = 0; p < PLANE; p++) {
+                double sum = bias[k];
+                for (int c = 0; c < C; c++)
+                    for (int t = 0; t < TAPS; t++) {
+                        ptrdiff_t row = p / W + tap[t][1], column = p % W + tap[t][2];
+                        if (row >= 0 && row < H && column >= 0 && column < W)
+                            sum += (double)weight[k * DEPTH + c * TAPS + t] * x[(n * C + c) * PLANE + row * W + column];
+                    }
+                expected[(n * K + k) * PLANE + p] = sum;
+            }
+
+    ptrdiff_t row_tile = table->gemm->row_tile, column_tile = table->gemm->column_tile;
+    ptrdiff_t pixels = N * PLANE, padded_pixels = (pixels + column_tile - 1) / column_tile * column_tile;
+    struct conv_geometry geometry = {
+        .channels = C,
+        .in_size = {1, H, W},
+        .in_image_stride = C * PLANE,
+        .in_channel_stride = PLANE,
+        .images = N,
+        .grid = {1, H, W},
+        .stride = {1, 1, 1},
+        .out_image_stride = K * PLANE,
+        .out_channel_stride = PLANE,
+        .out_stride = {PLANE, W, 1},
+        .taps = TAPS,
+        .tap = tap[0],
+    };
+    real *packed = numbers((K + row_tile) * DEPTH);
+    void *scratch = memory(table->conv->scratch_size(DEPTH, padded_pixels));
+    table->conv->pack_weight(weight, DEPTH, TAPS, index, C, K, 0, DEPTH, packed);
+    table->conv->tile(&geometry, x, packed, K, DEPTH, 0, pixels, 0, K, bias, y, scratch);
+    compare("conv", y, expected, N * K * PLANE, 5e-6);
+
+    const struct direct_kernels *direct = table->direct;
+    struct direct_geometry band = {
+        .channels = C,
+        .in_size = {H, W},
+        .in_image_stride = C * PLANE,
+        .in_channel_stride = PLANE,
+        .grid = {H, W},
+        .stride = {1, 1},
+        .first = {-1, -1},
+        .reach = {2, 2},
+        .out_image_stride = K * PLANE,
+        .out_channel_stride = PLANE,
+        .out_stride = {W, 1},
+        .band = 4,
+    };
+    ptrdiff_t offset[DEPTH + 64] = {0};
+    struct direct_phase phase = {.grid = {H, W}, .taps = TAPS, .offset = offset};
+    direct->fill_offsets(&band, TAPS, flat_tap[0], offset);
+    packed = numbers((K + direct->row_tile) * DEPTH);
+    direct->pack_weight(weight, DEPTH, TAPS, index, TAPS, C, K, packed);
+    scratch = memory(direct->scratch_size(&band));
+    y = numbers(N * K * PLANE);
+    for (int n = 0; n < N; n++)
+        for (int start = 0; start < H; start += 4)
+            direct->tile(&band, &phase, 1, x + n * C * PLANE, packed, K, start, bias, y + n * K * PLANE, scratch);
+    compare("direct", y, expected, N * K * PLANE, 5e-6);
+
+    const struct winograd_kernels *winograd = table->winograd;
+    struct winograd_geometry tiling = {.images = N,
+                                       .channels = C,
+                                       .out_channels = K,
+                                       .in_size = {H, W},
+                                       .out_size = {H, W},
+                                       .padding = {1, 1},
+                                       .chunk_rows = 8 * winograd->row_tile};
+    struct winograd_weight taps = {.data = weight, .row_stride = DEPTH, .channel_stride = TAPS};
+    ptrdiff_t tiles = N * ((H + 3) / 4) * ((W + 3) / 4);
+    ptrdiff_t width = (tiles + winograd->lanes - 1) / winograd->lanes * winograd->lanes;
+    void *transformed = memory(winograd->weight_size(&tiling));
+    scratch = memory(winograd->scratch_size(&tiling, width, 1));
+    for (int k = 0; k < K; k++) winograd->transform_weight(&tiling, &taps, k, transformed);
+    taps.transformed = transformed;
+    y = numbers(N * K * PLANE);
+    winograd->tile(&tiling, x, &taps, 0, tiles, 0, K, bias, y, scratch);
+    compare("winograd", y, expected, N * K * PLANE, 2e-5);
+}
+
+static void check_rows(const struct kernels *table)
+{
+    enum { ROWS = 3, LENGTH = 53, COUNT = ROWS * LENGTH };
+    real *x = numbers(COUNT), *y = numbers(COUNT);
+    double expected[COUNT];
+    for (int i = 0; i < COUNT; i++) expected[i] = 0.5 * x[i] * erfc(-x[i] * sqrt(0.5));
+    table->activation->forward[GELU](x, COUNT, 0, 0, y);
+    compare("gelu", y, expected, COUNT, 2e-6);
+    for (int i = 0; i < COUNT; i++) expected[i] = tanh(x[i]);
+    table->activation->forward[TANH](x, COUNT, 0, 0, y);
+    compare("tanh", y, expected, COUNT, 2e-6);
+    for (int row = 0; row < ROWS; row++) {
+        double sum = 0;
+        for (int i = 0; i < LENGTH; i++) sum += exp(x[row * LENGTH + i]);
+        for (int i = 0; i < LENGTH; i++) expected[row * LENGTH + i] = exp(x[row * LENGTH + i]) / sum;
+    }
+    table->softmax->softmax(x, ROWS, LENGTH, 1, 1, y);
+    compare("softmax", y, expected, COUNT, 2e-6);
+    for (int row = 0; row < ROWS; row++) {
+        double mean = 0, variance = 0;
+        for (int i = 0; i < LENGTH; i++) mean += x[row * LENGTH + i] / LENGTH;
+        for (int i = 0; i < LENGTH; i++)
+            variance += (x[row * LENGTH + i] - mean) * (x[row * LENGTH + i] - mean) / LENGTH;
+        for (int i = 0; i < LENGTH; i++)
+            expected[row * LENGTH + i] = (x[row * LENGTH + i] - mean) / sqrt(variance + 1e-5);
+    }
+    table->norm->layer(x, NULL, NULL, ROWS, LENGTH, 1e-5, y);
+    compare("layer_norm", y, expected, COUNT, 2e-6);
+}
+
+int main(void)
+{
+    const struct kernels *table = fastnn_kernels(0, DTYPE);
+    check_gemm(table->gemm);
+    check_convolutions(table);
+    check_rows(table);
+    return failures > 0;
+}

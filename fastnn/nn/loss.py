@@ -27,7 +27,8 @@ __all__ = [
 
 
 class Loss(Module):
-    """What the losses share; a subclass gives ``function`` and ``gradient``."""
+    """What the losses share; a subclass gives ``function`` and ``gradient``, and ``arguments()`` where they have more
+    than the reduction."""
 
     function: Callable
     gradient: Callable
@@ -37,8 +38,11 @@ class Loss(Module):
             raise ValueError(f"{type(self).__name__}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
         self.reduction = reduction
 
+    def arguments(self):
+        return (self.reduction,)
+
     def forward(self, input, target):
-        loss = self.function(input, target)
+        loss = self.function(input, target, *self.arguments())
         self.save_for_backward(input, target)
         return loss
 
@@ -53,7 +57,7 @@ class Loss(Module):
             False only forgets the call, and returns None.
         """
         saved = self.pop_saved()
-        return self.gradient(grad_output, *saved) if needs_input_grad else None
+        return self.gradient(grad_output, *saved, *self.arguments()) if needs_input_grad else None
 
     def save_for_backward(self, *values):
         if self.recording:
@@ -113,7 +117,11 @@ class CrossEntropyLoss(Loss):
             self.save_for_backward(gradient)
         return loss
 
-    def gradient(self, grad_output, *saved):
+    def backward(self, grad_output=1.0, needs_input_grad=True):
+        """Gradient of the last call's input."""
+        saved = self.pop_saved()
+        if not needs_input_grad:
+            return None
         if len(saved) == 2:
             return F.cross_entropy_backward(grad_output, *saved, *self.arguments())
         (gradient,) = saved
@@ -136,6 +144,8 @@ class NLLLoss(Loss):
     1.0
     """
 
+    function = staticmethod(F.nll_loss)
+    gradient = staticmethod(F.nll_loss_backward)
     weight: np.ndarray | None
 
     def __init__(self, weight=None, ignore_index=-100, reduction="mean"):
@@ -143,11 +153,8 @@ class NLLLoss(Loss):
         self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
 
-    def function(self, input, target):
-        return F.nll_loss(input, target, self.weight, self.ignore_index, self.reduction)
-
-    def gradient(self, grad_output, input, target):
-        return F.nll_loss_backward(grad_output, input, target, self.weight, self.ignore_index, self.reduction)
+    def arguments(self):
+        return self.weight, self.ignore_index, self.reduction
 
 
 class MSELoss(Loss):
@@ -164,11 +171,8 @@ class MSELoss(Loss):
     array([2., 0.])
     """
 
-    def function(self, input, target):
-        return F.mse_loss(input, target, self.reduction)
-
-    def gradient(self, grad_output, input, target):
-        return F.mse_loss_backward(grad_output, input, target, self.reduction)
+    function = staticmethod(F.mse_loss)
+    gradient = staticmethod(F.mse_loss_backward)
 
 
 class L1Loss(Loss):
@@ -182,11 +186,8 @@ class L1Loss(Loss):
     1.0
     """
 
-    def function(self, input, target):
-        return F.l1_loss(input, target, self.reduction)
-
-    def gradient(self, grad_output, input, target):
-        return F.l1_loss_backward(grad_output, input, target, self.reduction)
+    function = staticmethod(F.l1_loss)
+    gradient = staticmethod(F.l1_loss_backward)
 
 
 class SmoothL1Loss(Loss):
@@ -200,15 +201,15 @@ class SmoothL1Loss(Loss):
     0.75
     """
 
+    function = staticmethod(F.smooth_l1_loss)
+    gradient = staticmethod(F.smooth_l1_loss_backward)
+
     def __init__(self, reduction="mean", beta=1.0):
         super().__init__(reduction)
         self.beta = beta
 
-    def function(self, input, target):
-        return F.smooth_l1_loss(input, target, self.reduction, self.beta)
-
-    def gradient(self, grad_output, input, target):
-        return F.smooth_l1_loss_backward(grad_output, input, target, self.reduction, self.beta)
+    def arguments(self):
+        return self.reduction, self.beta
 
 
 class HuberLoss(Loss):
@@ -222,15 +223,15 @@ class HuberLoss(Loss):
     2.0
     """
 
+    function = staticmethod(F.huber_loss)
+    gradient = staticmethod(F.huber_loss_backward)
+
     def __init__(self, reduction="mean", delta=1.0):
         super().__init__(reduction)
         self.delta = delta
 
-    def function(self, input, target):
-        return F.huber_loss(input, target, self.reduction, self.delta)
-
-    def gradient(self, grad_output, input, target):
-        return F.huber_loss_backward(grad_output, input, target, self.reduction, self.delta)
+    def arguments(self):
+        return self.reduction, self.delta
 
 
 class BCELoss(Loss):
@@ -244,17 +245,16 @@ class BCELoss(Loss):
     0.6931
     """
 
+    function = staticmethod(F.binary_cross_entropy)
+    gradient = staticmethod(F.binary_cross_entropy_backward)
     weight: np.ndarray | None
 
     def __init__(self, weight=None, reduction="mean"):
         super().__init__(reduction)
         self.register_buffer("weight", weight)
 
-    def function(self, input, target):
-        return F.binary_cross_entropy(input, target, self.weight, self.reduction)
-
-    def gradient(self, grad_output, input, target):
-        return F.binary_cross_entropy_backward(grad_output, input, target, self.weight, self.reduction)
+    def arguments(self):
+        return self.weight, self.reduction
 
 
 class BCEWithLogitsLoss(Loss):
@@ -274,6 +274,8 @@ class BCEWithLogitsLoss(Loss):
     1000.0
     """
 
+    function = staticmethod(F.binary_cross_entropy_with_logits)
+    gradient = staticmethod(F.binary_cross_entropy_with_logits_backward)
     weight: np.ndarray | None
     pos_weight: np.ndarray | None
 
@@ -284,12 +286,6 @@ class BCEWithLogitsLoss(Loss):
 
     def arguments(self):
         return self.weight, self.reduction, self.pos_weight
-
-    def function(self, input, target):
-        return F.binary_cross_entropy_with_logits(input, target, *self.arguments())
-
-    def gradient(self, grad_output, input, target):
-        return F.binary_cross_entropy_with_logits_backward(grad_output, input, target, *self.arguments())
 
 
 class MultiMarginLoss(Loss):
@@ -303,6 +299,8 @@ class MultiMarginLoss(Loss):
     1.0
     """
 
+    function = staticmethod(F.multi_margin_loss)
+    gradient = staticmethod(F.multi_margin_loss_backward)
     weight: np.ndarray | None
 
     def __init__(self, p=1, margin=1.0, weight=None, reduction="mean"):
@@ -312,12 +310,6 @@ class MultiMarginLoss(Loss):
 
     def arguments(self):
         return self.p, self.margin, self.weight, self.reduction
-
-    def function(self, input, target):
-        return F.multi_margin_loss(input, target, *self.arguments())
-
-    def gradient(self, grad_output, input, target):
-        return F.multi_margin_loss_backward(grad_output, input, target, *self.arguments())
 
 
 class KLDivLoss(Loss):
@@ -338,13 +330,13 @@ class KLDivLoss(Loss):
     0.0
     """
 
+    function = staticmethod(F.kl_div)
+    gradient = staticmethod(F.kl_div_backward)
+
     def __init__(self, reduction="mean", log_target=False):
         super().__init__("mean" if reduction == "batchmean" else reduction)
         self.reduction = reduction
         self.log_target = log_target
 
-    def function(self, input, target):
-        return F.kl_div(input, target, self.reduction, self.log_target)
-
-    def gradient(self, grad_output, input, target):
-        return F.kl_div_backward(grad_output, input, target, self.reduction, self.log_target)
+    def arguments(self):
+        return self.reduction, self.log_target

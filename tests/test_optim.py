@@ -358,6 +358,17 @@ def test_clip_grad_value_clamps_and_keeps_nan(backend, isa, dtype):
     np.testing.assert_array_equal(g, np.array([np.nan, 2.0, -2.0, 0.5, -2.0, 2.0, 0.0] * 3, dtype))
 
 
+def test_clip_grad_value_matches_torch(isa, dtype, rng):
+    torch = pytest.importorskip("torch")
+    g = (3 * rng.standard_normal(1031)).astype(dtype)
+    g[[3, 500, 1030]] = np.nan, np.inf, -np.inf
+    theirs = torch.zeros(g.shape, dtype=getattr(torch, str(dtype)))
+    theirs.grad = torch.tensor(g)
+    torch.nn.utils.clip_grad_value_(theirs, 1.5)
+    F.clip_grad_value_(g, 1.5)
+    np.testing.assert_array_equal(g, theirs.grad.numpy())
+
+
 def test_clipping_takes_any_strides(dtype, rng):
     wide = rng.standard_normal((8, 6)).astype(dtype)
     expected = wide[::2, ::-1] / np.linalg.norm(wide[::2])

@@ -26,8 +26,8 @@ class Optimizer:
     params : iterable of Parameter, of ndarray, or of dict
         Parameters (objects with ``.data`` and ``.grad`` arrays; those whose ``.grad`` is None or whose
         ``.requires_grad`` is False are left out of a step), or arrays, whose gradients then come with ``step(grads)``.
-        All are changed in place. Dictionaries are parameter groups: ``{"params": [...], "lr": 0.01, ...}`` with
-        hyper-parameters of their own.
+        All are changed in place, so no two may share memory. Dictionaries are parameter groups:
+        ``{"params": [...], "lr": 0.01, ...}`` with hyper-parameters of their own.
     masks : list of (ndarray of bool, or None), optional
         One per parameter: where False, the parameter is held at exactly 0, through momentum and decay. May be set or
         changed between steps as ``param_groups[i]["masks"]``.

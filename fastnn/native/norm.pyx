@@ -156,32 +156,34 @@ cdef void backward_block(const Work *work, ptrdiff_t block) noexcept nogil:
                          work.result)
 
 
+cdef void find_statistics(const Work *work, int threads) noexcept nogil:
+    cdef ptrdiff_t unit
+    if not work.known:
+        for unit in prange(work.grouped_split.blocks * work.grouped_split.parts, num_threads=threads):
+            measure(work, unit)
+    settle(work, 0, work.grouped.channels)
+
+
 cdef void run_forward(const Work *work) noexcept nogil:
     cdef int threads = threads_for(work.nanoseconds)
-    cdef ptrdiff_t unit, measured = work.grouped_split.blocks * work.grouped_split.parts
+    cdef ptrdiff_t unit
     if work.grouped_split.parts == 1:
         for unit in prange(work.grouped_split.blocks, num_threads=threads, schedule="dynamic"):
             forward_block(work, unit)
         return
-    if not work.known:
-        for unit in prange(measured, num_threads=threads):
-            measure(work, unit)
-    settle(work, 0, work.grouped.channels)
+    find_statistics(work, threads)
     for unit in prange(work.split.blocks * work.split.parts, num_threads=threads):
         transform(work, unit)
 
 
 cdef void run_backward(const Work *work) noexcept nogil:
     cdef int threads = threads_for(work.nanoseconds)
-    cdef ptrdiff_t unit, measured = work.grouped_split.blocks * work.grouped_split.parts
+    cdef ptrdiff_t unit
     if work.grouped_split.parts == 1:
         for unit in prange(work.grouped_split.blocks, num_threads=threads, schedule="dynamic"):
             backward_block(work, unit)
         return
-    if not work.known:
-        for unit in prange(measured, num_threads=threads):
-            measure(work, unit)
-    settle(work, 0, work.grouped.channels)
+    find_statistics(work, threads)
     for unit in prange(work.split.blocks * work.split.parts, num_threads=threads):
         add_up(work, unit)
     work.kernel.gradient_coefficients(&work.shape, 0, work.grouped.channels, work.sums, work.split.parts, work.mean,

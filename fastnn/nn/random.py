@@ -22,7 +22,7 @@ class Noise(Module):
 
     def forward(self, input):
         seed = draw_seed() if self.training and self.p else None
-        output = input if seed is None else self.function(input, seed)
+        output = input if seed is None else self.function(input, self.p, True, seed=seed)
         self.save_for_backward(seed, output.shape, output.dtype)
         return output
 
@@ -31,7 +31,7 @@ class Noise(Module):
         if not needs_input_grad:
             return None
         check_gradient(self, grad_output, *output)
-        return grad_output if seed is None else self.gradient(grad_output, seed)
+        return grad_output if seed is None else self.gradient(grad_output, self.p, True, seed=seed)
 
     def extra_repr(self):
         return f"p={self.p}"
@@ -50,11 +50,8 @@ class Dropout(Noise):
     array([1., 1., 1.])
     """
 
-    def function(self, input, seed):
-        return F.dropout(input, self.p, True, seed=seed)
-
-    def gradient(self, grad_output, seed):
-        return F.dropout_backward(grad_output, self.p, True, seed=seed)
+    function = staticmethod(F.dropout)
+    gradient = staticmethod(F.dropout_backward)
 
 
 class GaussianDropout(Noise):
@@ -69,8 +66,5 @@ class GaussianDropout(Noise):
     (True, True)
     """
 
-    def function(self, input, seed):
-        return F.gaussian_dropout(input, self.p, True, seed=seed)
-
-    def gradient(self, grad_output, seed):
-        return F.gaussian_dropout_backward(grad_output, self.p, True, seed=seed)
+    function = staticmethod(F.gaussian_dropout)
+    gradient = staticmethod(F.gaussian_dropout_backward)

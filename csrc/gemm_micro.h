@@ -19,32 +19,36 @@ enum { ROW_TILE = 6, COLUMN_VECTORS = 2 };
 #endif
 enum { COLUMN_TILE = COLUMN_VECTORS * LANES };
 
-/* `a` steps by a_row from row to row and by a_depth along the sum; the other operand is a packed panel. */
-INLINE void multiply_rows(const int rows, ptrdiff_t depth, const real *a, ptrdiff_t a_row, ptrdiff_t a_depth,
-                          const real *b, real *c, ptrdiff_t row_stride, int accumulate)
+/* `a` steps by a_row from row to row and by a_depth along the sum; the other operand is a packed panel, of which the
+ * first vectors are used. */
+INLINE void multiply_rows(const int rows, const int vectors, ptrdiff_t depth, const real *a, ptrdiff_t a_row,
+                          ptrdiff_t a_depth, const real *b, real *c, ptrdiff_t row_stride, int accumulate)
 {
     vec sum[ROW_TILE][COLUMN_VECTORS];
 #pragma GCC unroll 8
     for (int row = 0; row < rows; row++)
 #pragma GCC unroll 3
-        for (int v = 0; v < COLUMN_VECTORS; v++) sum[row][v] = (vec){0};
+        for (int v = 0; v < vectors; v++) {
+            sum[row][v] = (vec){0};
+            __builtin_prefetch(c + row * row_stride + v * LANES, 1); /* it comes while the sums are taken */
+        }
 
     for (ptrdiff_t d = 0; d < depth; d++, a += a_depth, b += COLUMN_TILE) {
         vec column[COLUMN_VECTORS];
 #pragma GCC unroll 3
-        for (int v = 0; v < COLUMN_VECTORS; v++) column[v] = vec_load(b + v * LANES);
+        for (int v = 0; v < vectors; v++) column[v] = vec_load(b + v * LANES);
 #pragma GCC unroll 8
         for (int row = 0; row < rows; row++) {
             vec value = vec_set(a[row * a_row]);
 #pragma GCC unroll 3
-            for (int v = 0; v < COLUMN_VECTORS; v++) sum[row][v] += value * column[v];
+            for (int v = 0; v < vectors; v++) sum[row][v] += value * column[v];
         }
     }
 
 #pragma GCC unroll 8
     for (int row = 0; row < rows; row++)
 #pragma GCC unroll 3
-        for (int v = 0; v < COLUMN_VECTORS; v++) {
+        for (int v = 0; v < vectors; v++) {
             real *target = c + row * row_stride + v * LANES;
             vec_store(target, accumulate ? vec_load(target) + sum[row][v] : sum[row][v]);
         }
@@ -53,17 +57,18 @@ INLINE void multiply_rows(const int rows, ptrdiff_t depth, const real *a, ptrdif
 INLINE void multiply_some_rows(ptrdiff_t rows, ptrdiff_t depth, const real *a, ptrdiff_t a_row, ptrdiff_t a_depth,
                                const real *b, real *c, ptrdiff_t row_stride, int accumulate)
 {
+    enum { ALL = COLUMN_VECTORS };
     switch (rows) {
-    case 1: multiply_rows(1, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
-    case 2: multiply_rows(2, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
-    case 3: multiply_rows(3, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
-    case 4: multiply_rows(4, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
-    case 5: multiply_rows(5, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
+    case 1: multiply_rows(1, ALL, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
+    case 2: multiply_rows(2, ALL, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
+    case 3: multiply_rows(3, ALL, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
+    case 4: multiply_rows(4, ALL, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
+    case 5: multiply_rows(5, ALL, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
 #if VEC_BYTES == 64
-    case 6: multiply_rows(6, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
-    case 7: multiply_rows(7, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
+    case 6: multiply_rows(6, ALL, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
+    case 7: multiply_rows(7, ALL, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
 #endif
-    default: multiply_rows(ROW_TILE, depth, a, a_row, a_depth, b, c, row_stride, accumulate);
+    default: multiply_rows(ROW_TILE, ALL, depth, a, a_row, a_depth, b, c, row_stride, accumulate);
     }
 }
 
@@ -80,32 +85,58 @@ static void multiply_tile_in_place(ptrdiff_t rows, ptrdiff_t depth, const real *
 INLINE ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 INLINE ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 
-/* packed[line / tile][depth][tile] from source[line * line_stride + d * depth_stride]; lines past the end are zeros. */
+/* packed[d][tile] of one panel from lines that are contiguous along the depth: transposes squares in registers. The last
+ * square of a panel of more lines than lanes overlaps the one before it. Fewer lines than lanes are written over the
+ * next row, which follows. */
+INLINE void pack_along_depth(const real *panel, ptrdiff_t line_stride, ptrdiff_t lines, ptrdiff_t depth,
+                             const ptrdiff_t tile, real *packed)
+{
+    for (ptrdiff_t d = 0; d < depth; d += LANES)
+        for (ptrdiff_t group = 0; group < tile; group += LANES) {
+            ptrdiff_t first = tile < LANES ? 0 : smaller(group, tile - LANES), rest = smaller(LANES, depth - d);
+            vec square[LANES];
+            for (int i = 0; i < LANES; i++) square[i] = (vec){0};
+            for (ptrdiff_t i = 0; i < smaller(LANES, lines - first); i++) {
+                square[i] = vec_load_rest(panel + (first + i) * line_stride + d, rest);
+                __builtin_prefetch(panel + (tile + first + i) * line_stride + d);
+            }
+            vec_transpose(square);
+            for (ptrdiff_t i = 0; i < rest; i++) {
+                real *to = packed + (d + i) * tile + first;
+                if (tile >= LANES || d + i + 1 < depth)
+                    vec_store(to, square[i]);
+                else
+                    vec_store_tail(to, square[i], tile);
+            }
+        }
+}
+
+/* The same from neighbouring lines that are depth_stride apart along the depth: copies. */
+INLINE void pack_along_lines(const real *panel, ptrdiff_t depth_stride, ptrdiff_t lines, ptrdiff_t depth,
+                             const ptrdiff_t tile, real *packed)
+{
+    for (ptrdiff_t d = 0; d < depth; d++)
+        for (ptrdiff_t first = 0; first < tile; first += LANES) {
+            vec value = lines > first ? vec_load_rest(panel + d * depth_stride + first, lines - first) : (vec){0};
+            real *to = packed + d * tile + first;
+            if (tile - first >= LANES || d + 1 < depth)
+                vec_store(to, value);
+            else
+                vec_store_tail(to, value, tile - first);
+        }
+}
+
+/* packed[line / tile][depth][tile] from source[line * line_stride + d * depth_stride], where one of the strides is 1; lines
+ * past the end are zeros. */
 INLINE void pack_panels(const real *source, ptrdiff_t line_stride, ptrdiff_t depth_stride, ptrdiff_t lines,
-                        ptrdiff_t depth, ptrdiff_t tile, real *packed)
+                        ptrdiff_t depth, const ptrdiff_t tile, real *packed)
 {
     for (ptrdiff_t start = 0; start < lines; start += tile, packed += tile * depth) {
-        const real *panel = source + start * line_stride;
         ptrdiff_t count = smaller(tile, lines - start);
-        ptrdiff_t line = 0;
-        if (depth_stride == 1) /* lines are contiguous: transpose squares in registers */
-            for (; line + LANES <= count; line += LANES) {
-                ptrdiff_t d = 0;
-                for (; d + LANES <= depth; d += LANES) {
-                    vec square[LANES];
-                    for (int i = 0; i < LANES; i++) square[i] = vec_load(panel + (line + i) * line_stride + d);
-                    vec_transpose(square);
-                    for (int i = 0; i < LANES; i++) vec_store(packed + (d + i) * tile + line, square[i]);
-                }
-                for (; d < depth; d++)
-                    for (int i = 0; i < LANES; i++) packed[d * tile + line + i] = panel[(line + i) * line_stride + d];
-            }
-        for (ptrdiff_t d = 0; line < tile && d < depth; d++) {
-            const real *from = panel + d * depth_stride;
-            real *to = packed + d * tile;
-            for (ptrdiff_t i = line; i < count; i++) to[i] = from[i * line_stride];
-            for (ptrdiff_t i = count; i < tile; i++) to[i] = 0;
-        }
+        if (depth_stride == 1)
+            pack_along_depth(source + start * line_stride, line_stride, count, depth, tile, packed);
+        else
+            pack_along_lines(source + start, depth_stride, count, depth, tile, packed);
     }
 }
 

@@ -10,14 +10,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* csrc/gemm.c: tiles of C[M,N] = A[M,K] B[K,N], from packed operands */
+/* csrc/gemm.c: C[M,N] = A[M,K] B[K,N], in tiles from packed operands, or a few rows straight from memory */
 struct gemm_kernels {
     ptrdiff_t row_tile;    /* rows of C per micro-kernel call: packed A is [M / row_tile][K][row_tile] */
     ptrdiff_t column_tile; /* columns of C per micro-kernel call: packed B is [N / column_tile][K][column_tile] */
     void (*pack)(const void *source, ptrdiff_t line_stride, ptrdiff_t depth_stride, ptrdiff_t lines, ptrdiff_t depth,
                  ptrdiff_t tile, void *packed);
-    void (*block)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void *packed_a, const void *packed_b,
-                  void *c, ptrdiff_t row_stride, int accumulate);
+    void (*tile)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void *packed_a, const void *packed_b,
+                 const void *bias, void *c, ptrdiff_t row_stride, int accumulate);
+    ptrdiff_t stream_sums; /* rows times columns, these rounded up to 16, that stream_rows() takes at most */
+    void (*tile_of_lines)(ptrdiff_t lines, ptrdiff_t rows, ptrdiff_t depth, const void *b, const void *packed_a,
+                          const void *bias, void *c, ptrdiff_t row_stride);
+    void (*dot_rows)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void *a, const void *b, const void *bias,
+                     void *c, ptrdiff_t row_stride);
+    void (*stream_rows)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void *a, const void *b,
+                        ptrdiff_t b_row, void *c, ptrdiff_t row_stride);
 };
 
 /* csrc/conv.c: implicit GEMM. One geometry describes a convolution of 1 to 3 spatial dimensions (missing ones are 1),

@@ -9,7 +9,8 @@ static double multiply_add(ptrdiff_t repeats, void *result)
 {
     vec sum[CHAINS];
     vec factor = vec_set((real)0.999), term = vec_set((real)0.001);
-    for (int i = 0; i < CHAINS; i++) sum[i] = vec_set((real)i);
+    /* 1 would be its own successor, and its chain left out by the compiler. */
+    for (int i = 0; i < CHAINS; i++) sum[i] = vec_set((real)(i + 2));
     for (ptrdiff_t repeat = 0; repeat < repeats; repeat++)
 #pragma GCC unroll 12
         for (int i = 0; i < CHAINS; i++) sum[i] = sum[i] * factor + term;

@@ -8,8 +8,15 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t column_tile
         void (*pack)(const void *source, ptrdiff_t line_stride, ptrdiff_t depth_stride, ptrdiff_t lines,
                      ptrdiff_t depth, ptrdiff_t tile, void *packed) noexcept nogil
-        void (*block)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void *packed_a, const void *packed_b,
-                      void *c, ptrdiff_t row_stride, int accumulate) noexcept nogil
+        void (*tile)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void *packed_a, const void *packed_b,
+                     const void *bias, void *c, ptrdiff_t row_stride, int accumulate) noexcept nogil
+        ptrdiff_t stream_sums
+        void (*tile_of_lines)(ptrdiff_t lines, ptrdiff_t rows, ptrdiff_t depth, const void *b, const void *packed_a,
+                              const void *bias, void *c, ptrdiff_t row_stride) noexcept nogil
+        void (*dot_rows)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void *a, const void *b,
+                         const void *bias, void *c, ptrdiff_t row_stride) noexcept nogil
+        void (*stream_rows)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void *a, const void *b,
+                            ptrdiff_t b_row, void *c, ptrdiff_t row_stride) noexcept nogil
 
     struct conv_geometry:
         ptrdiff_t channels

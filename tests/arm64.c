@@ -48,24 +48,42 @@ static void compare(const char *name, const real *actual, const double *expected
     failures += !right;
 }
 
+/* A B + bias by all the ways of csrc/gemm.c, and once more added to itself */
 static void check_gemm(const struct gemm_kernels *kernel)
 {
-    enum { ROWS = 13, COLUMNS = 37, SUM = 29 };
-    ptrdiff_t padded_rows = (ROWS + kernel->row_tile - 1) / kernel->row_tile * kernel->row_tile;
-    ptrdiff_t padded_columns = (COLUMNS + kernel->column_tile - 1) / kernel->column_tile * kernel->column_tile;
-    real *a = numbers(ROWS * SUM), *b = numbers(SUM * COLUMNS), *c = numbers(ROWS * COLUMNS);
-    real *packed_a = numbers(padded_rows * SUM), *packed_b = numbers(padded_columns * SUM);
-    double expected[ROWS * COLUMNS];
+    enum { ROWS = 13, COLUMNS = 37, SUM = 290, FEW = 3 };
+    ptrdiff_t row_tile = kernel->row_tile, column_tile = kernel->column_tile;
+    ptrdiff_t most = (ROWS + COLUMNS + row_tile + column_tile) * SUM;
+    real *a = numbers(ROWS * SUM), *b = numbers(SUM * COLUMNS), *bias = numbers(COLUMNS);
+    real *lines = numbers(COLUMNS * SUM), *c = numbers(ROWS * COLUMNS), *packed_a = numbers(most);
+    real *packed_b = numbers(most);
+    static double product[ROWS * COLUMNS], with_bias[ROWS * COLUMNS], twice[ROWS * COLUMNS];
     for (int i = 0; i < ROWS; i++)
         for (int j = 0; j < COLUMNS; j++) {
-            double sum = c[i * COLUMNS + j];
+            double sum = 0;
             for (int k = 0; k < SUM; k++) sum += (double)a[i * SUM + k] * b[k * COLUMNS + j];
-            expected[i * COLUMNS + j] = sum;
+            product[i * COLUMNS + j] = sum;
+            with_bias[i * COLUMNS + j] = sum + bias[j];
+            twice[i * COLUMNS + j] = 2 * sum + bias[j];
         }
-    kernel->pack(a, SUM, 1, ROWS, SUM, kernel->row_tile, packed_a);
-    kernel->pack(b, 1, COLUMNS, COLUMNS, SUM, kernel->column_tile, packed_b);
-    kernel->block(ROWS, COLUMNS, SUM, packed_a, packed_b, c, COLUMNS, 1);
-    compare("gemm", c, expected, ROWS * COLUMNS, 5e-6);
+    for (int j = 0; j < COLUMNS; j++)
+        for (int k = 0; k < SUM; k++) lines[j * SUM + k] = b[k * COLUMNS + j];
+
+    kernel->pack(a, SUM, 1, ROWS, SUM, row_tile, packed_a);
+    kernel->pack(b, 1, COLUMNS, COLUMNS, SUM, column_tile, packed_b);
+    for (int again = 0; again < 2; again++) {
+        for (ptrdiff_t j = 0; j < COLUMNS; j += column_tile)
+            kernel->tile(ROWS, j + column_tile < COLUMNS ? column_tile : COLUMNS - j, SUM, packed_a, packed_b + j * SUM,
+                         again ? NULL : bias + j, c + j, COLUMNS, again);
+        compare("gemm", c, again ? twice : with_bias, ROWS * COLUMNS, 5e-6);
+    }
+    kernel->pack(a, SUM, 1, ROWS, SUM, column_tile, packed_a);
+    kernel->tile_of_lines(COLUMNS, ROWS, SUM, lines, packed_a, bias, c, COLUMNS);
+    compare("lines", c, with_bias, ROWS * COLUMNS, 5e-6);
+    kernel->dot_rows(FEW, COLUMNS, SUM, a, lines, bias, c, COLUMNS);
+    compare("dot rows", c, with_bias, FEW * COLUMNS, 5e-6);
+    kernel->stream_rows(FEW, COLUMNS, SUM, a, b, COLUMNS, c, COLUMNS);
+    compare("stream", c, product, FEW * COLUMNS, 5e-6);
 }
 
 /* 3x3, stride 1, padding 1, by every algorithm */

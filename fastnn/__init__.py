@@ -2,6 +2,12 @@
 
 import importlib
 import sys
+import warnings
+
+# `python -m fastnn` imports this before a line of __main__ runs, and is "-m" meanwhile.
+_is_command = sys.argv[:1] == ["-m"] and bool({"fastnn", "-mfastnn"} & set(sys.orig_argv))
+if _is_command:  # which says it in a line of its own, or does not need the kernels
+    warnings.filterwarnings("ignore", "fastnn runs on slow NumPy code", RuntimeWarning)
 
 try:
     from fastnn import functional, seed
@@ -10,8 +16,7 @@ try:
     from fastnn.runtime import empty_cache, get_num_threads, memory_stats, set_num_threads, threads
     from fastnn.seed import manual_seed
 except (ValueError, RuntimeError) as error:  # a wrong environment variable
-    # `python -m fastnn` imports this before a line of __main__ runs, and is "-m" meanwhile.
-    if sys.argv[:1] != ["-m"] or not {"fastnn", "-mfastnn"} & set(sys.orig_argv):
+    if not _is_command:
         raise
     print(f"fastnn: {error}", file=sys.stderr)
     sys.exit(2)

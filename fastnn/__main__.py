@@ -2,9 +2,12 @@
 
 import argparse
 import importlib
+import os
 import sys
 
 import fastnn
+from fastnn.backend import missing_kernels, native
+from fastnn.cli import UsageError
 from fastnn.data import DataError
 from fastnn.training import CheckpointError
 
@@ -24,6 +27,9 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m fastnn", description="Neural-network layers for CPUs.")
     parser.add_argument("--version", action="version", version=f"fastnn {fastnn.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    if native is None and needs_kernels(arguments[:1]):
+        print(f"fastnn: {missing_kernels()}", file=sys.stderr)
+        return 2
     for name, (path, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name in arguments[:1]:
@@ -38,9 +44,18 @@ def main(arguments=None):
     except KeyboardInterrupt as interrupt:
         print(f"\nfastnn: {interrupt or 'interrupted'}", file=sys.stderr)
         return 130
+    except UsageError as error:
+        print(f"fastnn: {error}", file=sys.stderr)
+        return 2
     except (OSError, DataError, CheckpointError, FloatingPointError) as error:
         print(f"fastnn: {error}", file=sys.stderr)
         return 1
+
+
+def needs_kernels(command):
+    """Whether this command cannot run on NumPy alone; those that train can, where that is asked for."""
+    slow = {"demo", "train"} if os.environ.get("FASTNN_BACKEND") == "reference" else set()
+    return bool(set(command) & ({"bench", "check", "demo", "train"} - slow))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import os
 import warnings
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 from fastnn import reference
@@ -48,7 +49,7 @@ def set_backend(name):
         raise ValueError(f"set_backend: expected 'native' or 'reference', got {name!r}")
     chosen = BACKENDS[name]
     if chosen is None:
-        raise RuntimeError(f"set_backend: the compiled kernels cannot be loaded ({native_error}); reinstall fastnn")
+        raise RuntimeError(f"set_backend: {missing_kernels()}")
     active = chosen
 
 
@@ -89,6 +90,20 @@ def implementation(name):
     return getattr(active, name, None) or getattr(reference, name)
 
 
+def missing_kernels():
+    """Why there are no compiled kernels, and what to do: for the messages where they are needed."""
+    folder = Path(__file__).parent
+    unbuilt = not [*folder.glob("native/runtime.*.so")]
+    if unbuilt and (folder / "native" / "runtime.pyx").exists():  # which no wheel has
+        cure = (
+            f"{folder} is source code in which nothing is built, and hides an installed fastnn: change to another "
+            "folder, or build it here with `pip install -e .`"
+        )
+    else:
+        cure = "reinstall fastnn"
+    return f"the compiled kernels cannot be loaded ({native_error}); {cure}"
+
+
 def _start():
     name = os.environ.get("FASTNN_BACKEND")
     if name:
@@ -97,8 +112,7 @@ def _start():
         set_backend(name)
     elif native is None:
         warnings.warn(
-            f"fastnn runs on slow NumPy code, because its compiled kernels cannot be loaded ({native_error}); "
-            "reinstall it, or set FASTNN_BACKEND=reference to silence this",
+            f"fastnn runs on slow NumPy code: {missing_kernels()}; FASTNN_BACKEND=reference silences this",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -1,11 +1,14 @@
 """The benchmark command: its table, its roofline, its errors. Figures are not judged."""
 
 import argparse
+import sys
 
 import pytest
 
+from fastnn.__main__ import main
 from fastnn.bench import command, timing
 from fastnn.bench.workloads import WORKLOADS
+from fastnn.cli import UsageError
 
 
 def parse(*words):
@@ -30,8 +33,21 @@ def test_a_workload_builds_the_passes_that_it_names(workload):
 
 
 def test_bench_names_the_families_it_knows():
-    with pytest.raises(SystemExit, match="bench: there is no family nonsense; choose from conv, linear"):
+    with pytest.raises(UsageError, match="bench: there is no family nonsense; choose from conv, linear"):
         command.run(parse("nonsense"))
+
+
+def test_bench_says_before_it_measures_that_it_cannot_draw(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command, "print_table", None)
+    with pytest.raises(UsageError, match=r"bench: there is no folder .*nowhere for the picture"):
+        command.run(parse("--plot", str(tmp_path / "nowhere" / "roof.png")))
+    with pytest.raises(UsageError, match=r"must end in \.png, \.pdf or \.svg, got roof$"):
+        command.run(parse("--plot", "roof"))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UsageError, match=r"bench: --plot needs matplotlib: .* -m pip install matplotlib$"):
+        command.run(parse("--plot", str(tmp_path / "roof.png")))
+    assert main(["bench", "nonsense"]) == 2
+    assert capsys.readouterr().err.startswith("fastnn: bench: there is no family nonsense")
 
 
 def test_medians_in_turn_calls_every_function_equally_often():

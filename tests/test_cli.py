@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,35 @@ def test_a_wrong_environment_variable_ends_commands_with_one_line_and_imports_wi
     done = run("-c", "import fastnn", "fastnn")
     assert done.returncode == 1
     assert re.search(rf"^ValueError: {variable}:? {message}$", done.stderr, re.MULTILINE)
+
+
+def test_commands_say_in_one_line_that_the_source_tree_is_not_built(tmp_path):
+    """As in a clone after `pip install .`: its folder comes before the installed package, and has no kernels."""
+    folder = os.path.dirname(fastnn.__file__)
+    shutil.copytree(folder, tmp_path / "fastnn", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+
+    def run(*command, **environment):
+        return subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": "", **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    cure = r"hides an installed fastnn: change to another folder, or build it here with `pip install -e \.`"
+    for command in ("check", "bench", "demo", "train"):
+        done = run("-m", "fastnn", command)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert re.fullmatch(rf"fastnn: the compiled kernels cannot be loaded \(.*\); .* {cure}\n", done.stderr)
+    done = run("-m", "fastnn", "info")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(cure, done.stdout)
+    assert re.search(f"RuntimeWarning: fastnn runs on slow NumPy code: .*{cure}", run("-c", "import fastnn").stderr)
+    slow = run("-m", "fastnn", "demo", "--epochs", "1", "--resume", "no.npz", FASTNN_BACKEND="reference")
+    assert (slow.returncode, slow.stderr) == (1, "fastnn: no.npz: no such file\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["demo", "--epochs", "0"], ["demo", "--threads", "x"]])

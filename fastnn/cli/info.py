@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 import fastnn
-from fastnn.backend import native
+from fastnn.backend import missing_kernels, native
 
 OPTIONAL = {
     "tqdm": "progress bars",
@@ -34,9 +34,7 @@ def facts():
     yield "NumPy", np.__version__
     yield "backend", fastnn.get_backend()
     if native is None:
-        from fastnn.backend import native_error
-
-        yield "compiled kernels", f"none: {native_error}"
+        yield "compiled kernels", f"none: {missing_kernels()}"
     else:
         from fastnn.native import runtime
 

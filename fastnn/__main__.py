@@ -31,11 +31,11 @@ def main(arguments=None):
         print(f"fastnn: {missing_kernels()}", file=sys.stderr)
         return 2
     for name, (path, summary) in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary)
+        command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         if name in arguments[:1]:
             module = importlib.import_module(path)
             module.add_arguments(command)
-            command.set_defaults(run=module.run)
+            command.set_defaults(run=module.run, words=arguments)
     if not arguments:
         parser.exit(2, parser.format_help())
     chosen = parser.parse_args(arguments)

@@ -1,11 +1,14 @@
 """The command line: every command, in this process or in one of its own."""
 
+import argparse
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ import pytest
 import fastnn
 from fastnn import check, native
 from fastnn.__main__ import COMMANDS, main
+from fastnn.cli import session
 from fastnn.training import load_checkpoint
 from tests.test_data import write_idx
 
@@ -95,6 +99,26 @@ def test_commands_say_in_one_line_that_the_source_tree_is_not_built(tmp_path):
     assert re.search(f"RuntimeWarning: fastnn runs on slow NumPy code: .*{cure}", run("-c", "import fastnn").stderr)
     slow = run("-m", "fastnn", "demo", "--epochs", "1", "--resume", "no.npz", FASTNN_BACKEND="reference")
     assert (slow.returncode, slow.stderr) == (1, "fastnn: no.npz: no such file\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--epochs", "0"], "argument --epochs: must be a whole number from 1 up, got '0'"),
+        (["--batch-size", "1.5"], "argument --batch-size: must be a whole number from 1 up, got '1.5'"),
+        (["--seed", "-1"], "argument --seed: must be a whole number from 0 up, got '-1'"),
+        (["--lr", "nan"], "argument --lr: must be a number above 0, got 'nan'"),
+        (["--lr", "0"], "argument --lr: must be a number above 0, got '0'"),
+        (["--lr", "fast"], "argument --lr: must be a number above 0, got 'fast'"),
+        (["--threads", "99999"], r"argument --threads: must be at most \d+ on \d+ CPUs, got '99999'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["demo", "train"])
+def test_wrong_numbers_are_wrong_usage(command, options, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([command, *options])
+    assert caught.value.code == 2
+    assert re.search(rf"^python -m fastnn {command}: error: {message}$", capsys.readouterr().err, re.MULTILINE)
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["demo", "--epochs", "0"], ["demo", "--threads", "x"]])
@@ -286,6 +310,51 @@ def test_train_takes_cifar10(tmp_path, capsys, version):
     assert "100 images to train with, 20 to test with" in capsys.readouterr().out
 
 
+def test_train_replaces_an_earlier_run_only_when_it_is_told_to(squares, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["train", "--data", str(squares), "--out", str(out), "--threads", "1", "--epochs"]
+    assert main([*arguments, "2"]) == 0
+    assert f"written: {out / 'checkpoint.npz'}\n" in capsys.readouterr().out
+    before = {path: path.read_bytes() for path in out.iterdir()}
+
+    assert main([*arguments, "1"]) == 2
+    assert re.fullmatch(
+        r"fastnn: .*out: holds the results of an earlier run; give another --out, --overwrite to replace them, "
+        r"or --resume .*checkpoint\.npz to go on\n",
+        capsys.readouterr().err,
+    )
+    resume = ["--resume", str(out / "checkpoint.npz")]
+    assert main([*arguments, "1", *resume]) == 1
+    assert "is already finished after 2 epochs" in capsys.readouterr().err
+    assert main(["demo", "--out", str(out), *resume]) == 1
+    assert "is the checkpoint of another model" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+    (out / "report.png").write_text("of the earlier run")
+    assert main([*arguments, "3", *resume]) == 0
+    assert load_checkpoint(out / "checkpoint.npz")["epoch"] == 3
+    (out / "weights.npz").write_text("of the earlier run")
+    with np.errstate(all="ignore"):
+        assert main([*arguments, "1", "--overwrite", "--lr", "1e30"]) == 1
+    assert f"replaces the results of an earlier run in {out}\n" in capsys.readouterr().out
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", "--data", "my files"], ["train", "--data", "my files"]),
+        (["demo", "--resume", "a.npz", "--epochs", "3"], ["demo", "--epochs", "3"]),
+        (["demo", "--resume=a.npz", "--resume", "b.npz"], ["demo"]),
+    ],
+)
+def test_the_command_to_go_on_names_one_checkpoint_by_its_whole_path(words, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = argparse.Namespace(words=words, out=Path("out"))
+    command = shlex.split(session.command_to_resume(arguments))
+    assert command[1:] == ["-m", "fastnn", *expected, "--resume", str(tmp_path.resolve() / "out" / "checkpoint.npz")]
+
+
 def no_such_folder(folder):
     return ["--data", folder / "nowhere"]
 
@@ -313,6 +382,20 @@ def labels_for_a_checkpoint(folder):
     return ["--data", folder, "--resume", folder / "train-labels-idx1-ubyte.gz"]
 
 
+def text_for_a_checkpoint(folder):
+    (folder / "ten.py").write_text("ten = 10\n")
+    return ["--data", folder, "--resume", folder / "ten.py"]
+
+
+def a_folder_for_a_checkpoint(folder):
+    return ["--data", folder / "nowhere", "--resume", folder]
+
+
+def a_file_for_the_results(folder):
+    (folder / "notes").write_text("")
+    return ["--data", folder / "nowhere", "--out", folder / "notes" / "run"]
+
+
 def an_empty_file(folder):
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(b"")
     return ["--data", folder]
@@ -334,13 +417,16 @@ def a_huge_rate(folder):
         (one_file_of_cifar10, r"fastnn: .*part/data_batch_1\.bin: no such file; unpack cifar-10-binary"),
         (one_folder_too_high, r"fastnn: .*: no such file; it stands in .*squares, give that folder"),
         (no_such_checkpoint, r"fastnn: .*no\.npz: no such file"),
-        (labels_for_a_checkpoint, r"fastnn: .*train-labels-idx1-ubyte\.gz: is damaged or not a file of weights"),
+        (labels_for_a_checkpoint, r"fastnn: .*train-labels-idx1-ubyte\.gz: is damaged or not a checkpoint(?=\n)"),
+        (text_for_a_checkpoint, r"fastnn: .*ten\.py: is damaged or not a checkpoint(?=\n)"),
+        (a_folder_for_a_checkpoint, r"fastnn: .*: is a folder, not a checkpoint(?=\n)"),
+        (a_file_for_the_results, r"fastnn: .*notes: is a file, not a folder; give another --out(?=\n)"),
         (an_empty_file, r"fastnn: .*t10k-labels-idx1-ubyte\.gz: is not an IDX file"),
         (a_huge_rate, r"fastnn: fit: the loss is (nan|inf) in epoch 1, batch \d"),
     ],
 )
 def test_train_ends_with_one_line_that_says_what_is_wrong(squares, tmp_path, capsys, options, message):
-    arguments = ["train", *map(str, options(squares)), "--out", str(tmp_path / "out")]
+    arguments = ["train", "--out", str(tmp_path / "out"), *map(str, options(squares))]
     with np.errstate(all="ignore"):
         assert main(arguments) == 1
     assert re.fullmatch(message + r".*\n", capsys.readouterr().err)

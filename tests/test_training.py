@@ -371,8 +371,19 @@ def test_resume_refuses_another_model(tmp_path, blobs):
     path = tmp_path / "checkpoint.npz"
     fit(*start(), blobs[0], 1, checkpoint=path, progress=False)
     model = nn.Linear(4, CLASSES)
+    message = r"checkpoint\.npz: is the checkpoint of another model: 0\.weight is of shape \(8, 4\) in it"
+    with pytest.raises(CheckpointError, match=message):  # and not that the batch size is another
+        fit(model, optim.Adam(model.parameters()), nn.CrossEntropyLoss(), blobs[0], 2, batch_size=9, resume=path)
+    model, _, criterion = start()
     with pytest.raises(CheckpointError, match=r"checkpoint\.npz: does not fit this model and optimizer"):
-        fit(model, optim.Adam(model.parameters()), nn.CrossEntropyLoss(), blobs[0], 2, resume=path, progress=False)
+        fit(model, optim.SGD(list(model.parameters())[:1]), criterion, blobs[0], 2, resume=path, progress=False)
+
+
+def test_resume_refuses_fewer_epochs_than_were_trained(tmp_path, blobs):
+    path = tmp_path / "checkpoint.npz"
+    fit(*start(), blobs[0], 2, checkpoint=path, progress=False)
+    with pytest.raises(CheckpointError, match="is already finished after 2 epochs; give more epochs than that, not 1"):
+        fit(*start(), blobs[0], 1, resume=path)
 
 
 # Checkpoints
@@ -421,7 +432,7 @@ def test_checkpoints_hold_no_pickles(tmp_path):
     with pytest.raises(ValueError, match="allow_pickle"):
         save_checkpoint(tmp_path / "state.npz", {"objects": np.array([{}], object)})
     np.savez(tmp_path / "objects.npz", a=np.array([{}], object))
-    with pytest.raises(CheckpointError, match=r"objects\.npz: is damaged or not a file of weights"):
+    with pytest.raises(CheckpointError, match=r"objects\.npz: is damaged or not a checkpoint$"):
         load_checkpoint(tmp_path / "objects.npz")
 
 
@@ -433,7 +444,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, suffix, content):
     path = tmp_path / f"state.{suffix}"
     save_checkpoint(path, {"weights": np.arange(1000.0)})
     path.write_bytes(path.read_bytes()[:-100] if content is None else content)
-    with pytest.raises(CheckpointError, match=rf"state\.{suffix}: is damaged or not a file of weights"):
+    with pytest.raises(CheckpointError, match=rf"state\.{suffix}: is damaged or not a checkpoint"):
         load_checkpoint(path)
 
 
@@ -503,6 +514,27 @@ def test_fit_prints_a_header_and_a_line_per_epoch(blobs, capsys):
     assert " ".join(lines[0].split()) == "epoch loss accuracy validation loss accuracy learning rate time"
     assert lines[1].startswith("  1/2")
     assert len(lines[0]) == len(lines[1])
+
+
+def test_a_resumed_run_prints_the_header_again(tmp_path, blobs, capsys):
+    path = tmp_path / "checkpoint.npz"
+    fit(*start(), blobs[0], 1, checkpoint=path, progress=False)
+    fit(*start(), blobs[0], 3, resume=path)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["epoch", "2/3", "3/3"]
+
+
+@pytest.mark.parametrize("loss", [0.5, 123.45678, 54321.0, 1.23456e10, 9.9e300, np.inf, np.nan])
+def test_losses_of_any_size_stay_in_their_columns(loss):
+    row = {"epoch": 1, "loss": loss, "test_loss": loss, "learning_rate": 0.1, "seconds": 1.0}
+    text = progress.table_row(row, 9)
+    assert len(text) == len(progress.table_header(row))
+    assert float(text.split()[1]) == pytest.approx(loss, rel=0.05, nan_ok=True)
+
+
+def test_fit_warns_of_a_loss_that_is_not_finite(blobs, capsys):
+    train, (x, y) = blobs
+    fit(*start(), train, 1, test=(x * np.float32(np.nan), y))
+    assert capsys.readouterr().out.endswith("\nthe test loss is not finite; a smaller learning rate may help\n")
 
 
 def test_fit_measures_validation_and_test_set_under_their_own_names(blobs, capsys):

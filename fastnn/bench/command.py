@@ -8,14 +8,15 @@ import fastnn
 from fastnn.bench.report import plot_roofline, print_table
 from fastnn.bench.workloads import WORKLOADS
 from fastnn.cli import UsageError
+from fastnn.cli.numbers import positive, thread_count
 
 FAMILIES = list(dict.fromkeys(workload.family for workload in WORKLOADS))
 
 
 def add_arguments(parser):
     parser.add_argument("families", nargs="*", metavar="family", help=f"some of {', '.join(FAMILIES)}; all if none")
-    parser.add_argument("--threads", type=int, nargs="+", help="numbers of threads (default: 1 and all)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="time to spend on each call (default: 1)")
+    parser.add_argument("--threads", type=thread_count, nargs="+", help="numbers of threads (default: 1 and all)")
+    parser.add_argument("--seconds", type=positive, default=1.0, help="time to spend on each call (default: 1)")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the roofline into this file")
 
 

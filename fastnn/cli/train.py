@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fastnn import nn
-from fastnn.cli.session import add_options, train_and_report
+from fastnn.cli.session import add_options, check_paths, train_and_report
 from fastnn.data import DataError, load_cifar10, load_mnist, random_crop, random_flip
 
 # What tells the two kinds of folders apart; load_mnist says where its files are when they lie deeper.
@@ -26,9 +26,11 @@ def add_arguments(parser):
         "(CIFAR-10)",
     )
     add_options(parser, epochs=10, batch_size=128, lr=2e-3, out="runs/train")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run in --out")
 
 
 def run(arguments):
+    check_paths(arguments)
     data = load(arguments.data)
     _, channels, height, width = data.x_train.shape
     if min(height, width) < 8:

@@ -33,7 +33,7 @@ class CheckpointError(ValueError):
     ...     try:
     ...         load_checkpoint(path)
     ...     except CheckpointError as error:
-    ...         print("not a file of weights" in str(error))
+    ...         print("not a checkpoint" in str(error))
     True
     """
 
@@ -81,7 +81,7 @@ def load_checkpoint(path):
     ...     load_checkpoint(f"{folder}/state.npz")["epoch"]
     3
     """
-    arrays, tree = read_arrays(path)
+    arrays, tree = read_arrays(path, "a checkpoint")
     if tree is None:
         raise CheckpointError(f"{path}: holds weights only, not a checkpoint of a training run")
     try:
@@ -138,7 +138,7 @@ def load_weights(path, model):
     >>> np.array_equal(model.weight.data, other.weight.data)
     True
     """
-    arrays, tree = read_arrays(path)
+    arrays, tree = read_arrays(path, "a file of weights")
     weights = arrays if tree is None else load_checkpoint(path).get("model")
     if not isinstance(weights, dict):
         raise CheckpointError(f"{path}: holds no weights of a model")
@@ -202,8 +202,8 @@ def write_arrays(path, arrays, tree):
         raise ValueError(f"{path}: the name of a checkpoint must end in .npz or .safetensors")
 
 
-def read_arrays(path):
-    """Named arrays, and the text or None where there is none."""
+def read_arrays(path, kind):
+    """Named arrays, and the text or None where there is none; kind is what the file should be."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -219,7 +219,8 @@ def read_arrays(path):
     except ImportError:
         raise ImportError(f"{path}: reading it needs safetensors; run pip install safetensors") from None
     except Exception as error:  # zipfile, zlib, NumPy and safetensors each raise their own at damage, and name no list
-        raise CheckpointError(f"{path}: is damaged or not a file of weights ({error})") from None
+        cause = "" if "pickle" in str(error) else f" ({error})"  # that is what NumPy calls every unknown format
+        raise CheckpointError(f"{path}: is damaged or not {kind}{cause}") from None
     tree = arrays.pop(TREE, None)
     return arrays, None if tree is None else str(tree)
 

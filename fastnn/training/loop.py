@@ -206,6 +206,7 @@ class Run:
         self.batch = 0  # batches completed of the epoch at hand
         self.totals = Totals()
         self.seconds = 0.0
+        self.has_header = False  # whether the table's header is printed
 
     def train_epoch(self, data, augment, progress, interrupted):
         """Train on every batch of the epoch that is not done yet, until there is none or Ctrl-C is pressed.
@@ -256,9 +257,15 @@ class Run:
         row.update(learning_rate=self.optimizer.param_groups[0]["lr"], seconds=self.seconds)
         self.history.append(**row)
         if progress:
-            if len(self.history) == 1:
+            if not self.has_header:
                 print(display.table_header(row))
+                self.has_header = True
             print(display.table_row(row, self.epochs), flush=True)
+            infinite = [
+                name.replace("_", " ") for name in row if name.endswith("loss") and not math.isfinite(row[name])
+            ]
+            if infinite:
+                print(f"the {' and the '.join(infinite)} is not finite; a smaller learning rate may help", flush=True)
         if self.scheduler is not None:
             self.scheduler.step()
         self.epoch, self.batch, self.totals, self.seconds = self.epoch + 1, 0, Totals(), 0.0
@@ -286,14 +293,7 @@ class Run:
 
     def load(self, path):
         """Take over the state in a checkpoint."""
-        state = load_checkpoint(path)
-        if "optimizer" not in state or "model" not in state:
-            raise CheckpointError(f"{path}: is not a checkpoint of a training run")
-        for name in ("batch_size", "seed"):
-            if state[name] != getattr(self, name):
-                raise CheckpointError(
-                    f"{path}: was written with {name}={state[name]}; use the same to go on, not {getattr(self, name)}"
-                )
+        state = read_state(path, self.model, self.epochs, self.batch_size, self.seed)
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -307,6 +307,30 @@ class Run:
         self.epoch, self.batch, self.seconds = state["epoch"], state["batch"], state["seconds"]
         self.totals = Totals(**state["totals"])
         generator().bit_generator.state = state["generator"]
+
+
+def read_state(path, model, epochs, batch_size, seed):
+    """The state in a checkpoint, once it is known to fit a run with this model and these settings."""
+    state = load_checkpoint(path)
+    if not isinstance(state, dict) or "optimizer" not in state or not isinstance(state.get("model"), dict):
+        raise CheckpointError(f"{path}: is not a checkpoint of a training run")
+    own = {name: array.shape for name, array in model.named_arrays()}
+    saved = {name: np.shape(array) for name, array in state["model"].items()}
+    different = [name for name in {**saved, **own} if own.get(name) != saved.get(name)]
+    if different:
+        name = different[0]
+        shapes = [f"of shape {shapes[name]}" if name in shapes else "missing" for shapes in (saved, own)]
+        raise CheckpointError(
+            f"{path}: is the checkpoint of another model: {name} is {shapes[0]} in it, and {shapes[1]} in this model"
+        )
+    for name, value in (("batch_size", batch_size), ("seed", seed)):
+        if state[name] != value:
+            raise CheckpointError(f"{path}: was written with {name}={state[name]}; use the same to go on, not {value}")
+    if state["epoch"] > epochs:
+        raise CheckpointError(
+            f"{path}: is already finished after {state['epoch']} epochs; give more epochs than that, not {epochs}"
+        )
+    return state
 
 
 class Totals:

@@ -65,12 +65,18 @@ def table_header(row):
 
 def table_row(row, epochs):
     """One row of the history as a line of text under its header."""
-    columns = [f"{row['epoch']:>3}/{epochs:<3}", f"{row['loss']:>8.4f}"]
+    columns = [f"{row['epoch']:>3}/{epochs:<3}", loss_text(row["loss"], 8)]
     if "accuracy" in row:
         columns.append(f"{100 * row['accuracy']:>6.2f} %")
     for name in ("validation", "test"):
         if f"{name}_loss" in row:
-            columns.append(f"{row[f'{name}_loss']:>{LOSS_WIDTHS[name]}.4f}")
+            columns.append(loss_text(row[f"{name}_loss"], LOSS_WIDTHS[name]))
         if f"{name}_accuracy" in row:
             columns.append(f"{100 * row[f'{name}_accuracy']:>6.2f} %")
     return "  ".join([*columns, f"{row['learning_rate']:>13.2g}", f"{row['seconds']:>5.1f} s"])
+
+
+def loss_text(loss, width):
+    """The loss in a column of this width: with four decimals, or fewer digits where it is too large for them."""
+    texts = (format(loss, form) for form in (".4f", ".4g", ".2g"))
+    return next((text for text in texts if len(text) <= 8), f"{loss:.0e}").rjust(width)

@@ -5,19 +5,28 @@ import sys
 from pathlib import Path
 
 import fastnn
+from fastnn.bench import conv_report
+from fastnn.bench.conv_layers import BATCHES, LAYERS, select
+from fastnn.bench.peers import PEERS
 from fastnn.bench.report import plot_roofline, print_table
 from fastnn.bench.workloads import WORKLOADS
 from fastnn.cli import UsageError
 from fastnn.cli.numbers import positive, thread_count
 
 FAMILIES = list(dict.fromkeys(workload.family for workload in WORKLOADS))
+CONV_OPTIONS = ("peers", "layers", "batch", "json")
 
 
 def add_arguments(parser):
     parser.add_argument("families", nargs="*", metavar="family", help=f"some of {', '.join(FAMILIES)}; all if none")
     parser.add_argument("--threads", type=thread_count, nargs="+", help="numbers of threads (default: 1 and all)")
     parser.add_argument("--seconds", type=positive, default=1.0, help="time to spend on each call (default: 1)")
-    parser.add_argument("--plot", metavar="FILE.png", help="draw the roofline into this file")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw the roofline, or conv's ratios, into this file")
+    conv = parser.add_argument_group("with the family conv alone: the layers of well-known networks")
+    conv.add_argument("--peers", action="store_true", default=None, help="beside PyTorch, JAX and ONNX Runtime")
+    conv.add_argument("--layers", nargs="+", metavar="WORD", help="only those with one of these words in their names")
+    conv.add_argument("--batch", choices=BATCHES, help="the layers' own batch, a single image, or (default) both")
+    conv.add_argument("--json", metavar="FILE", help="write everything that was measured into this file")
 
 
 def run(arguments):
@@ -26,7 +35,16 @@ def run(arguments):
         raise UsageError(f"bench: there is no family {', '.join(sorted(unknown))}; choose from {', '.join(FAMILIES)}")
     if arguments.plot:
         check_plot(arguments.plot)
+        check_folder(arguments.plot, "picture")
+    if arguments.json:
+        check_folder(arguments.json, "figures")
     threads = arguments.threads or sorted({1, fastnn.get_num_threads()})
+    if arguments.families == ["conv"]:
+        run_conv(arguments, threads)
+        return
+    for option in CONV_OPTIONS:
+        if getattr(arguments, option) is not None:
+            raise UsageError(f"bench: --{option} belongs to the family conv alone: python -m fastnn bench conv")
     rows, limits = print_table(arguments.families, threads, arguments.seconds)
     if arguments.plot:
         plot_roofline(rows, limits, arguments.plot)
@@ -39,5 +57,28 @@ def check_plot(path):
         raise UsageError(f"bench: --plot needs matplotlib: {sys.executable} -m pip install matplotlib")
     if Path(path).suffix not in (".png", ".pdf", ".svg"):
         raise UsageError(f"bench: the name of the picture must end in .png, .pdf or .svg, got {path}")
+
+
+def check_folder(path, content):
     if not Path(path).parent.is_dir():
-        raise UsageError(f"bench: there is no folder {Path(path).parent} for the picture")
+        raise UsageError(f"bench: there is no folder {Path(path).parent} for the {content}")
+
+
+def run_conv(arguments, threads):
+    layers = select(arguments.batch or "both", arguments.layers)
+    if not layers:
+        networks = ", ".join(dict.fromkeys(layer.network for layer in LAYERS))
+        raise UsageError(
+            f"bench: no layer has {' or '.join(arguments.layers)} in its name; they are named after {networks}, "
+            f"like {LAYERS[0].name!r}"
+        )
+    peers = [peer for peer in PEERS if arguments.peers and peer.version]
+    missing = [peer for peer in PEERS if arguments.peers and not peer.version]
+    conv_report.print_introduction(peers, missing)
+    tables = conv_report.print_tables(layers, threads, arguments.seconds, peers)
+    if arguments.json:
+        conv_report.write_json(tables, peers, arguments.json)
+        print(f"written into {arguments.json}")
+    if arguments.plot:
+        conv_report.plot_bars(tables, arguments.plot)
+        print(f"drawn in {arguments.plot}")

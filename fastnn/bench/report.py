@@ -59,6 +59,15 @@ def line(row, limits):
     )
 
 
+def limits_line(threads, limits):
+    peak, triad = limits.flops / 1e9, limits.bandwidth / 1e9
+    return f"{threads} thread{'s' * (threads > 1)}, {runtime.isa()}: peak {peak:.0f} GFLOP/s, triad {triad:.0f} GB/s"
+
+
+def geometric_mean(ratios):
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
+
+
 def print_table(families, threads, seconds):
     """Measures and prints, one table per number of threads; returns the rows and the limits by number of threads."""
     torch = import_torch()
@@ -69,8 +78,7 @@ def print_table(families, threads, seconds):
     )
     for count in threads:
         limits[count] = measure_limits(count)
-        peak, triad = limits[count].flops / 1e9, limits[count].bandwidth / 1e9
-        print(f"\n{count} thread{'s' * (count > 1)}, {runtime.isa()}: peak {peak:.0f} GFLOP/s, triad {triad:.0f} GB/s")
+        print(f"\n{limits_line(count, limits[count])}")
         print(HEADER)
         measured = []
         for row in measure(families, count, seconds, torch):
@@ -78,8 +86,7 @@ def print_table(families, threads, seconds):
             measured.append(row)
         ratios = [row.torch / row.ours for row in measured if row.torch]
         if ratios:
-            mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-            print(f"geometric mean of the ratio {mean:.2f}, smallest {min(ratios):.2f}")
+            print(f"geometric mean of the ratio {geometric_mean(ratios):.2f}, smallest {min(ratios):.2f}")
         rows += measured
     return rows, limits
 

@@ -52,18 +52,22 @@ def torch_passes(torch, function, arrays, dy):
     return forward, lambda: torch.autograd.grad(output, tensors, gradient, retain_graph=True)
 
 
+def conv2d_arrays(n, c, k, h, r, stride, padding):
+    """Input, weight, bias, and the gradient of the output."""
+    out = (h + 2 * padding - r) // stride + 1
+    return random_array(n, c, h, h), random_array(k, c, r, r), random_array(k), random_array(n, k, out, out)
+
+
 def conv2d(n, c, k, h, r, stride, padding):
     def build(torch):
-        x, weight, bias = random_array(n, c, h, h), random_array(k, c, r, r), random_array(k)
-        y = F.conv2d(x, weight, bias, stride, padding)
-        dy = random_array(*y.shape)
-        flops = 2.0 * y.size * c * r * r
+        x, weight, bias, dy = conv2d_arrays(n, c, k, h, r, stride, padding)
+        flops = 2.0 * dy.size * c * r * r
         forward, backward = torch_passes(
             torch, lambda *a: torch.nn.functional.conv2d(*a, stride=stride, padding=padding), (x, weight, bias), dy
         )
         return {
             "forward": Pass(
-                lambda: F.conv2d(x, weight, bias, stride, padding), forward, flops, size_of(x, weight, bias, y)
+                lambda: F.conv2d(x, weight, bias, stride, padding), forward, flops, size_of(x, weight, bias, dy)
             ),
             "backward": Pass(
                 lambda: F.conv2d_backward(dy, x, weight, bias, stride, padding),

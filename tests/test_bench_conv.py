@@ -1,0 +1,229 @@
+"""`python -m fastnn bench conv`: its layers, its table, its files, and the other libraries' results. Figures are not
+judged."""
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import fastnn
+import fastnn.functional as F
+from fastnn.__main__ import main
+from fastnn.bench import command, conv_timing, peers, timing
+from fastnn.bench.conv_layers import LAYERS, Layer, select
+from fastnn.bench.workloads import conv2d_arrays
+
+TINY = "lenet N1 C6"
+COLUMNS = "layer forward d input d weight fwd ms bwd ms GFLOP/s bwd % peak bwd"
+PEERS = {peer.name: peer for peer in peers.PEERS}
+
+
+def bench(*words):
+    return main(["bench", "conv", "--seconds", "0.01", *words])
+
+
+def without(monkeypatch, *names):
+    """As if these packages were not installed."""
+    version = peers.version
+    monkeypatch.setattr(peers, "version", lambda package: None if package in names else version(package))
+
+
+# layers
+
+
+def test_the_layers_are_timed_at_their_own_batch_and_at_one_image():
+    both = select("both", None)
+    assert both == select("original", None) + select("1", None)
+    assert len(both) == 2 * len(LAYERS) == 38
+    assert {layer.images for layer in both[19:]} == {1}
+    assert [layer.name for layer in select("1", ["lenet", "11x11"])] == [
+        "lenet N1 C1 K6 32x32 5x5/1 p0",
+        "lenet N1 C6 K16 14x14 5x5/1 p0",
+        "alexnet N1 C3 K96 227x227 11x11/4 p0",
+    ]
+
+
+@pytest.mark.parametrize("layer", [LAYERS[0], LAYERS[9], LAYERS[13]], ids=lambda layer: layer.name)
+def test_the_algorithms_and_the_operations_are_those_of_the_calls(layer, monkeypatch):
+    """`choose` is asked by the kernels what `Layer.algorithms` asks it."""
+    layer, asked = replace(layer, images=1), []
+    native = sys.modules["fastnn.native.conv"]
+    choose = native.choose
+    monkeypatch.setattr(native, "choose", lambda *arguments: asked.append(choose(*arguments)) or asked[-1])
+    forward, backward = peers.fastnn_calls(layer, conv2d_arrays(*layer.geometry), fastnn.get_num_threads())
+    y = forward()
+    backward()
+    assert tuple(asked) == layer.algorithms
+    assert layer.flops == 2 * y.size * layer.channels * layer.kernel**2
+
+
+# the table
+
+
+def test_without_peers_the_table_has_fastnn_alone_and_its_files_are_written(capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    figures, picture = tmp_path / "figures.json", tmp_path / "bars.png"
+    assert bench("--layers", TINY, "--threads", "1", "2", "--json", str(figures), "--plot", str(picture)) == 0
+    output = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in output.splitlines()]
+    assert lines.count(COLUMNS) == 2
+    assert output.count(f"{TINY} K16 14x14 5x5/1 p0 ") == 2
+    assert "ratio" not in output.lower()
+    first, second = json.loads(figures.read_text())["tables"]
+    assert (first["threads"], second["threads"]) == (1, 2)
+    assert first["limits"]["flops"] > 1e8
+    assert set(first["rows"][0]["forward"]) == set(first["rows"][0]["backward"]) == {"fastnn"}
+    assert picture.stat().st_size > 10_000
+
+
+def test_peers_that_are_not_installed_are_left_out_and_said_so(capsys, monkeypatch):
+    without(monkeypatch, "torch", "jax", "onnx")
+    assert bench("--peers", "--layers", TINY, "--threads", "1") == 0
+    output = capsys.readouterr().out
+    assert COLUMNS in " ".join(output.split())
+    for name, packages in (("torch", "torch"), ("jax", "jax"), ("onnxruntime", "onnxruntime onnx")):
+        assert f"{name} is not installed and left out: {sys.executable} -m pip install {packages}\n" in output
+
+
+def test_peers_that_are_installed_have_their_columns(capsys, tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    picture, figures = tmp_path / "bars.png", tmp_path / "figures.json"
+    assert bench("--peers", "--layers", TINY, "--threads", "1", "--plot", str(picture), "--json", str(figures)) == 0
+    output = capsys.readouterr().out
+    installed = [name for name, peer in PEERS.items() if peer.version]
+    expected = [column for name in installed for column in ([name, "torch f+b"] if name == "torch" else [name])]
+    header = next(line for line in output.splitlines() if line.startswith("layer"))
+    assert " ".join(header.split()) == " ".join([COLUMNS, *expected, "best"])
+    for name in [*expected, "best"]:
+        assert f"\n{name:11} geometric mean " in output
+    assert "of 1 rows below 1.0" in output
+    assert list(json.loads(figures.read_text())["tables"][0]["rows"][0]["ratios"]) == [*expected, "best"]
+    assert picture.stat().st_size > 10_000
+
+
+def test_ratios_are_the_others_times_over_ours():
+    forward = {"fastnn": 2.0, "torch": 3.0, "jax": 8.0}
+    row = conv_timing.Row("layer", 1, ("im2col",) * 3, 12.0, forward, {"fastnn": 4.0, "torch": 9.0})
+    assert row.ratios == {"torch": 1.5, "torch f+b": 2.0, "jax": 4.0, "best": 1.5}
+    assert row.rates == (6.0, 6.0)
+
+
+# the libraries
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("layer", [Layer("odd", 2, 3, 5, 11, 3, 2, 1), Layer("plain", 1, 4, 2, 6, 1, 1, 0)])
+def test_a_library_computes_what_fastnn_computes(name, layer):
+    for package in PEERS[name].packages:
+        pytest.importorskip(package)
+    arrays = x, weight, bias, dy = conv2d_arrays(*layer.geometry)
+    forward, backward = PEERS[name].build(layer, arrays, 1)
+    np.testing.assert_allclose(
+        np.asarray(forward()), F.conv2d(x, weight, bias, layer.stride, layer.padding), rtol=1e-4, atol=1e-5
+    )
+    if backward:
+        expected = F.conv2d_backward(dy, x, weight, bias, layer.stride, layer.padding)
+        for ours, theirs in zip(expected, backward(), strict=True):
+            np.testing.assert_allclose(np.asarray(theirs), ours, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("position", "what"), [(0, "output"), (1, "gradients")])
+def test_a_wrong_result_is_found(position, what):
+    def build(layer, arrays, threads):
+        calls = list(peers.fastnn_calls(layer, arrays, threads))
+        right = calls[position]()
+        wrong = right + np.float32(0.1) if position == 0 else [right[0], right[1] * np.float32(1.001), right[2]]
+        calls[position] = lambda: wrong
+        return calls
+
+    broken = peers.Library("broken", (), build, "")
+    layer = select("1", [TINY])[0]
+    with pytest.raises(
+        conv_timing.WrongResult, match=f"{TINY}.*: the {what} of fastnn and broken differ by .*e-0[23] "
+    ):
+        conv_timing.measure(layer, fastnn.get_num_threads(), 0.01, [broken])
+
+
+def wrong_calls(layer, arrays, threads):
+    return lambda: np.zeros_like(arrays[3]), None
+
+
+def dying_calls(layer, arrays, threads):
+    import os
+
+    os._exit(1)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (wrong_calls, "bench: lenet N1 C6 .*: the output of fastnn and broken differ by .* of the RMS, more than"),
+        (dying_calls, "bench: the process that timed lenet N1 C6 .* died; is there enough memory?"),
+    ],
+)
+def test_a_wrong_result_or_a_lost_process_stops_the_run_with_one_line(build, message, monkeypatch):
+    monkeypatch.setattr(command, "PEERS", [peers.Library("broken", ("numpy",), build, "")])
+    with pytest.raises(SystemExit, match=message):
+        bench("--peers", "--layers", TINY, "--threads", "1")
+
+
+def test_jax_is_limited_before_it_starts():
+    environment = {}
+    peers.limit_jax(environment, 3)
+    assert environment["PJRT_NPROC"] == "3"
+
+
+def test_a_burst_waits_for_threads_that_spin(monkeypatch):
+    """Three looks at the clock while something runs, and one more once nothing does."""
+    clock, processor, sleeps = [0.0], [0.0], []
+
+    def sleep(seconds):
+        sleeps.append(seconds)
+        clock[0] += seconds
+        processor[0] += seconds if len(sleeps) <= 3 else 0
+
+    monkeypatch.setattr(timing.time, "sleep", sleep)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(timing.time, "process_time", lambda: processor[0])
+    timing.wait_until_idle()
+    assert len(sleeps) == 4
+
+
+# wrong usage
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["conv", "--layers", "nonsense"], "no layer has nonsense in its name; they are named after lenet, course, "),
+        (["linear", "--peers"], "--peers belongs to the family conv alone: python -m fastnn bench conv"),
+        (["conv", "linear", "--json", "x"], "--json belongs to the family conv alone"),
+        (["--layers", "lenet"], "--layers belongs to the family conv alone"),
+        (["conv", "--json", "no/such/x.json"], "there is no folder no/such for the figures"),
+        (["conv", "--plot", "no/such/x.png"], "there is no folder no/such for the picture"),
+    ],
+)
+def test_wrong_usage_gets_one_line_before_anything_is_measured(words, message, capsys):
+    pytest.importorskip("matplotlib")
+    assert main(["bench", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"fastnn: bench: {message}")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seconds", "0"], "argument --seconds: must be a number above 0, got '0'"),
+        (["--seconds", "nan"], "argument --seconds: must be a number above 0, got 'nan'"),
+        (["--threads", "0"], "argument --threads: must be a whole number from 1 up, got '0'"),
+        (["--batch", "2"], "argument --batch: invalid choice: '2'"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_option_it_was_given_for(words, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "conv", *words])
+    assert message in capsys.readouterr().err

@@ -15,8 +15,10 @@
 #include "gemm_micro.h"
 #include "kernels.h"
 
-/* Pixels that backward-weights reduces per pass over its packed operands: two vectors of 48 columns, or eight of 16. */
-enum { REDUCE_PIXELS = 192 };
+/* Pixels that backward-weights reduces per pass over its operands, and rows of them in its buffer. */
+enum { REDUCE_PIXELS = 192, BUFFER_ROWS = (int)ROW_TILE > (int)COLUMN_TILE ? (int)ROW_TILE : (int)COLUMN_TILE };
+/* Panels of pixels in a tile: 4 to 32 are within 4 % of each other. */
+enum { TILE_PANELS = 8 };
 
 /* Neighbouring pixels of one output row. */
 struct run {
@@ -80,7 +82,11 @@ struct lanes {
     ptrdiff_t vector, first, end, offset;
 };
 
-enum { MOST_LANES = 2 * REDUCE_PIXELS }; /* a vector of its own for every pixel, and one more cut for every vector */
+/* A vector of its own for every pixel, and one more cut for every vector, of the pixels that are gathered together. */
+enum {
+    MOST_PARTS = 2 *
+    ((int)REDUCE_PIXELS > TILE_PANELS * (int)COLUMN_TILE ? (int)REDUCE_PIXELS : TILE_PANELS * (int)COLUMN_TILE)
+};
 
 /* Cuts pieces at the ends of vectors. */
 static ptrdiff_t cut_pieces(const struct piece *pieces, ptrdiff_t found, ptrdiff_t stride, struct lanes *parts)
@@ -97,39 +103,66 @@ static ptrdiff_t cut_pieces(const struct piece *pieces, ptrdiff_t found, ptrdiff
     return count;
 }
 
+/* Every second element for lanes first ... end - 1, zeros in the others; nothing else is read. */
+INLINE vec load_every_second(const real *from, ptrdiff_t first, ptrdiff_t end)
+{
+    if (end - first == LANES) return VEC_EVEN(vec_load(from), vec_load_tail(from + LANES, LANES - 1));
+    ptrdiff_t begin = 2 * first, stop = 2 * end - 1;
+    vec low = vec_load_lanes(from, smaller(begin, LANES), smaller(stop, LANES));
+    vec high = vec_load_lanes(from + LANES, larger(begin - LANES, 0), larger(stop - LANES, 0));
+    return VEC_EVEN(low, high);
+}
+
 /* The lanes of `part` from one channel's image, zeros in the others. */
 INLINE vec load_part(const real *plane, const struct lanes *part, ptrdiff_t stride)
 {
     const real *from = plane + part->offset;
     if (stride == 1)
         return part->end - part->first == LANES ? vec_load(from) : vec_load_lanes(from, part->first, part->end);
+    if (stride == 2) return load_every_second(from, part->first, part->end);
     real lanes[LANES] = {0};
     for (ptrdiff_t lane = part->first; lane < part->end; lane++) lanes[lane] = from[lane * stride];
     return vec_load(lanes);
 }
 
-/* rows[d][pixel] for depth_start <= d < depth_start + depth, `row_length` elements a row; zeros outside the image and
- * behind the last pixel. */
-INLINE void gather_rows(const struct conv_geometry *g, const real *input, const struct pixels *pixels,
-                        ptrdiff_t depth_start, ptrdiff_t depth, ptrdiff_t row_length, real *rows)
+/* So many channels before they are read, they are sent for. */
+enum { CHANNELS_AHEAD = 4 };
+
+/* One row: the vectors of `count` pixels of one channel, from the parts of theirs that lie inside the image. */
+INLINE void gather_row(const real *plane, ptrdiff_t ahead, const struct lanes *part, const struct lanes *end,
+                       ptrdiff_t stride, ptrdiff_t row_length, real *row)
+{
+    for (ptrdiff_t vector = 0; vector * LANES < row_length; vector++) {
+        vec value = {0};
+        for (; part < end && part->vector == vector; part++) {
+            __builtin_prefetch(plane + ahead + part->offset);
+            value += load_part(plane, part, stride);
+        }
+        vec_store(row + vector * LANES, value);
+    }
+}
+
+/* panel[i][d][pixel] for depth_start <= d < depth_start + depth, `row_length` elements a row; zeros outside the image and
+ * behind the last pixel. Channel by channel for all panels, whose pixels are neighbours in memory. */
+static void gather_panels(const struct conv_geometry *g, const real *input, const struct pixels *pixels,
+                          ptrdiff_t panels, ptrdiff_t depth_start, ptrdiff_t depth, ptrdiff_t row_length, real *packed)
 {
     struct piece pieces[REDUCE_PIXELS];
-    struct lanes parts[MOST_LANES];
-    ptrdiff_t tap = depth_start / g->channels, channel = depth_start % g->channels, stride = g->stride[2];
-    for (ptrdiff_t done = 0; done < depth; tap++, channel = 0) {
-        ptrdiff_t found = find_pieces(g, pixels, g->tap + 3 * tap, pieces);
-        ptrdiff_t part_count = cut_pieces(pieces, found, stride, parts);
-        ptrdiff_t count = smaller(g->channels - channel, depth - done);
-        const real *plane = input + channel * g->in_channel_stride;
-        for (ptrdiff_t c = 0; c < count; c++, plane += g->in_channel_stride, rows += row_length) {
-            const struct lanes *part = parts, *end = parts + part_count;
-            for (ptrdiff_t vector = 0; vector * LANES < row_length; vector++) {
-                vec value = {0};
-                for (; part < end && part->vector == vector; part++) value += load_part(plane, part, stride);
-                vec_store(rows + vector * LANES, value);
-            }
+    struct lanes parts[MOST_PARTS];
+    ptrdiff_t first[TILE_PANELS + 1] = {0};
+    ptrdiff_t tap = depth_start / g->channels, channel = depth_start % g->channels;
+    for (ptrdiff_t done = 0, count; done < depth; done += count, tap++, channel = 0) {
+        count = smaller(g->channels - channel, depth - done);
+        for (ptrdiff_t i = 0; i < panels; i++) {
+            ptrdiff_t found = find_pieces(g, &pixels[i], g->tap + 3 * tap, pieces);
+            first[i + 1] = first[i] + cut_pieces(pieces, found, g->stride[2], parts + first[i]);
         }
-        done += count;
+        const real *plane = input + channel * g->in_channel_stride;
+        ptrdiff_t ahead = CHANNELS_AHEAD * g->in_channel_stride;
+        for (ptrdiff_t d = done; d < done + count; d++, plane += g->in_channel_stride)
+            for (ptrdiff_t i = 0; i < panels; i++)
+                gather_row(plane, ahead, parts + first[i], parts + first[i + 1], g->stride[2], row_length,
+                           packed + (i * depth + d) * row_length);
     }
 }
 
@@ -195,8 +228,7 @@ static void tile(const struct conv_geometry *g, const void *input, const void *p
     ptrdiff_t depth_start = 0;
     do { /* once even without any tap: the output is then the bias */
         ptrdiff_t depth = smaller(depth_block, depth_total - depth_start);
-        for (ptrdiff_t i = 0; i < panels; i++)
-            gather_rows(g, input, &panel[i], depth_start, depth, COLUMN_TILE, packed + i * depth * COLUMN_TILE);
+        gather_panels(g, input, panel, panels, depth_start, depth, COLUMN_TILE, packed);
         const real *weights = (const real *)packed_weight + depth_start * padded_channels;
         for (ptrdiff_t k = channel_start; k < channel_start + channel_count; k += ROW_TILE) {
             ptrdiff_t rows = smaller(ROW_TILE, channel_start + channel_count - k);
@@ -218,65 +250,98 @@ static void tile(const struct conv_geometry *g, const void *input, const void *p
     } while (depth_start < depth_total);
 }
 
-/* packed[d / COLUMN_TILE][pixel][COLUMN_TILE]: the gathered rows of one panel, transposed. */
-INLINE void pack_transposed(const real *rows, ptrdiff_t count, real *packed)
-{ pack_panels(rows, REDUCE_PIXELS, 1, COLUMN_TILE, count, COLUMN_TILE, packed); }
-
-/* packed[k / ROW_TILE][pixel][ROW_TILE] */
+/* packed[k / COLUMN_TILE][pixel][COLUMN_TILE]: the gradient of these pixels. Where they do not follow one another, they
+ * are first brought together, in `rows` [COLUMN_TILE][REDUCE_PIXELS]. */
 static void pack_gradient(const struct conv_geometry *g, const real *grad_output, ptrdiff_t out_channels,
-                          const struct pixels *pixels, real *packed)
+                          const struct pixels *pixels, real *rows, real *packed)
 {
-    for (ptrdiff_t k = 0; k < out_channels; k += ROW_TILE, packed += pixels->count * ROW_TILE)
-        for (ptrdiff_t row = 0; row < ROW_TILE; row++) {
-            const real *grad = grad_output + (k + row) * g->out_channel_stride;
-            for (ptrdiff_t j = 0; j < pixels->count; j++)
-                packed[j * ROW_TILE + row] = k + row < out_channels ? grad[pixels->target[j]] : 0;
+    for (ptrdiff_t k = 0; k < out_channels; k += COLUMN_TILE, packed += pixels->count * COLUMN_TILE) {
+        const real *grad = grad_output + k * g->out_channel_stride;
+        ptrdiff_t lines = smaller(COLUMN_TILE, out_channels - k);
+        if (pixels->contiguous) {
+            pack_panels(grad + pixels->target[0], g->out_channel_stride, 1, lines, pixels->count, COLUMN_TILE, packed);
+            continue;
         }
+        for (ptrdiff_t line = 0; line < lines; line++, grad += g->out_channel_stride)
+            for (const struct run *run = pixels->run; run < pixels->run + pixels->runs; run++)
+                for (ptrdiff_t i = 0; i < run->count; i += LANES)
+                    vec_store_rest(rows + line * REDUCE_PIXELS + run->start + i,
+                                   vec_load_rest(grad + pixels->target[run->start] + i, run->count - i),
+                                   run->count - i);
+        pack_panels(rows, REDUCE_PIXELS, 1, lines, pixels->count, COLUMN_TILE, packed);
+    }
 }
+
+static ptrdiff_t padded_columns(ptrdiff_t columns) { return (columns + COLUMN_TILE - 1) / COLUMN_TILE * COLUMN_TILE; }
 
 static ptrdiff_t weight_scratch_size(ptrdiff_t out_channels)
 {
-    ptrdiff_t padded_channels = (out_channels + ROW_TILE - 1) / ROW_TILE * ROW_TILE;
-    ptrdiff_t elements = (padded_channels + 2 * COLUMN_TILE) * REDUCE_PIXELS;
+    ptrdiff_t elements = (padded_columns(out_channels) + BUFFER_ROWS) * REDUCE_PIXELS;
     return elements * (ptrdiff_t)sizeof(real) + (ptrdiff_t)sizeof(struct pixels) + VEC_BYTES;
 }
 
-/* partial[k][d - depth_start] = sum over these pixels; rows start row_stride apart and hold depth_count rounded up to
- * COLUMN_TILE. `grad_output` points at the group's first channel. */
+/* Whether the rows of the matrix of patches are the channels of the image as they lie. */
+static int reads_in_place(const struct conv_geometry *g)
+{
+    int same = g->taps == 1;
+    for (int i = 0; i < 3; i++) same &= g->tap[i] == 0 && g->stride[i] == 1 && g->grid[i] == g->in_size[i];
+    return same;
+}
+
+/* partial[d - depth_start][k] = sum over these pixels, with out_channels rounded up to COLUMN_TILE. The gradient is packed;
+ * the patches are gathered a few rows at a time and multiplied as they lie. `grad_output` points at the group's first
+ * channel. */
 static void weight_tile(const struct conv_geometry *g, const void *input, const void *grad_output,
                         ptrdiff_t out_channels, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t depth_start,
-                        ptrdiff_t depth_count, void *partial, ptrdiff_t row_stride, void *scratch)
+                        ptrdiff_t depth_count, void *partial, void *scratch)
 {
-    ptrdiff_t padded_channels = (out_channels + ROW_TILE - 1) / ROW_TILE * ROW_TILE;
-    real *packed_grad = scratch, *packed_input = packed_grad + padded_channels * REDUCE_PIXELS;
-    real *rows = packed_input + COLUMN_TILE * REDUCE_PIXELS;
-    struct pixels *block = (struct pixels *)(rows + COLUMN_TILE * REDUCE_PIXELS);
+    ptrdiff_t row_stride = padded_columns(out_channels);
+    real *packed_grad = scratch, *rows = packed_grad + row_stride * REDUCE_PIXELS;
+    struct pixels *block = (struct pixels *)(rows + BUFFER_ROWS * REDUCE_PIXELS);
 
     ptrdiff_t positions = g->grid[0] * g->grid[1] * g->grid[2], count;
     for (ptrdiff_t done = 0; done < pixels; done += count) {
-        /* Within one image gradients are read where they lie; blocks of small images run across and are packed. */
+        /* Within one image, gradients are read where they lie; blocks of small images run across. */
         count = smaller(REDUCE_PIXELS, pixels - done);
         if (positions >= REDUCE_PIXELS / 2) count = smaller(count, positions - (pixel_start + done) % positions);
         describe_pixels(g, pixel_start + done, count, block);
-        if (!block->contiguous) pack_gradient(g, grad_output, out_channels, block, packed_grad);
-        for (ptrdiff_t d = 0; d < depth_count; d += COLUMN_TILE) {
-            ptrdiff_t panel_depth = smaller(COLUMN_TILE, depth_count - d);
-            gather_rows(g, input, block, depth_start + d, panel_depth, REDUCE_PIXELS, rows);
-            memset(rows + panel_depth * REDUCE_PIXELS, 0,
-                   (size_t)((COLUMN_TILE - panel_depth) * REDUCE_PIXELS) * sizeof(real));
-            pack_transposed(rows, count, packed_input);
-            for (ptrdiff_t k = 0; k < out_channels; k += ROW_TILE) {
-                ptrdiff_t row_count = smaller(ROW_TILE, out_channels - k);
-                real *target = (real *)partial + k * row_stride + d;
-                if (block->contiguous)
-                    multiply_tile_in_place(row_count, count,
-                                           (const real *)grad_output + k * g->out_channel_stride + block->target[0],
-                                           g->out_channel_stride, packed_input, target, row_stride, done > 0);
-                else
-                    multiply_tile(row_count, count, packed_grad + k * count, packed_input, target, row_stride,
-                                  done > 0);
+        pack_gradient(g, grad_output, out_channels, block, rows, packed_grad);
+        int in_place = block->contiguous && reads_in_place(g);
+        for (ptrdiff_t d = 0; d < depth_count; d += ROW_TILE) {
+            ptrdiff_t row_count = smaller(ROW_TILE, depth_count - d), a_row = REDUCE_PIXELS;
+            const real *a = rows;
+            if (in_place) {
+                ptrdiff_t n = (pixel_start + done) / positions, p = (pixel_start + done) % positions;
+                a_row = g->in_channel_stride;
+                a = (const real *)input + n * g->in_image_stride + (depth_start + d) * a_row + p;
+            } else {
+                gather_panels(g, input, block, 1, depth_start + d, row_count, REDUCE_PIXELS, rows);
             }
+            for (ptrdiff_t k = 0; k < out_channels; k += COLUMN_TILE)
+                multiply_ragged_tile(row_count, out_channels - k, count, a, a_row, 1, packed_grad + k * count,
+                                     (real *)partial + d * row_stride + k, row_stride, done > 0);
         }
+    }
+}
+
+/* weight_grad[k][c][t] = sum over parts, in order, of partial[part][t * channels + c][k] for up to LANES output
+ * channels: `partials` points at the first, rows are row_stride apart. */
+static void reduce_columns(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
+                           ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t out_channels, void *weight_grad)
+{
+    ptrdiff_t depth = taps * channels;
+    for (ptrdiff_t e = 0; e < depth; e += LANES) {
+        vec square[LANES];
+        for (ptrdiff_t i = 0; i < LANES; i++) {
+            square[i] = (vec){0};
+            ptrdiff_t c = (e + i) / taps, t = (e + i) % taps;
+            const real *from = (const real *)partials + (t * channels + c) * row_stride;
+            for (ptrdiff_t part = 0; part < parts && e + i < depth; part++)
+                square[i] += vec_load(from + part * part_stride);
+        }
+        vec_transpose(square);
+        for (ptrdiff_t i = 0; i < out_channels; i++)
+            vec_store_rest((real *)weight_grad + i * depth + e, square[i], depth - e);
     }
 }
 
@@ -315,9 +380,12 @@ static void channel_sum(const void *x, ptrdiff_t images, ptrdiff_t image_stride,
 }
 
 const struct conv_kernels FASTNN_TABLE(conv) = {
+    .lanes = LANES,
+    .tile_panels = TILE_PANELS,
     .pack_weight = pack_weight,
     .tile = tile,
     .weight_tile = weight_tile,
+    .reduce_columns = reduce_columns,
     .reduce_weight = reduce_weight,
     .channel_sum = channel_sum,
     .scratch_size = scratch_size,

@@ -25,18 +25,6 @@ static void pack(const void *source, ptrdiff_t line_stride, ptrdiff_t depth_stri
         pack_panels(source, line_stride, depth_stride, lines, depth, COLUMN_TILE, packed);
 }
 
-/* A last panel of few columns leaves out the vectors that are all padding. */
-INLINE void multiply_panel(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const real *a, ptrdiff_t a_row,
-                           ptrdiff_t a_depth, const real *b, real *c, int accumulate)
-{
-    if (rows == ROW_TILE && columns <= LANES)
-        multiply_rows(ROW_TILE, 1, depth, a, a_row, a_depth, b, c, COLUMN_TILE, accumulate);
-    else if (rows == ROW_TILE && columns <= 2 * LANES && COLUMN_VECTORS > 2)
-        multiply_rows(ROW_TILE, 2, depth, a, a_row, a_depth, b, c, COLUMN_TILE, accumulate);
-    else
-        multiply_some_rows(rows, depth, a, a_row, a_depth, b, c, COLUMN_TILE, accumulate);
-}
-
 /* target[rows][columns] = (target, or bias per column, or nothing) + tile */
 INLINE void add_tile(const real *tile, ptrdiff_t rows, ptrdiff_t columns, const real *bias, real *target,
                      ptrdiff_t row_stride, int accumulate)
@@ -66,7 +54,7 @@ static void tile(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void 
             if (columns == COLUMN_TILE && first_bias == NULL) {
                 multiply_tile(count, part, a, b, c, row_stride, accumulate || start > 0);
             } else {
-                multiply_panel(count, columns, part, a, 1, ROW_TILE, b, buffer, 0);
+                multiply_ragged_tile(count, columns, part, a, 1, ROW_TILE, b, buffer, COLUMN_TILE, 0);
                 add_tile(buffer, count, columns, first_bias, c, row_stride, accumulate || start > 0);
             }
         }
@@ -82,9 +70,10 @@ static void tile_of_lines(ptrdiff_t lines, ptrdiff_t rows, ptrdiff_t depth, cons
         for (ptrdiff_t row = 0; row < rows; row += COLUMN_TILE) {
             ptrdiff_t line_count = smaller(ROW_TILE, lines - line), row_count = smaller(COLUMN_TILE, rows - row);
             for (ptrdiff_t start = 0; start < depth; start += DEPTH_BLOCK)
-                multiply_panel(line_count, row_count, smaller(DEPTH_BLOCK, depth - start),
-                               (const real *)b + line * depth + start, depth, 1,
-                               (const real *)packed_a + row * depth + start * COLUMN_TILE, buffer, start > 0);
+                multiply_ragged_tile(line_count, row_count, smaller(DEPTH_BLOCK, depth - start),
+                                     (const real *)b + line * depth + start, depth, 1,
+                                     (const real *)packed_a + row * depth + start * COLUMN_TILE, buffer, COLUMN_TILE,
+                                     start > 0);
             real *target = (real *)output + row * row_stride + line;
             for (ptrdiff_t i = 0; i < row_count; i++, target += row_stride)
                 for (ptrdiff_t l = 0; l < line_count; l++)

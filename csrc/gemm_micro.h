@@ -72,15 +72,23 @@ INLINE void multiply_some_rows(ptrdiff_t rows, ptrdiff_t depth, const real *a, p
     }
 }
 
-/* One tile of COLUMN_TILE columns and 1 to ROW_TILE rows, written over c or added to it. */
+/* One tile of COLUMN_TILE columns and 1 to ROW_TILE rows from packed panels, written over c or added to it. */
 static void multiply_tile(ptrdiff_t rows, ptrdiff_t depth, const real *a, const real *b, real *c, ptrdiff_t row_stride,
                           int accumulate)
 { multiply_some_rows(rows, depth, a, 1, ROW_TILE, b, c, row_stride, accumulate); }
 
-/* The same with A as it lies in memory: rows a_row apart, contiguous along the sum. */
-static void multiply_tile_in_place(ptrdiff_t rows, ptrdiff_t depth, const real *a, ptrdiff_t a_row, const real *b,
-                                   real *c, ptrdiff_t row_stride, int accumulate)
-{ multiply_some_rows(rows, depth, a, a_row, 1, b, c, row_stride, accumulate); }
+/* The same for any strides of A. Of a last panel with few columns, the vectors that are all padding are left out; c has
+ * room for whole vectors. */
+static void multiply_ragged_tile(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const real *a, ptrdiff_t a_row,
+                                 ptrdiff_t a_depth, const real *b, real *c, ptrdiff_t row_stride, int accumulate)
+{
+    if (rows == ROW_TILE && columns <= LANES)
+        multiply_rows(ROW_TILE, 1, depth, a, a_row, a_depth, b, c, row_stride, accumulate);
+    else if (rows == ROW_TILE && columns <= 2 * LANES && COLUMN_VECTORS > 2)
+        multiply_rows(ROW_TILE, 2, depth, a, a_row, a_depth, b, c, row_stride, accumulate);
+    else
+        multiply_some_rows(rows, depth, a, a_row, a_depth, b, c, row_stride, accumulate);
+}
 
 INLINE ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 INLINE ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }

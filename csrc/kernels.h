@@ -44,6 +44,8 @@ struct conv_geometry {
 };
 
 struct conv_kernels {
+    ptrdiff_t lanes;       /* output channels that reduce_columns() takes */
+    ptrdiff_t tile_panels; /* panels of pixels that tile() takes at most */
     ptrdiff_t (*scratch_size)(ptrdiff_t depth_block, ptrdiff_t pixels); /* bytes for tile() */
     void (*pack_weight)(const void *weight, ptrdiff_t out_stride, ptrdiff_t channel_stride, const ptrdiff_t *tap_index,
                         ptrdiff_t channels, ptrdiff_t out_channels, ptrdiff_t depth_start, ptrdiff_t depth,
@@ -54,7 +56,9 @@ struct conv_kernels {
     ptrdiff_t (*weight_scratch_size)(ptrdiff_t out_channels); /* bytes for weight_tile() */
     void (*weight_tile)(const struct conv_geometry *geometry, const void *input, const void *grad_output,
                         ptrdiff_t out_channels, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t depth_start,
-                        ptrdiff_t depth_count, void *partial, ptrdiff_t row_stride, void *scratch);
+                        ptrdiff_t depth_count, void *partial, void *scratch);
+    void (*reduce_columns)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
+                           ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t out_channels, void *weight_grad);
     void (*reduce_weight)(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps, ptrdiff_t channels,
                           void *weight_grad);
     void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions, void *sum);

@@ -21,8 +21,6 @@ __all__ = ["conv", "conv_channel_sum", "conv_input_grad", "conv_weight_grad"]
 
 # Depth (taps x channels) of a block: 144 to 1024 are within 4 % of each other.
 cdef ptrdiff_t DEPTH_BLOCK = 320
-# Panels of pixels in one tile: 4 to 32 are within 4 % of each other.
-cdef ptrdiff_t TILE_PANELS = 8
 # Tiles are made smaller until there are this many, so that a single small image still occupies all threads.
 cdef ptrdiff_t ENOUGH_TASKS = 64
 # Backward-weights: bytes of partial sums at most, and pixels per partial sum at least.
@@ -62,7 +60,7 @@ cdef correlate(np.ndarray like, conv_geometry *geometry, const ptrdiff_t *tap_in
     cdef ptrdiff_t pixels = geometry.images * geometry.grid[0] * geometry.grid[1] * geometry.grid[2]
     cdef ptrdiff_t blocks = max(1, ceil_div(depth, DEPTH_BLOCK)), depth_block = ceil_div(depth, blocks)
     cdef ptrdiff_t padded_rows = ceil_div(rows, tiles.row_tile) * tiles.row_tile
-    cdef ptrdiff_t pixel_tile = TILE_PANELS * tiles.column_tile, row_tile = padded_rows
+    cdef ptrdiff_t pixel_tile = kernel.tile_panels * tiles.column_tile, row_tile = padded_rows
     cdef ptrdiff_t task, group, start, pixel_tiles, row_tiles, pixel_start, row_start
     if pixels == 0 or rows == 0:
         return
@@ -239,8 +237,9 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
         &geometry, shape, three((<object> grad).shape[2:], 1), three(kernel, 1), three(stride, 1), three(padding, 0),
         three(dilation, 1), groups, out_channels)
     cdef const conv_kernels *kernels = kernels_for(x).conv
-    cdef ptrdiff_t tile = kernels_for(x).gemm.column_tile, itemsize = np.PyArray_ITEMSIZE(x)
-    cdef ptrdiff_t depth = geometry.taps * geometry.channels, row_length = ceil_div(depth, tile) * tile
+    cdef ptrdiff_t row_tile = kernels_for(x).gemm.row_tile, column_tile = kernels_for(x).gemm.column_tile
+    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), lanes = kernels.lanes
+    cdef ptrdiff_t depth = geometry.taps * geometry.channels, row_length = ceil_div(rows, column_tile) * column_tile
     cdef ptrdiff_t pixels = geometry.images * geometry.grid[0] * geometry.grid[1] * geometry.grid[2]
     if pixels == 0 or depth == 0 or rows == 0:
         result[...] = 0
@@ -248,9 +247,9 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
 
     # Tasks: blocks of the depth, times parts of the pixels; parts cost memory and a sum, so only as many as needed.
     cdef ptrdiff_t blocks = ceil_div(depth, DEPTH_BLOCK)
-    cdef ptrdiff_t depth_block = ceil_div(ceil_div(depth, blocks), tile) * tile
+    cdef ptrdiff_t depth_block = ceil_div(ceil_div(depth, blocks), row_tile) * row_tile
     blocks = ceil_div(depth, depth_block)
-    cdef ptrdiff_t part_stride = out_channels * row_length
+    cdef ptrdiff_t part_stride = groups * depth * row_length
     cdef ptrdiff_t parts = max(1, min(ceil_div(ENOUGH_TASKS, blocks * groups), pixels // PARTIAL_PIXELS,
                                       PARTIAL_BYTES // (part_stride * itemsize)))
     cdef ptrdiff_t part_pixels = ceil_div(pixels, parts)
@@ -264,7 +263,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     cdef const char *source = np.PyArray_BYTES(x)
     cdef const char *gradient = np.PyArray_BYTES(grad)
     cdef char *target = np.PyArray_BYTES(result)
-    cdef ptrdiff_t task, group, part, start
+    cdef ptrdiff_t task, group, part, start, bundles = ceil_div(rows, lanes)
     with nogil:
         for task in prange(groups * parts * blocks, num_threads=threads, schedule="dynamic"):
             group = task // (parts * blocks)
@@ -275,12 +274,16 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
                 gradient + group * rows * geometry.out_channel_stride * itemsize, rows,
                 part * part_pixels, min(part_pixels, pixels - part * part_pixels),
                 start, min(depth_block, depth - start),
-                partials + (part * part_stride + group * rows * row_length + start) * itemsize, row_length,
+                partials + (part * part_stride + (group * depth + start) * row_length) * itemsize,
                 thread_scratch + threadid() * scratch_bytes)
-        for task in prange(out_channels, num_threads=min(threads, threads_for(0.5 * parts * part_stride)),
+        for task in prange(groups * bundles, num_threads=min(threads, threads_for(0.2 * parts * part_stride)),
                            schedule="static"):
-            kernels.reduce_weight(partials + task * row_length * itemsize, parts, part_stride, geometry.taps,
-                                  geometry.channels, target + task * depth * itemsize)
+            group = task // bundles
+            start = task % bundles * lanes
+            kernels.reduce_columns(
+                partials + (group * depth * row_length + start) * itemsize, parts, part_stride, row_length,
+                geometry.taps, geometry.channels, min(lanes, rows - start),
+                target + (group * rows + start) * depth * itemsize)
     return result
 
 

@@ -59,6 +59,14 @@ def test_the_algorithms_and_the_operations_are_those_of_the_calls(layer, monkeyp
     assert layer.flops == 2 * y.size * layer.channels * layer.kernel**2
 
 
+def test_the_arrays_of_a_layer_are_not_equal_where_their_shapes_are():
+    """Sums of squares are so large that their rounding would pass for a wrong result."""
+    x, weight, _, dy = conv2d_arrays(1, 2, 2, 3, 3, 1, 1)
+    assert x.size == dy.size
+    for a, b in ((x, dy), (x, weight), (dy, weight)):
+        assert not np.intersect1d(a, b).size
+
+
 # the table
 
 

@@ -445,7 +445,7 @@ def test_train_drops_what_forwards_without_backward_kept(rng):
 
 def test_recording_is_decided_anew_after_an_error():
     model = small_model()
-    with pytest.raises(ValueError, match="linear"):
+    with pytest.raises(ValueError, match="Linear"):
         model(np.ones((2, 9), np.float32))
     model.eval()(np.ones((2, 4), np.float32))
     assert not model[0]._saved
@@ -524,6 +524,19 @@ def test_sequential_is_built_and_indexed_like_a_list():
         ),
         (lambda: nn.Embedding(3, 2, padding_idx=3), ValueError, r"Embedding: padding_idx must be an index of 3 rows"),
         (lambda: nn.Parameter(np.arange(3)), TypeError, r"Parameter: data must be float32 or float64, got int64"),
+        (
+            lambda: nn.Conv2d(3, 4, 3, padding_mode="zeros"),
+            TypeError,
+            r"Conv2d: there is no option padding_mode; it takes in_channels, out_channels, kernel_size, stride, padding",
+        ),
+        (lambda: nn.ReLU(inplace=True), TypeError, r"ReLU\(\) takes no arguments"),
+        (
+            lambda: nn.LeakyReLU(inplace=True),
+            TypeError,
+            r"LeakyReLU: there is no option inplace; it takes neg",
+        ),
+        (lambda: nn.Linear(3, 2).to("cpu"), TypeError, r"Linear.to: dtype must be .*, got 'cpu'; there are no devices"),
+        (lambda: nn.Linear(3, 2).load_state_dict({}), ValueError, r"missing: weight, bias \(strict=False leaves these"),
         (lambda: nn.Module()(1), NotImplementedError, r"Module has no forward"),
         (lambda: nn.Module().backward(1), NotImplementedError, r"Module has no backward"),
     ],
@@ -540,12 +553,61 @@ def test_bad_construction(build, error, message):
         (nn.BatchNorm2d(3), (2, 3), r"BatchNorm2d: input must have 4 dimensions"),
         (nn.InstanceNorm3d(3), (2, 3, 4, 5), r"InstanceNorm3d: input must have 5 dimensions"),
         (nn.GroupNorm(2, 4), (2, 6, 3), r"GroupNorm: input must have 4 channels"),
+        (nn.BatchNorm2d(4), (2, 3, 5, 5), r"BatchNorm2d: input must have 4 channels, got 3 in shape \(2, 3, 5, 5\)"),
+        (nn.BatchNorm1d(4, affine=False), (2, 3), r"BatchNorm1d: input must have 4 channels, got 3 in shape"),
+        (nn.InstanceNorm2d(4, affine=True), (2, 3, 5, 5), r"InstanceNorm2d: input must have 4 channels, got 3"),
+        (nn.Conv2d(4, 2, 3, groups=2), (2, 3, 5, 5), r"Conv2d: input must have 4 channels, got 3 in shape"),
+        (nn.Conv2d(4, 2, 3), (4, 5, 5), r"conv2d: input must have 4 dimensions \(N, C, H, W\), got shape \(4, 5, 5\)"),
+        (nn.ConvTranspose2d(4, 2, 3), (2, 3, 5, 5), r"ConvTranspose2d: input must have 4 channels, got 3 in shape"),
+        (nn.Linear(4, 2), (4, 2), r"Linear: input must have 4 features, got 2 in shape \(4, 2\)"),
         (nn.Flatten(3), (2, 3), r"Flatten: start_dim=3 to end_dim=-1 are no dimensions of shape \(2, 3\)"),
     ],
 )
 def test_bad_input(layer, shape, message):
     with pytest.raises(ValueError, match=message):
         layer(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2d(3, 2, 3), (2, 3, 5, 5)),
+        (nn.Linear(3, 2), (2, 3)),
+        (nn.BatchNorm2d(3), (2, 3, 5, 5)),
+        (nn.BatchNorm2d(3, affine=False), (2, 3, 5, 5)),
+        (nn.InstanceNorm1d(3, affine=True), (2, 3, 5)),
+        (nn.LayerNorm(3), (2, 3)),
+        (nn.GroupNorm(3, 3), (2, 3, 5)),
+        (nn.PReLU(), (2, 3)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_layer_says_how_to_bring_input_and_layer_to_one_dtype(layer, shape):
+    x = np.ones(shape)
+    message = (
+        f"{type(layer).__name__}: input is float64, but the layer float32; convert the input, "
+        "input.astype(numpy.float32), or the model, model.to('float64')"
+    )
+    with pytest.raises(TypeError, match=re.escape(message)):
+        layer(x)
+    assert layer(x.astype(np.float32)).dtype == np.float32
+    assert layer.to("float64")(x).dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "message"),
+    [
+        (np.array([0, 3]), ValueError, r"^cross_entropy: target\[1\] must be a class index from 0 to 2"),
+        (
+            np.eye(3, dtype=int)[:2],
+            TypeError,
+            r"^cross_entropy: target must be floats for probabilities .*, or class indices of shape \(2,\)",
+        ),
+    ],
+)
+def test_a_cross_entropy_loss_names_the_function_of_its_name(target, error, message):
+    with pytest.raises(error, match=message):
+        nn.CrossEntropyLoss()(np.zeros((2, 3), np.float32), target)
 
 
 def test_backward_without_forward_is_an_error():
@@ -582,7 +644,7 @@ def test_a_forward_that_fails_leaves_nothing_behind(rng):
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     x = rng.standard_normal((5, 3), dtype=np.float32)
     y = model(x)
-    with pytest.raises(ValueError, match="linear: weight expects 3 input features"):
+    with pytest.raises(ValueError, match="Linear: input must have 3 features, got 2"):
         model(x[:, :2])
     model[2] = nn.Linear(5, 2)  # the layers before the failing one have already pushed theirs
     with pytest.raises(ValueError, match="linear: weight expects 5 input features"):

@@ -722,6 +722,12 @@ BAD_CALLS = [
         r"parameters\[0\] must be a Parameter or a gradient array",
     ),
     (lambda p, g, b: optim.SGD(p), TypeError, r"SGD: params must be an iterable, got one ndarray; pass \[params\]"),
+    (
+        lambda p, g, b: optim.Adam(nn.Linear(2, 2)),
+        TypeError,
+        r"Adam: params must be parameters, got a Linear; pass its \.parameters\(\)",
+    ),
+    (lambda p, g, b: optim.SGD(3), TypeError, "SGD: params must be an iterable of parameters, got int"),
     (lambda p, g, b: optim.SGD([]), ValueError, "SGD: params is empty; there is nothing to optimise"),
     (lambda p, g, b: optim.SGD([1.0]), TypeError, r"SGD: params\[0\] must be a Parameter \(with .data and .grad\)"),
     (lambda p, g, b: optim.SGD([p, p]), ValueError, r"SGD: an array stands twice .*params\[0\] and params\[1\] share"),
@@ -775,3 +781,10 @@ def test_an_error_in_one_group_leaves_the_others_as_they_were():
         optimizer.step([np.ones(2), np.ones(2)])
     np.testing.assert_array_equal(a, 1)
     assert optimizer.state_dict()["state"][0]["step"] == 0
+
+
+def test_an_optimiser_in_print_shows_its_hyper_parameters_by_group():
+    slow, fast = np.ones(2), np.ones(2)
+    assert repr(optim.SGD([slow], lr=0.5, momentum=0.9)).startswith("SGD(lr=0.5, momentum=0.9, dampening=0.0")
+    text = repr(optim.SGD([{"params": [slow]}, {"params": [fast], "lr": 2.0}], lr=0.5))
+    assert [line.strip().split(",")[0] for line in text.splitlines()] == ["SGD:", "lr=0.5", "lr=2.0"]

@@ -101,3 +101,11 @@ def test_the_names_that_the_theory_gives_exist():
     spaces = {"F": "fastnn.functional", "nn": "fastnn.nn", "optim": "fastnn.optim", "models": "fastnn.models"}
     for space, name in re.findall(r"`(F|nn|optim|models)\.(\w+)", text):
         assert hasattr(importlib.import_module(spaces[space]), name), f"{space}.{name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_method_of_a_public_class_has_a_docstring(module):
+    for name, value in public(module):
+        for method, function in inspect.getmembers(value, inspect.isfunction) if isinstance(value, type) else []:
+            if not method.startswith("_"):
+                assert inspect.getdoc(function), f"{module}.{name}.{method} has no docstring"

@@ -27,7 +27,10 @@ def check_same_dtype(function, name, x, other_name, other):
     """x is a float array of other's dtype."""
     check_float_array(function, name, x)
     if x.dtype != other.dtype:
-        raise TypeError(f"{function}: {name} must have {other_name}'s dtype {other.dtype}, got {x.dtype}")
+        raise TypeError(
+            f"{function}: {name} must have {other_name}'s dtype {other.dtype}, got {x.dtype}; "
+            "convert one of them with .astype"
+        )
 
 
 def check_ndim(function, name, x, expected, layout):

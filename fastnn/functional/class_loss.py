@@ -91,6 +91,11 @@ def check_cross_entropy(function, input, target, weight, ignore_index, reduction
         check_shape(function, "target", target, input.shape, "probabilities shaped like input")
         target = target.reshape(scores.shape)
     else:
+        if isinstance(target, np.ndarray) and target.dtype not in FLOATS and target.shape == input.shape != positions:
+            raise TypeError(
+                f"{function}: target must be floats for probabilities (or one-hot rows), of input's shape, or class "
+                f"indices of shape {positions}; got {target.dtype} of shape {target.shape}"
+            )
         target = check_class_target(function, target, positions, classes, ignore_index).reshape(outer, inner)
     return (scores, target, weight, ignore_index, reduction, label_smoothing), positions
 
@@ -247,9 +252,13 @@ def cross_entropy_with_grad(input, target, weight=None, ignore_index=-100, reduc
     array([[-0.06,  0.06],
            [ 0.25, -0.25]])
     """
-    arguments, positions = check_cross_entropy(
-        "cross_entropy_with_grad", input, target, weight, ignore_index, reduction, label_smoothing
-    )
+    options = weight, ignore_index, reduction, label_smoothing
+    return loss_and_gradient("cross_entropy_with_grad", input, target, *options)
+
+
+def loss_and_gradient(function, input, target, *options):
+    """Of cross_entropy; messages name this function."""
+    arguments, positions = check_cross_entropy(function, input, target, *options)
     loss, gradient = implementation("cross_entropy_with_grad")(*arguments)
     return shaped(loss, positions), gradient.reshape(input.shape)
 

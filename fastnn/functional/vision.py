@@ -97,6 +97,7 @@ def interpolate(input, size=None, scale_factor=None, mode="nearest"):
     scale_factor : float or sequence of float, optional
         The new size over the old one, in place of ``size``; then scale is 1 over it. The new size is rounded down.
     mode : {"nearest"}
+        The only one that there is: torch's "linear", "bilinear", "bicubic" and "area" are not.
         How values are found; there is one way.
 
     Returns

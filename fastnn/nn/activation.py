@@ -4,7 +4,7 @@ import numpy as np
 
 import fastnn.functional as F
 from fastnn.functional.checks import check_integer
-from fastnn.nn.module import Module, Parameter, Transform, accumulate
+from fastnn.nn.module import Module, Parameter, Transform, accumulate, check_input
 
 __all__ = [
     "ELU",
@@ -90,6 +90,7 @@ class PReLU(Module):
         self.weight = Parameter(np.full(self.num_parameters, init, np.float32))
 
     def forward(self, input):
+        check_input(self, input, self.weight.data)
         output = F.prelu(input, self.weight.data)
         self.save_for_backward(input)
         return output

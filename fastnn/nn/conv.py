@@ -7,7 +7,7 @@ import numpy as np
 import fastnn.functional as F
 from fastnn.functional.checks import check_integer, check_integers
 from fastnn.nn import init
-from fastnn.nn.module import Module, Parameter, accumulate, trainable
+from fastnn.nn.module import Module, Parameter, accumulate, check_input, trainable
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d"]
 
@@ -49,9 +49,12 @@ class Convolution(Module):
         init.default_(self.weight, self.bias)
 
     def arguments(self):
+        """What the function takes after the bias."""
         return self.stride, self.padding, self.dilation, self.groups
 
     def forward(self, input):
+        if getattr(input, "ndim", 0) == self.dimensions + 2:  # others are refused by the function
+            check_input(self, input, self.weight.data, self.in_channels, "channels")
         bias = None if self.bias is None else self.bias.data
         output = self.function(input, self.weight.data, bias, *self.arguments())
         self.save_for_backward(input)

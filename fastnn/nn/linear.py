@@ -5,7 +5,7 @@ import numpy as np
 import fastnn.functional as F
 from fastnn.functional.checks import check_integer
 from fastnn.nn import init
-from fastnn.nn.module import Module, Parameter, accumulate, trainable
+from fastnn.nn.module import Module, Parameter, accumulate, check_input, trainable
 
 __all__ = ["Linear"]
 
@@ -40,6 +40,8 @@ class Linear(Module):
         init.default_(self.weight, self.bias)
 
     def forward(self, input):
+        if getattr(input, "ndim", 0):  # a number is refused by the function
+            check_input(self, input, self.weight.data, self.in_features, "features", axis=-1)
         output = F.linear(input, self.weight.data, None if self.bias is None else self.bias.data)
         self.save_for_backward(input)
         return output

@@ -10,6 +10,7 @@ import numpy as np
 
 import fastnn.functional as F
 from fastnn.functional.checks import check_number
+from fastnn.functional.class_loss import loss_and_gradient
 from fastnn.nn.module import Module
 
 __all__ = [
@@ -39,9 +40,11 @@ class Loss(Module):
         self.reduction = reduction
 
     def arguments(self):
+        """What the function takes after the target."""
         return (self.reduction,)
 
     def forward(self, input, target):
+        """The loss: a float, or an array with ``reduction="none"``; its gradient comes from ``backward()``."""
         loss = self.function(input, target, *self.arguments())
         self.save_for_backward(input, target)
         return loss
@@ -113,7 +116,7 @@ class CrossEntropyLoss(Loss):
             loss = F.cross_entropy(input, target, *self.arguments())
             self.save_for_backward(input, target)
         else:
-            loss, gradient = F.cross_entropy_with_grad(input, target, *self.arguments())
+            loss, gradient = loss_and_gradient("cross_entropy", input, target, *self.arguments())
             self.save_for_backward(gradient)
         return loss
 
@@ -213,7 +216,7 @@ class SmoothL1Loss(Loss):
 
 
 class HuberLoss(Loss):
-    """``d^2 / 2`` where ``d = |input - target| < delta``, else ``delta * (d - delta / 2)``.
+    """``d^2 / 2`` where ``d = |input - target| <= delta``, else ``delta * (d - delta / 2)``.
 
     Examples
     --------

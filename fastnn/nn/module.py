@@ -11,6 +11,7 @@ after construction and after a layer was added. Parameters, not their arrays, ar
 """
 
 import functools
+import inspect
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -93,6 +94,7 @@ class Parameter:
             self._grad[...] = self.fitting("grad", value)
 
     def fitting(self, name, value):
+        """The value as an array, once it has the parameter's shape."""
         value = np.asarray(value)
         if value.shape != self.shape:
             raise ValueError(f"Parameter: {name} must have shape {self.shape}, got {value.shape}")
@@ -322,13 +324,42 @@ class Module:
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = naming_options(cls.__init__)  # type: ignore[method-assign]
         if "backward" in vars(cls):
             cls.backward = restoring(cls.backward)  # type: ignore[method-assign]
 
     def forward(self, *inputs):
+        """The output for these inputs; call the module itself, ``module(input)``, which decides what is kept.
+
+        In training mode a forward keeps what its backward needs until that is called; in evaluation mode nothing.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def backward(self, grad_output, needs_input_grad=True):
+        """Go back through the last forward that has not yet gone back.
+
+        Adds to the gradients of the parameters (``zero_grad()`` clears them).
+
+        Parameters
+        ----------
+        grad_output : ndarray
+            Gradient of the loss by the output: of its shape and dtype.
+        needs_input_grad : bool
+            False where the gradient of the input is not wanted, as for a model's first layer: it is then not computed.
+
+        Returns
+        -------
+        ndarray or None
+            Gradient of the loss by the input. None where it is not wanted.
+
+        Raises
+        ------
+        RuntimeError
+            If there is no forward to go back through.
+        TypeError, ValueError
+            If ``grad_output`` does not fit; a right one may follow.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
     def __call__(self, *inputs, **options):
@@ -383,6 +414,7 @@ class Module:
     # Parameters, buffers, children
 
     def named_members(self, kind):
+        """Pairs of name and value of the attributes of this kind, in the order of their assignment."""
         return [(name, value) for name, value in vars(self).items() if isinstance(value, kind)]
 
     def named_children(self):
@@ -417,7 +449,10 @@ class Module:
                     yield join(prefix, name), parameter
 
     def parameters(self):
-        """All Parameters of this module and those below it, each once, in flat arrays (see the top of this file).
+        """All Parameters of this module and those below it, each once.
+
+        Their values are moved into one array per dtype, and their gradients into another, unless they are there
+        already: ``Parameter.data`` and ``.grad`` are views into these. So keep hold of Parameters, not of their arrays.
 
         Returns
         -------
@@ -437,6 +472,7 @@ class Module:
         setattr(self, name, value)
 
     def own_buffers(self):
+        """Pairs of name and array, of this module alone."""
         return [(name, getattr(self, name)) for name in self._buffers if getattr(self, name) is not None]
 
     def named_buffers(self):
@@ -493,9 +529,13 @@ class Module:
         >>> nn.Linear(3, 2).to("float64").weight
         Parameter(shape=(2, 3), dtype=float64)
         """
-        dtype = np.dtype(dtype)
+        where = f"{type(self).__name__}.to: dtype must be float32 or float64"
+        try:
+            dtype = np.dtype(dtype)
+        except TypeError:
+            raise TypeError(f"{where}, got {dtype!r}; there are no devices, everything runs on the CPU") from None
         if dtype not in FLOATS:
-            raise TypeError(f"{type(self).__name__}.to: dtype must be float32 or float64, got {dtype}")
+            raise TypeError(f"{where}, got {dtype}")
         for _, parameter in self.named_parameters():
             if parameter.dtype != dtype:
                 parameter.move(parameter.data.astype(dtype), parameter.grad.astype(dtype))
@@ -560,9 +600,9 @@ class Module:
         unexpected = [name for name in state_dict if name not in own]
         problems = []
         if strict and missing:
-            problems.append(f"missing: {', '.join(missing)}")
+            problems.append(f"missing: {', '.join(missing)} (strict=False leaves these as they are)")
         if strict and unexpected:
-            problems.append(f"not in this module: {', '.join(map(str, unexpected))}")
+            problems.append(f"not in this module: {', '.join(map(str, unexpected))} (strict=False ignores these)")
         problems += [
             f"{name} has shape {array.shape}, expected {own[name].shape}"
             for name, array in given.items()
@@ -594,6 +634,24 @@ class Module:
         return "\n  ".join([f"{type(self).__name__}(", *lines, *children]) + "\n)"
 
 
+def naming_options(constructor):
+    """A module's constructor that, for an option that it does not know, says which ones it knows."""
+    parameters = inspect.signature(constructor).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][1:]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return constructor
+
+    @functools.wraps(constructor)
+    def wrapper(self, *arguments, **options):
+        unknown = [name for name in options if name not in names]
+        if unknown:
+            known = ", ".join(names) or "no options"
+            raise TypeError(f"{type(self).__name__}: there is no option {', '.join(unknown)}; it takes {known}")
+        constructor(self, *arguments, **options)
+
+    return wrapper
+
+
 def restoring(backward):
     """A module's backward that, where it raises, puts back what it has popped: a correct call may follow."""
 
@@ -609,6 +667,21 @@ def restoring(backward):
             raise
 
     return wrapper
+
+
+def check_input(module, input, array, count=None, meaning="", axis=1):
+    """The input has the layer's dtype (that of one of its arrays, or None), and as many channels or features as its
+    constructor was told: messages speak of these, and not of a weight or a buffer that the user never made.
+    """
+    where = type(module).__name__
+    check_float_array(where, "input", input)
+    if count is not None and input.shape[axis] != count:
+        raise ValueError(f"{where}: input must have {count} {meaning}, got {input.shape[axis]} in shape {input.shape}")
+    if array is not None and array.dtype != input.dtype:
+        raise TypeError(
+            f"{where}: input is {input.dtype}, but the layer {array.dtype}; convert the input, "
+            f"input.astype(numpy.{array.dtype}), or the model, model.to('{input.dtype}')"
+        )
 
 
 def check_gradient(module, grad_output, shape, dtype):
@@ -628,6 +701,7 @@ class Transform(Module):
     gradient: Callable
 
     def arguments(self):
+        """What the function takes after the input."""
         return ()
 
     def forward(self, input):

@@ -4,7 +4,7 @@ import numpy as np
 
 import fastnn.functional as F
 from fastnn.functional.checks import check_integer
-from fastnn.nn.module import Module, Parameter, Transform, accumulate
+from fastnn.nn.module import Module, Parameter, Transform, accumulate, check_input
 
 __all__ = [
     "BatchNorm1d",
@@ -26,20 +26,24 @@ class Norm(Module):
     bias: Parameter | None
 
     def make_affine(self, shape, weight=True, bias=True):
+        """Set weight and bias, to None where there are none."""
         self.weight = Parameter(np.ones(shape, np.float32)) if weight else None
         self.bias = Parameter(np.zeros(shape, np.float32)) if bias else None
 
     def affine_data(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The arrays of weight and bias, None where there are none."""
         weight, bias = self.weight, self.bias
         return None if weight is None else weight.data, None if bias is None else bias.data
 
     def take_gradients(self, gradients, needs_input_grad):
+        """Add to the gradients of weight and bias, and return the input's."""
         dx, dweight, dbias = gradients
         accumulate(self.weight, dweight)
         accumulate(self.bias, dbias)
         return dx if needs_input_grad else None
 
     def frozen(self):
+        """Whether neither weight nor bias is trained."""
         return all(parameter is None or not parameter.requires_grad for parameter in (self.weight, self.bias))
 
     def reset_parameters(self):
@@ -68,12 +72,17 @@ class StatisticsNorm(Norm):
         self.register_buffer("running_var", np.ones(self.num_features, np.float32) if track else None)
         self.register_buffer("num_batches_tracked", np.zeros((), np.int64) if track else None)
 
-    def check_dimensions(self, input):
+    def check(self, input):
+        """Raise where the input is not what this layer was made for."""
+        arrays = [array for array in (*self.affine_data(), self.running_mean) if array is not None]
+        check_input(self, input, arrays[0] if arrays else None)
         if input.ndim not in self.dimensions:
             expected = " or ".join(map(str, self.dimensions))
             raise ValueError(
                 f"{type(self).__name__}: input must have {expected} dimensions (N, C, ...), got shape {input.shape}"
             )
+        if arrays:
+            check_input(self, input, arrays[0], self.num_features, "channels")
 
     def reset_running_stats(self):
         """Mean 0, variance 1, no batch seen."""
@@ -98,7 +107,7 @@ class BatchNorm(StatisticsNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats)
 
     def forward(self, input, relu=False):
-        self.check_dimensions(input)
+        self.check(input)
         function = F.batch_norm_relu if relu else F.batch_norm
         by_batch = self.training or self.running_mean is None
         batches = self.num_batches_tracked if self.training else None
@@ -191,7 +200,7 @@ class InstanceNorm(StatisticsNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats)
 
     def forward(self, input):
-        self.check_dimensions(input)
+        self.check(input)
         by_input = self.training or not self.track_running_stats
         running = self.running_mean, self.running_var
         output = F.instance_norm(input, *running, *self.affine_data(), by_input, self.momentum, self.eps)
@@ -289,6 +298,7 @@ class LayerNorm(Norm):
         self.make_affine(self.normalized_shape, elementwise_affine, elementwise_affine and bias)
 
     def forward(self, input):
+        check_input(self, input, self.affine_data()[0])
         output = F.layer_norm(input, self.normalized_shape, *self.affine_data(), self.eps)
         self.save_for_backward(input)
         return output
@@ -324,6 +334,7 @@ class GroupNorm(Norm):
         self.make_affine(self.num_channels, affine, affine)
 
     def forward(self, input):
+        check_input(self, input, self.affine_data()[0])
         if input.ndim < 2 or input.shape[1] != self.num_channels:
             raise ValueError(f"GroupNorm: input must have {self.num_channels} channels (N, C, ...), got {input.shape}")
         output = F.group_norm(input, self.num_groups, *self.affine_data(), self.eps)

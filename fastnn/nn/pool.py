@@ -52,6 +52,7 @@ class MaxPool(MaximumPool):
         self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
 
     def arguments(self):
+        """What the function takes after the input."""
         return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
 
     def extra_repr(self):
@@ -243,6 +244,7 @@ class AdaptiveMaxPool2d(MaximumPool):
         self.output_size = output_size
 
     def arguments(self):
+        """What the function takes after the input."""
         return (self.output_size,)
 
     def extra_repr(self):

@@ -497,12 +497,14 @@ class ReduceLROnPlateau:
             self.bad_epochs = 0
 
     def improves(self, value):
+        """Whether this metric is better than the best so far, by more than the threshold."""
         margin = self.threshold * (self.best if self.threshold_mode == "rel" else 1.0)
         if math.isinf(self.best):
             margin = 0.0
         return value < self.best - margin if self.mode == "min" else value > self.best + margin
 
     def reduce(self):
+        """Multiply the rates by the factor, down to their minimum."""
         for group, min_lr in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
             rate = max(group["lr"] * self.factor, min_lr)
             if group["lr"] - rate > self.eps:

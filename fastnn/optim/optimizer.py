@@ -1,5 +1,6 @@
 """What all optimisers share: parameter groups, buffers, saving and loading."""
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -64,9 +65,22 @@ class Optimizer:
         for group in groups:
             self.add_param_group(group)
 
+    def __repr__(self):
+        groups = [
+            ", ".join(f"{name}={group[name]!r}" for name in self.defaults if name in group)
+            for group in self.param_groups
+        ]
+        return f"{self.name}({groups[0]})" if len(groups) == 1 else "\n  ".join([f"{self.name}:", *groups])
+
     def _check_params(self, params):
+        if hasattr(params, "parameters"):
+            raise TypeError(
+                f"{self.name}: params must be parameters, got a {type(params).__name__}; pass its .parameters()"
+            )
         if isinstance(params, (np.ndarray, dict)) or hasattr(params, "grad"):
             raise TypeError(f"{self.name}: params must be an iterable, got one {type(params).__name__}; pass [params]")
+        if not isinstance(params, Iterable):
+            raise TypeError(f"{self.name}: params must be an iterable of parameters, got {type(params).__name__}")
         params = list(params)
         if not params:
             raise ValueError(f"{self.name}: params is empty; there is nothing to optimise")

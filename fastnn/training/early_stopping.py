@@ -61,7 +61,9 @@ class EarlyStopping:
         return stop
 
     def state_dict(self):
+        """What a checkpoint keeps."""
         return {"best": self.best, "best_epoch": self.best_epoch, "best_weights": self.best_weights}
 
     def load_state_dict(self, state):
+        """Take over what :meth:`state_dict` gave."""
         self.best, self.best_epoch, self.best_weights = state["best"], state["best_epoch"], state["best_weights"]

@@ -137,8 +137,8 @@ def plot_bars(tables, path):
         if table.rows[0].ratios:
             draw_bars(axes, table, [row.ratios for row in table.rows], 1)
             axes.set(xlabel="the library's time / fastnn's: right of 1, fastnn is faster", xscale="log")
-            axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(2, numticks=20))
-            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(2, numticks=9))
+            axes.xaxis.set_major_formatter("{x:.2g}")
             axes.minorticks_off()
         else:
             draw_bars(axes, table, [percents(row, table.limits) for row in table.rows], 0)

@@ -166,20 +166,52 @@ static void gather_panels(const struct conv_geometry *g, const real *input, cons
     }
 }
 
-/* Packs the weights of one depth block for a group: row k, depth d = t * channels + c. */
-static void pack_weight(const void *weight, ptrdiff_t out_stride, ptrdiff_t channel_stride, const ptrdiff_t *tap_index,
-                        ptrdiff_t channels, ptrdiff_t out_channels, ptrdiff_t depth_start, ptrdiff_t depth,
-                        void *packed)
+/* Squares of LANES that a tile of output channels takes. */
+enum { ROW_SQUARES = ((int)ROW_TILE + (int)LANES - 1) / (int)LANES };
+
+/* Where the weights of one tile of output channels go: [depth block][K / ROW_TILE][depth in block][ROW_TILE]. */
+INLINE real *packed_place(real *packed, ptrdiff_t d, ptrdiff_t depth, ptrdiff_t depth_block, ptrdiff_t padded_rows,
+                          ptrdiff_t row)
 {
-    real *to = packed;
-    for (ptrdiff_t k = 0; k < out_channels; k += ROW_TILE) {
-        ptrdiff_t rows = smaller(ROW_TILE, out_channels - k);
-        for (ptrdiff_t d = depth_start; d < depth_start + depth; d++, to += ROW_TILE) {
-            const real *from =
-                (const real *)weight + k * out_stride + d % channels * channel_stride + tap_index[d / channels];
-            for (ptrdiff_t row = 0; row < ROW_TILE; row++) to[row] = row < rows ? from[row * out_stride] : 0;
+    ptrdiff_t start = d / depth_block * depth_block;
+    return packed + start * padded_rows + row * smaller(depth_block, depth - start) + (d - start) * ROW_TILE;
+}
+
+/* Packs the weights of output channels row ... row + ROW_TILE of a group: of all filter positions the taps, whose number
+ * in the depth is place[position], or -1. Where channels follow one another in memory, squares of output channels by
+ * contiguous numbers are transposed in registers, and else of output channels by filter positions. */
+static void pack_weight(const void *weight, ptrdiff_t row_stride, ptrdiff_t channel_stride, const ptrdiff_t *place,
+                        ptrdiff_t taps, ptrdiff_t filter, ptrdiff_t channels, ptrdiff_t rows, ptrdiff_t row,
+                        ptrdiff_t depth_block, void *packed)
+{
+    ptrdiff_t count = smaller(ROW_TILE, rows - row), padded_rows = (rows + ROW_TILE - 1) / ROW_TILE * ROW_TILE;
+    ptrdiff_t span = channel_stride == filter ? channels * filter : filter, depth = taps * channels;
+    const real *lines = (const real *)weight + row * row_stride;
+    ptrdiff_t channel = 0, position = 0;
+    for (ptrdiff_t done = 0; done < channels * filter; done += span, lines += channel_stride)
+        for (ptrdiff_t e = 0; e < span; e += LANES) {
+            vec squares[ROW_SQUARES][LANES];
+            for (int group = 0; group < ROW_SQUARES; group++) {
+                for (int i = 0; i < LANES; i++) {
+                    ptrdiff_t line = group * LANES + i;
+                    squares[group][i] =
+                        line < count ? vec_load_rest(lines + line * row_stride + e, span - e) : (vec){0};
+                }
+                vec_transpose(squares[group]);
+            }
+            for (ptrdiff_t i = 0; i < smaller(LANES, span - e); i++) {
+                if (place[position] >= 0) {
+                    ptrdiff_t d = place[position] * channels + channel;
+                    real *to = packed_place(packed, d, depth, depth_block, padded_rows, row);
+                    for (int group = 0; group < ROW_SQUARES; group++)
+                        vec_store_rest(to + group * LANES, squares[group][i], ROW_TILE - group * LANES);
+                }
+                if (++position == filter) {
+                    position = 0;
+                    channel++;
+                }
+            }
         }
-    }
 }
 
 /* Stores a buffered tile where its pixels stand. */
@@ -242,7 +274,7 @@ static void tile(const struct conv_geometry *g, const void *input, const void *p
                     if (row_bias && depth_start == 0) add_bias(rows, row_bias, target, g->out_channel_stride);
                     continue;
                 }
-                multiply_tile(rows, depth, a, b, buffer, COLUMN_TILE, 0);
+                multiply_ragged_tile(rows, panel[i].count, depth, a, 1, ROW_TILE, b, buffer, COLUMN_TILE, 0);
                 scatter_tile(buffer, &panel[i], rows, row_bias, target, g->out_channel_stride, depth_start > 0);
             }
         }

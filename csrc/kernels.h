@@ -47,9 +47,9 @@ struct conv_kernels {
     ptrdiff_t lanes;       /* output channels that reduce_columns() takes */
     ptrdiff_t tile_panels; /* panels of pixels that tile() takes at most */
     ptrdiff_t (*scratch_size)(ptrdiff_t depth_block, ptrdiff_t pixels); /* bytes for tile() */
-    void (*pack_weight)(const void *weight, ptrdiff_t out_stride, ptrdiff_t channel_stride, const ptrdiff_t *tap_index,
-                        ptrdiff_t channels, ptrdiff_t out_channels, ptrdiff_t depth_start, ptrdiff_t depth,
-                        void *packed);
+    void (*pack_weight)(const void *weight, ptrdiff_t row_stride, ptrdiff_t channel_stride, const ptrdiff_t *place,
+                        ptrdiff_t taps, ptrdiff_t filter, ptrdiff_t channels, ptrdiff_t rows, ptrdiff_t row,
+                        ptrdiff_t depth_block, void *packed);
     void (*tile)(const struct conv_geometry *geometry, const void *input, const void *packed_weight,
                  ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start, ptrdiff_t pixels,
                  ptrdiff_t channel_start, ptrdiff_t channel_count, const void *bias, void *output, void *scratch);

@@ -97,10 +97,8 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
     (3, 256, 256, 8)      178  162  145   59   58   88
     (2, 256, 256, 8)      136  131  112   64   61   86
     (2, 512, 512, 7)       94   75   70   44   42   75
-    (1, 512, 512, 7)       48   37   35   31   28   71
-    (1, 256, 256, 8)       70   67   57   49   46   79
-    (1, 64, 64, 8)         51             47
-    (1, 32, 32, 8)         30             33
+    (1, 512, 512, 7)       45   38   35   55   37   71
+    (1, 256, 256, 8)       65   61   57   73   65   79
     ====================  =============  =============
     """
     winograd_runs = (
@@ -123,7 +121,7 @@ def winograd_gains(operation, images, channels, out_channels, out_size):
     # Few channels do not pay for the transforms of patches and outputs, few tiles not for that of the weights.
     tiles = images * -(-out_size[0] // 4) * -(-out_size[1] // 4)
     fewest_channels = min(channels, out_channels)
-    enough_tiles = tiles > 8 if operation == "conv_weight_grad" else tiles * fewest_channels > 128
+    enough_tiles = tiles > 8 if operation == "conv_weight_grad" else tiles > 4 and tiles * fewest_channels > 128
     return fewest_channels >= 8 and enough_tiles
 
 

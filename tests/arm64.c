@@ -110,8 +110,7 @@ static void check_convolutions(const struct kernels *table)
                 expected[(n * K + k) * PLANE + p] = sum;
             }
 
-    ptrdiff_t row_tile = table->gemm->row_tile, column_tile = table->gemm->column_tile;
-    ptrdiff_t pixels = N * PLANE, padded_pixels = (pixels + column_tile - 1) / column_tile * column_tile;
+    ptrdiff_t row_tile = table->gemm->row_tile, most = table->conv->tile_panels * table->gemm->column_tile;
     struct conv_geometry geometry = {
         .channels = C,
         .in_size = {1, H, W},
@@ -127,9 +126,12 @@ static void check_convolutions(const struct kernels *table)
         .tap = tap[0],
     };
     real *packed = numbers((K + row_tile) * DEPTH);
-    void *scratch = memory(table->conv->scratch_size(DEPTH, padded_pixels));
-    table->conv->pack_weight(weight, DEPTH, TAPS, index, C, K, 0, DEPTH, packed);
-    table->conv->tile(&geometry, x, packed, K, DEPTH, 0, pixels, 0, K, bias, y, scratch);
+    void *scratch = memory(table->conv->scratch_size(DEPTH, most));
+    for (ptrdiff_t k = 0; k < K; k += row_tile)
+        table->conv->pack_weight(weight, DEPTH, TAPS, index, TAPS, TAPS, C, K, k, DEPTH, packed);
+    for (ptrdiff_t pixel = 0; pixel < N * PLANE; pixel += most)
+        table->conv->tile(&geometry, x, packed, K, DEPTH, pixel, pixel + most < N * PLANE ? most : N * PLANE - pixel, 0,
+                          K, bias, y, scratch);
     compare("conv", y, expected, N * K * PLANE, 5e-6);
 
     const struct direct_kernels *direct = table->direct;

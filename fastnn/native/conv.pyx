@@ -21,7 +21,7 @@ __all__ = ["conv", "conv_channel_sum", "conv_input_grad", "conv_weight_grad"]
 
 # Depth (taps x channels) of a block: 144 to 1024 are within 4 % of each other.
 cdef ptrdiff_t DEPTH_BLOCK = 320
-# Tiles are made smaller until there are this many, so that a single small image still occupies all threads.
+# Backward-weights is cut into this many tasks, so that a single small image still occupies all threads.
 cdef ptrdiff_t ENOUGH_TASKS = 64
 # Backward-weights: bytes of partial sums at most, and pixels per partial sum at least.
 cdef ptrdiff_t PARTIAL_BYTES = 16 << 20
@@ -50,7 +50,7 @@ cdef struct plane_view:
     ptrdiff_t group_stride
 
 
-cdef correlate(np.ndarray like, conv_geometry *geometry, const ptrdiff_t *tap_index, weight_view weight,
+cdef correlate(np.ndarray like, conv_geometry *geometry, const ptrdiff_t *place, ptrdiff_t filter, weight_view weight,
                plane_view source, plane_view target, ptrdiff_t groups, ptrdiff_t rows, const char *bias):
     """target[n, k, p] = bias[k] + sum over taps and channels: packs the weights, then runs tiles of pixels x rows."""
     cdef const conv_kernels *kernel = kernels_for(like).conv
@@ -61,32 +61,34 @@ cdef correlate(np.ndarray like, conv_geometry *geometry, const ptrdiff_t *tap_in
     cdef ptrdiff_t blocks = max(1, ceil_div(depth, DEPTH_BLOCK)), depth_block = ceil_div(depth, blocks)
     cdef ptrdiff_t padded_rows = ceil_div(rows, tiles.row_tile) * tiles.row_tile
     cdef ptrdiff_t pixel_tile = kernel.tile_panels * tiles.column_tile, row_tile = padded_rows
-    cdef ptrdiff_t task, group, start, pixel_tiles, row_tiles, pixel_start, row_start
+    cdef ptrdiff_t task, group, pixel_tiles, row_tiles, pixel_start, row_start
     if pixels == 0 or rows == 0:
         return
-    while pixel_tile > tiles.column_tile and groups * ceil_div(pixels, pixel_tile) < ENOUGH_TASKS:
+    # Patches are gathered again for each tile of rows, so there are no more tiles than the threads need.
+    cdef int threads = threads_for(groups * (2.0 * rows / FLOP_PER_NANOSECOND + 0.3) * depth * pixels)
+    cdef ptrdiff_t enough_tasks = 1 if threads == 1 else 4 * threads
+    while pixel_tile > tiles.column_tile and groups * ceil_div(pixels, pixel_tile) < enough_tasks:
         pixel_tile //= 2
     pixel_tiles = ceil_div(pixels, pixel_tile)
-    while row_tile > 4 * tiles.row_tile and groups * pixel_tiles * ceil_div(rows, row_tile) < ENOUGH_TASKS:
+    while row_tile > 4 * tiles.row_tile and groups * pixel_tiles * ceil_div(rows, row_tile) < enough_tasks:
         row_tile = ceil_div(row_tile, 2 * tiles.row_tile) * tiles.row_tile
     row_tiles = ceil_div(rows, row_tile)
-    blocks = ceil_div(depth, max(1, depth_block))
+    depth_block = max(1, depth_block)
 
-    cdef int threads = threads_for(groups * (2.0 * rows / FLOP_PER_NANOSECOND + 0.3) * depth * pixels)
-    cdef int pack_threads = threads_for(0.5 * groups * depth * padded_rows)
+    cdef ptrdiff_t pack_tiles = ceil_div(rows, tiles.row_tile)
+    cdef int pack_threads = threads_for(0.2 * groups * filter * channels * padded_rows)
     cdef ptrdiff_t scratch_bytes = kernel.scratch_size(depth_block, pixel_tile)
     cdef ptrdiff_t packed_bytes = depth * padded_rows * itemsize
     cdef Block packed_memory = scratch(groups * packed_bytes), thread_memory = scratch(threads * scratch_bytes)
     cdef char *packed = <char *> packed_memory.data
     cdef char *thread_scratch = <char *> thread_memory.data
     with nogil:
-        for task in prange(groups * blocks, num_threads=pack_threads, schedule="static"):
-            group = task // blocks
-            start = task % blocks * depth_block
+        for task in prange(groups * pack_tiles, num_threads=pack_threads, schedule="static"):
+            group = task // pack_tiles
             kernel.pack_weight(
-                weight.data + group * weight.group_stride * itemsize, weight.row_stride, weight.channel_stride,
-                tap_index, channels, rows, start, min(depth_block, depth - start),
-                packed + group * packed_bytes + start * padded_rows * itemsize)
+                weight.data + group * weight.group_stride * itemsize, weight.row_stride, weight.channel_stride, place,
+                geometry.taps, filter, channels, rows, task % pack_tiles * tiles.row_tile, depth_block,
+                packed + group * packed_bytes)
         for task in prange(groups * pixel_tiles * row_tiles, num_threads=threads, schedule="dynamic"):
             group = task // (pixel_tiles * row_tiles)
             pixel_start = task % (pixel_tiles * row_tiles) // row_tiles * pixel_tile
@@ -99,14 +101,17 @@ cdef correlate(np.ndarray like, conv_geometry *geometry, const ptrdiff_t *tap_in
                 target.data + group * target.group_stride * itemsize, thread_scratch + threadid() * scratch_bytes)
 
 
-cdef ptrdiff_t fill_taps(list taps, tuple kernel, ptrdiff_t *tap, ptrdiff_t *tap_index) except -1:
-    """Writes positions [T][3] and indices [T] of all combinations of the taps of the three dimensions; returns T."""
-    cdef ptrdiff_t done = 0, height = kernel[1], width = kernel[2]
+cdef ptrdiff_t fill_taps(list taps, tuple kernel, ptrdiff_t *tap, ptrdiff_t *place) except -1:
+    """Writes where the taps stand, [T][3], for all combinations of the three dimensions' taps, and for each position in
+    the filter its number among them or -1; returns T."""
+    cdef ptrdiff_t done = 0, height = kernel[1], width = kernel[2], i
+    for i in range(product(kernel)):
+        place[i] = -1
     for z, position_z in taps[0]:
         for y, position_y in taps[1]:
             for x, position_x in taps[2]:
                 tap[3 * done], tap[3 * done + 1], tap[3 * done + 2] = position_z, position_y, position_x
-                tap_index[done] = (z * height + y) * width + x
+                place[(z * height + y) * width + x] = done
                 done += 1
     return done
 
@@ -114,7 +119,8 @@ cdef ptrdiff_t fill_taps(list taps, tuple kernel, ptrdiff_t *tap, ptrdiff_t *tap
 cdef Block forward_geometry(conv_geometry *geometry, tuple in_shape, tuple out_size, tuple kernel, tuple stride,
                             tuple padding, tuple dilation, ptrdiff_t groups, ptrdiff_t out_channels):
     """The geometry of a convolution; in_shape is (N, C, D, H, W), padding the zeros before each dimension. The block
-    returned holds the taps [T][3] and behind them their indices [T]; keep it while the geometry is used."""
+    returned holds the taps [T][3] and behind them the place of each filter position; keep it while the geometry is
+    used."""
     cdef ptrdiff_t taps = product(kernel), in_plane = product(in_shape[2:]), out_plane = product(out_size)
     cdef Block memory = scratch(4 * taps * sizeof(ptrdiff_t))
     cdef ptrdiff_t *tap = <ptrdiff_t *> memory.data
@@ -162,7 +168,7 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
     taps = geometry.taps
     cdef ptrdiff_t rows = out_channels // groups
     correlate(
-        x, &geometry, <ptrdiff_t *> memory.data + 3 * taps,
+        x, &geometry, <ptrdiff_t *> memory.data + 3 * taps, taps,
         weight_view(np.PyArray_BYTES(weight), rows * geometry.channels * taps, geometry.channels * taps, taps),
         plane_view(np.PyArray_BYTES(x), geometry.channels * geometry.in_channel_stride),
         plane_view(np.PyArray_BYTES(y), rows * geometry.out_channel_stride),
@@ -189,7 +195,7 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     cdef np.ndarray bias_values = None if bias is None else contiguous(bias)
     cdef Block memory = scratch(4 * max(1, taps) * sizeof(ptrdiff_t))
     cdef ptrdiff_t *tap = <ptrdiff_t *> memory.data
-    cdef ptrdiff_t *tap_index = tap + 3 * taps
+    cdef ptrdiff_t *place = tap + 3 * taps
     cdef conv_geometry geometry
     cdef ptrdiff_t i, offset
     stride, padding, dilation = three(stride, 1), three(padding, 0), three(dilation, 1)
@@ -206,12 +212,12 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
         geometry.out_stride[i] = stride[i] * product(size[i + 1:])
     for phase in np.ndindex(*[min(stride[i], size[i]) for i in range(3)]):
         seen = [phase_taps(phase[i], kernel[i], stride[i], padding[i], dilation[i]) for i in range(3)]
-        geometry.taps = fill_taps(seen, kernel, tap, tap_index)
+        geometry.taps = fill_taps(seen, kernel, tap, place)
         for i in range(3):
             geometry.grid[i] = ceil_div(<ptrdiff_t> size[i] - <ptrdiff_t> phase[i], <ptrdiff_t> stride[i])
         offset = (phase[0] * <ptrdiff_t> size[1] + phase[1]) * <ptrdiff_t> size[2] + phase[2]
         correlate(
-            grad, &geometry, tap_index,
+            grad, &geometry, place, taps,
             weight_view(np.PyArray_BYTES(weight), geometry.channels * rows * taps, taps, rows * taps),
             plane_view(np.PyArray_BYTES(grad), geometry.channels * grad_plane),
             plane_view(np.PyArray_BYTES(result) + offset * np.PyArray_ITEMSIZE(result), rows * plane),

@@ -1,4 +1,28 @@
-"""fastnn: neural-network layers for CPUs, forward and backward, on NumPy arrays."""
+"""fastnn: neural-network layers for CPUs, forward and backward, on NumPy arrays.
+
+functional   layers, losses and optimisers' steps as functions: ``F.conv2d`` and ``F.conv2d_backward``
+nn           the same as modules with parameters: ``nn.Sequential``, ``nn.Conv2d``, ``nn.CrossEntropyLoss``
+optim        ``optim.Adam`` and others, with schedules in ``optim.lr_scheduler``
+training     ``fit``, checkpoints, early stopping
+data         readers of MNIST's and CIFAR-10's files, digits that come with the package, augmentation
+models       ``LeNet5``
+
+``set_num_threads``, ``set_backend`` ("native" or "reference", which is NumPy) and ``set_conv_algorithm`` choose how
+functions run; ``manual_seed`` makes all that is random repeat.
+
+>>> import numpy as np
+>>> from fastnn import nn, optim
+>>> model, criterion = nn.Linear(3, 1), nn.MSELoss()
+>>> optimizer = optim.SGD(model.parameters(), lr=0.1)
+>>> x, y = np.ones((4, 3), np.float32), np.zeros((4, 1), np.float32)
+>>> loss = criterion(model(x), y)  # a float; its gradient comes from the criterion
+>>> dx = model.backward(criterion.backward())
+>>> optimizer.step()
+>>> criterion(model(x), y) < loss
+True
+
+There is no autograd: docs/nn.md tells those who know torch what to do instead. ``python -m fastnn`` lists the commands.
+"""
 
 import importlib
 import sys

@@ -27,6 +27,19 @@ def test_bench_prints_the_limits_and_a_line_per_pass(capsys, tmp_path):
     assert path.stat().st_size > 10_000
 
 
+def test_bench_without_torch_has_no_columns_for_it_and_times_adam_once(capsys, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    path = tmp_path / "roofline.png"
+    command.run(parse("linear", "optim", "--threads", "1", "--seconds", "0.01", "--plot", str(path)))
+    introduction, *table = capsys.readouterr().out.splitlines()
+    assert "torch, which is not installed" in introduction
+    assert "torch" not in "\n".join(table[:-1])  # the last line names the picture
+    assert sum(line.startswith("Adam 11 M parameters  ") for line in table) == 1
+    header = next(i for i, line in enumerate(table) if line.startswith("workload"))
+    assert len({len(line) for line in table[header:-1]}) == 1
+
+
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
 def test_a_workload_builds_the_passes_that_it_names(workload):
     assert tuple(workload.build(None)) == workload.passes

@@ -9,11 +9,6 @@ from fastnn.bench.timing import medians_in_turn
 from fastnn.bench.workloads import WORKLOADS
 from fastnn.native import runtime
 
-HEADER = (
-    f"{'workload':44} {'pass':14} {'fastnn ms':>10} {'torch ms':>10} {'ratio':>6} {'GFLOP/s':>8} {'% peak':>7} "
-    f"{'GB/s':>7} {'% triad':>8}"
-)
-
 
 @dataclass(frozen=True)
 class Row:
@@ -35,26 +30,40 @@ def import_torch():
     return torch
 
 
+def chosen_workloads(families, torch):
+    """Those of these families (all, where none is named); what differs in torch's options is one without torch."""
+    chosen: dict = {}
+    for workload in WORKLOADS:
+        if not families or workload.family in families:
+            name = workload.name if torch is not None else workload.name.split(", torch's")[0]
+            chosen.setdefault(name, workload)
+    return chosen
+
+
 def measure(families, threads, seconds, torch):
-    """Rows of all workloads of these families (all, where none is named), one after the other."""
+    """Rows of the chosen workloads, one after the other."""
     if torch is not None:
         torch.set_num_threads(threads)
     with fastnn.threads(threads):
-        for workload in WORKLOADS:
-            if families and workload.family not in families:
-                continue
+        for title, workload in chosen_workloads(families, torch).items():
             for name, timed in workload.build(torch).items():
                 calls = [timed.ours] + ([timed.torch] if timed.torch else [])
                 ours, *theirs = medians_in_turn(calls, seconds)
                 peer = theirs[0] if theirs else None
-                yield Row(workload.name, workload.family, name, threads, ours, peer, timed.flops, timed.bytes)
+                yield Row(title, workload.family, name, threads, ours, peer, timed.flops, timed.bytes)
+
+
+def header(torch):
+    peer = f" {'torch ms':>10} {'ratio':>6}" if torch else ""
+    figures = f"{'GFLOP/s':>8} {'% peak':>7} {'GB/s':>7} {'% triad':>8}"
+    return f"{'workload':44} {'pass':14} {'fastnn ms':>10}{peer} {figures}"
 
 
 def line(row, limits):
-    peer = f"{row.torch * 1e3:10.3f} {row.torch / row.ours:6.2f}" if row.torch else f"{'-':>10} {'-':>6}"
+    peer = f" {row.torch * 1e3:10.3f} {row.torch / row.ours:6.2f}" if row.torch else ""
     flops, bandwidth = row.flops / row.ours, row.bytes / row.ours
     return (
-        f"{row.workload:44} {row.name:14} {row.ours * 1e3:10.3f} {peer} {flops / 1e9:8.1f} "
+        f"{row.workload:44} {row.name:14} {row.ours * 1e3:10.3f}{peer} {flops / 1e9:8.1f} "
         f"{flops / limits.flops:7.0%} {bandwidth / 1e9:7.1f} {bandwidth / limits.bandwidth:8.0%}"
     )
 
@@ -72,14 +81,13 @@ def print_table(families, threads, seconds):
     """Measures and prints, one table per number of threads; returns the rows and the limits by number of threads."""
     torch = import_torch()
     rows, limits = [], {}
-    print(
-        "Medians of calls made in turn; ratio = torch's time / fastnn's"
-        + ("" if torch else " (torch is not installed)")
-    )
+    compared = "ratio = torch's time / fastnn's" if torch else "torch, which is not installed, would be compared with"
+    print(f"Medians of calls made in turn; {compared}")
+    print("% triad: of the memory's bandwidth; above 100 % where arrays stay in the caches between calls")
     for count in threads:
         limits[count] = measure_limits(count)
         print(f"\n{limits_line(count, limits[count])}")
-        print(HEADER)
+        print(header(torch))
         measured = []
         for row in measure(families, count, seconds, torch):
             print(line(row, limits[count]), flush=True)
@@ -104,9 +112,9 @@ def plot_roofline(rows, limits, path):
     intensities = [row.flops / row.bytes for row in rows]
     left, right = min(intensities) / 2, max(max(intensities), limit.flops / limit.bandwidth) * 2
     ridge = limit.flops / limit.bandwidth
-    axes.plot([left, ridge, right], [left * limit.bandwidth / 1e9, limit.flops / 1e9, limit.flops / 1e9], "k-", lw=1.5)
-    axes.text(right, limit.flops / 1e9, f"{limit.flops / 1e9:.0f} GFLOP/s", ha="right", va="bottom")
-    axes.text(left * 1.1, left * 1.1 * limit.bandwidth / 1e9 * 1.25, f"{limit.bandwidth / 1e9:.0f} GB/s", rotation=33)
+    roof = [left * limit.bandwidth / 1e9, limit.flops / 1e9, limit.flops / 1e9]
+    limits_label = f"{limit.bandwidth / 1e9:.0f} GB/s and {limit.flops / 1e9:.0f} GFLOP/s"
+    axes.plot([left, ridge, right], roof, "k-", lw=1.5, label=limits_label)
     for i, family in enumerate(dict.fromkeys(row.family for row in rows)):
         colour = f"C{i}"
         chosen = [row for row in rows if row.family == family]
@@ -115,14 +123,15 @@ def plot_roofline(rows, limits, path):
         if all(row.torch for row in chosen):
             y = [row.flops / row.torch / 1e9 for row in chosen]
             axes.scatter(x, y, s=42, facecolors="none", edgecolors=colour, zorder=2)
+    who = "fastnn (filled) and torch (hollow)" if any(row.torch for row in rows) else "fastnn"
     axes.set(
         xscale="log",
         yscale="log",
         xlabel="floating-point operations per byte that must be moved",
         ylabel="GFLOP/s",
-        title=f"fastnn (filled) and torch (hollow) under this machine's limits, {threads} threads",
+        title=f"{who} under this machine's limits, {threads} thread{'s' * (threads > 1)}",
     )
     axes.grid(True, which="both", alpha=0.2)
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside right upper")
     figure.savefig(path, dpi=130)
     plt.close(figure)

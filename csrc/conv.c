@@ -113,6 +113,14 @@ INLINE vec load_every_second(const real *from, ptrdiff_t first, ptrdiff_t end)
     return VEC_EVEN(low, high);
 }
 
+/* Every fourth element for all lanes; nothing behind the last is read. */
+INLINE vec load_every_fourth(const real *from)
+{
+    vec low = VEC_EVEN(vec_load(from), vec_load(from + LANES));
+    vec high = VEC_EVEN(vec_load(from + 2 * LANES), vec_load_tail(from + 3 * LANES, LANES - 3));
+    return VEC_EVEN(low, high);
+}
+
 /* The lanes of `part` from one channel's image, zeros in the others. */
 INLINE vec load_part(const real *plane, const struct lanes *part, ptrdiff_t stride)
 {
@@ -120,6 +128,7 @@ INLINE vec load_part(const real *plane, const struct lanes *part, ptrdiff_t stri
     if (stride == 1)
         return part->end - part->first == LANES ? vec_load(from) : vec_load_lanes(from, part->first, part->end);
     if (stride == 2) return load_every_second(from, part->first, part->end);
+    if (stride == 4 && part->end - part->first == LANES && LANES > 2) return load_every_fourth(from);
     real lanes[LANES] = {0};
     for (ptrdiff_t lane = part->first; lane < part->end; lane++) lanes[lane] = from[lane * stride];
     return vec_load(lanes);

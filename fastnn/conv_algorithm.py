@@ -112,7 +112,7 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
         return active if {"winograd": winograd_runs, "direct": direct_runs}.get(active) else "im2col"
     if winograd_runs and winograd_gains(operation, images, channels, out_channels, out_size):
         return "winograd"
-    if direct_runs and direct_gains(operation, channels // groups, out_channels // groups, out_size, kernel):
+    if direct_runs and direct_gains(operation, channels // groups, out_channels // groups, out_size, kernel, stride):
         return "direct"
     return "im2col"
 
@@ -125,7 +125,7 @@ def winograd_gains(operation, images, channels, out_channels, out_size):
     return fewest_channels >= 8 and enough_tiles
 
 
-def direct_gains(operation, channels, out_channels, out_size, kernel):
+def direct_gains(operation, channels, out_channels, out_size, kernel, stride):
     """Whether packing patches costs more than it saves; channels are those of one group.
 
     Measured on a Zen 4 core, float32, in turn on a machine with other work, GFLOP/s of the three operations:
@@ -138,7 +138,7 @@ def direct_gains(operation, channels, out_channels, out_size, kernel):
     (64, 3, 64, 32, 3, 1, 1)       83   46   78 ,  68   44   71         68   25   48 ,  61   16   58
     (100, 3, 32, 32, 7, 1, 3)     104   63   95 , 100   61   99         75   27   56 ,  60   17   55
     (8, 3, 64, 224, 7, 2, 3)      101   54   87 ,  93   48   83         67   24   53 ,  54   16   51
-    (8, 3, 96, 227, 11, 4, 0)      94   47   66 ,  93   52   67         71   20   65 ,  62    9   42
+    (8, 3, 96, 227, 11, 4, 0)      94   47   62 ,  93   52   67         83   21   74 ,  62    9   42
     (4, 32, 64, 28, 3), 4 groups   83   80   71 ,  69   66   64         60   47   44 ,  47   32   41
     (8, 64, 64, 28, 3), 64 groups  18   18   18 ,  13   13   17          3    3    2 ,   2    2    2
     (8, 32, 64, 27, 5, 1, 2)       94   91   76 ,  90   86   71         95   83   84 ,  88   53   80
@@ -153,7 +153,7 @@ def direct_gains(operation, channels, out_channels, out_size, kernel):
     if math.prod(kernel) == 1 and not depthwise:
         return False
     if operation == "conv_weight_grad":  # each row of outputs is whole vectors: short ones waste them
-        return depthwise or (channels <= 8 and out_size[-1] >= 10)
+        return depthwise or (channels <= 8 and out_size[-1] >= 10 and max(stride) < 4)
     return depthwise or ((channels <= 48 or out_channels <= 8) and math.prod(out_size) >= 64)
 
 

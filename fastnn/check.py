@@ -91,7 +91,12 @@ CASES = [
     Case("max_pool1d", lambda n: (n(3, 5, 101), 3), {"stride": 2, "padding": 1}),
     Case("max_pool2d", lambda n: (n(3, 17, 30, 37), 2)),
     Case("max_pool2d", lambda n: (n(2, 5, 23, 19), 3), {"stride": 2, "padding": 1, "ceil_mode": True}, label="3x3"),
-    Case("max_pool2d_backward", lambda n: (n(2, 3, 4, 5), n(2, 3, 8, 10), 2), {"indices": corners(2, 3, 8, 10)}),
+    Case(
+        "max_pool2d_backward",
+        lambda n: (n(2, 3, 4, 5), n(2, 3, 8, 10), 2),
+        {"indices": corners(2, 3, 8, 10)},
+        label="given indices",
+    ),
     Case("max_pool3d", lambda n: (n(2, 3, 9, 8, 7), 3), {"stride": 2, "padding": 1}),
     Case("avg_pool1d", lambda n: (n(3, 5, 101), 3), {"stride": 2, "padding": 1}),
     Case("avg_pool2d", lambda n: (n(3, 17, 30, 37), 2)),
@@ -301,7 +306,8 @@ def print_table(results):
     from fastnn.native import runtime
 
     isas = runtime.available_isas()
-    width = 43
+    width = 44
+    print("Each kernel against NumPy in float64: the largest error over the RMS of the right result, and its bound.\n")
     print(f"{'':{width}}{'float32: worst error / RMS':<{11 * len(isas)}}{'bound':>9}{'float64':>11}{'bound':>9}")
     print(f"{'':{width}}" + "".join(f"{isa:<11}" for isa in isas))
     started, count, failed = time.perf_counter(), 0, []

@@ -46,3 +46,14 @@ def restore_settings():
     fastnn.set_conv_algorithm(algorithm)
     fastnn.set_num_threads(threads)
     fastnn.set_backend(backend)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Why so many tests were skipped, in one line."""
+    count = sum(
+        "could not import 'torch'" in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])
+    )
+    if count:
+        terminalreporter.write_line(
+            f"{count} comparisons with PyTorch were skipped: it is not installed (make test EXTRAS=test,torch)"
+        )

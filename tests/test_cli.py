@@ -36,6 +36,15 @@ def test_info_names_what_matters(capsys):
         assert name in facts
 
 
+def test_info_shows_the_environment_variables_that_are_set(capsys, monkeypatch):
+    monkeypatch.setenv("FASTNN_CONV_ALGORITHM", "im2col")
+    monkeypatch.delenv("FASTNN_BACKEND", raising=False)
+    main(["info"])
+    out = capsys.readouterr().out
+    assert re.search("^FASTNN_CONV_ALGORITHM +im2col$", out, re.MULTILINE)
+    assert "FASTNN_BACKEND" not in out
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -39,7 +39,9 @@ def unpacked(wheel, folder):
 def sdist(tmp_path_factory):
     """The source distribution as setuptools makes it, unpacked: what is not listed in it is missing here."""
     folder = tmp_path_factory.mktemp("sdist")
-    left_out = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.so", "*.egg-info", "__pycache__")
+    left_out = shutil.ignore_patterns(
+        ".git*", ".venv", ".*_cache", ".hypothesis", "build", "dist", "runs", "*.so", "*.egg-info", "__pycache__"
+    )
     shutil.copytree(ROOT, folder / "checkout", ignore=left_out)
     run(sys.executable, "-m", "build", "--sdist", "--outdir", str(folder), str(folder / "checkout"))
     (archive,) = folder.glob("*.tar.gz")
@@ -60,6 +62,11 @@ def test_wheel_built_from_the_sdist_is_small_and_complete(wheel):
     for needed in ("fastnn/py.typed", "fastnn/data/digits-images-idx3-ubyte.gz", "fastnn/data/README.md"):
         assert needed in names
     assert not [name for name in names if name.startswith("tests/") or name.endswith((".c", ".h", ".pyx"))]
+
+
+def test_sdist_has_what_its_readme_and_makefile_point_to(sdist):
+    for name in ("docs/demo.png", "docs/nn.md", "CONTRIBUTING.md", "CHANGELOG.md", ".clang-format", "tests/arm64.c"):
+        assert (sdist / name).is_file(), name
 
 
 def test_wheel_passes_its_own_check_with_numpy_alone(wheel, tmp_path):

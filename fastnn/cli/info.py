@@ -15,6 +15,7 @@ OPTIONAL = {
     "matplotlib": "pictures",
     "safetensors": "weights in .safetensors files",
 }
+VARIABLES = ("FASTNN_BACKEND", "FASTNN_CONV_ALGORITHM", "FASTNN_ISA", "FASTNN_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 def add_arguments(parser):
@@ -46,6 +47,9 @@ def facts():
     yield "memory of arrays", f"{mebibytes(memory['used_bytes'])} now, {mebibytes(memory['peak_bytes'])} at most so far"
     yield "memory kept", f"{mebibytes(memory['cached_bytes'])} of at most {mebibytes(memory['limit_bytes'])}"
     yield "blocks of memory", f"{memory['requests']} asked for, {memory['reused']} of them re-used"
+    for variable in VARIABLES:
+        if os.environ.get(variable):
+            yield variable, os.environ[variable]
     for package, use in OPTIONAL.items():
         yield package, version(package) or f"not installed ({use}): {sys.executable} -m pip install {package}"
 

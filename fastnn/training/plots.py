@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 __all__ = ["plot_filters", "plot_history", "plot_images", "save_history", "save_report"]
@@ -103,9 +104,7 @@ def plot_images(images, labels, scores, names, figure, columns):
         place.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray_r", vmin=0, vmax=1)
         guess = int(score.argmax())
         right = guess == label
-        text = names[guess] if right else f"{names[guess]}, not {names[label]}"
-        if len(text) > 14:
-            text = text.replace(", ", ",\n")
+        text = names[guess] if right else f"predicted {names[guess]},\nis {names[label]}"
         place.set_title(text, color=RIGHT if right else WRONG, fontsize=10 if len(text) < 10 else 8, pad=3)
 
 
@@ -130,7 +129,7 @@ def save_report(path, title, history, filters, images, labels, scores, names):
         The test set and the network's outputs for it.
     names : sequence of str
     """
-    figure = Figure(figsize=(13, 8), dpi=120, layout="constrained")
+    figure = Figure(figsize=(13, 8.2), dpi=120, layout=ConstrainedLayoutEngine(rect=(0.015, 0.015, 0.97, 0.97)))
     figure.suptitle(title, fontsize=15, weight="bold")
     halves: Any = figure.subfigures(2, 1, height_ratios=[1, 1.1])  # matplotlib's annotation leaves the shape open
     top, bottom = halves

@@ -559,6 +559,7 @@ def test_bad_construction(build, error, message):
         (nn.Conv2d(4, 2, 3, groups=2), (2, 3, 5, 5), r"Conv2d: input must have 4 channels, got 3 in shape"),
         (nn.Conv2d(4, 2, 3), (4, 5, 5), r"conv2d: input must have 4 dimensions \(N, C, H, W\), got shape \(4, 5, 5\)"),
         (nn.ConvTranspose2d(4, 2, 3), (2, 3, 5, 5), r"ConvTranspose2d: input must have 4 channels, got 3 in shape"),
+        (nn.PReLU(4), (2, 3, 5), r"PReLU: input must have 4 channels, got 3 in shape \(2, 3, 5\)"),
         (nn.Linear(4, 2), (4, 2), r"Linear: input must have 4 features, got 2 in shape \(4, 2\)"),
         (nn.Flatten(3), (2, 3), r"Flatten: start_dim=3 to end_dim=-1 are no dimensions of shape \(2, 3\)"),
     ],

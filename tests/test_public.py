@@ -109,3 +109,13 @@ def test_every_method_of_a_public_class_has_a_docstring(module):
         for method, function in inspect.getmembers(value, inspect.isfunction) if isinstance(value, type) else []:
             if not method.startswith("_"):
                 assert inspect.getdoc(function), f"{module}.{name}.{method} has no docstring"
+
+
+def test_the_architecture_names_every_source_file_of_the_families():
+    text = (LIST.parent / "architecture.md").read_text()
+    root = LIST.parent.parent
+    files = [*root.glob("csrc/*.c"), *root.glob("fastnn/native/*.pyx")]
+    files += [path for folder in ("reference", "functional") for path in root.glob(f"fastnn/{folder}/[a-z]*.py")]
+    assert len(files) > 50
+    for path in files:
+        assert re.search(rf"\b{path.stem}\b", text), f"docs/architecture.md does not name {path.name}"

@@ -90,7 +90,8 @@ class PReLU(Module):
         self.weight = Parameter(np.full(self.num_parameters, init, np.float32))
 
     def forward(self, input):
-        check_input(self, input, self.weight.data)
+        per_channel = self.num_parameters > 1 and getattr(input, "ndim", 0) > 1
+        check_input(self, input, self.weight.data, self.num_parameters if per_channel else None, "channels")
         output = F.prelu(input, self.weight.data)
         self.save_for_backward(input)
         return output

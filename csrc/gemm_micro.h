@@ -19,21 +19,24 @@ enum { ROW_TILE = 6, COLUMN_VECTORS = 2 };
 #endif
 enum { COLUMN_TILE = COLUMN_VECTORS * LANES };
 
-/* `a` steps by a_row from row to row and by a_depth along the sum; the other operand is a packed panel, of which the
- * first vectors are used. */
+/* `a` steps by a_row from row to row and by a_depth along the sum; the other operand is a packed panel of so many vectors,
+ * rows of which stand b_depth apart. */
 INLINE void multiply_rows(const int rows, const int vectors, ptrdiff_t depth, const real *a, ptrdiff_t a_row,
-                          ptrdiff_t a_depth, const real *b, real *c, ptrdiff_t row_stride, int accumulate)
+                          ptrdiff_t a_depth, const real *b, const ptrdiff_t b_depth, real *c, ptrdiff_t row_stride,
+                          int accumulate)
 {
     vec sum[ROW_TILE][COLUMN_VECTORS];
 #pragma GCC unroll 8
     for (int row = 0; row < rows; row++)
 #pragma GCC unroll 3
-        for (int v = 0; v < vectors; v++) {
-            sum[row][v] = (vec){0};
-            __builtin_prefetch(c + row * row_stride + v * LANES, 1); /* it comes while the sums are taken */
-        }
+        for (int v = 0; v < vectors; v++) sum[row][v] = (vec){0};
+    if (accumulate) /* what is added to comes while the sums are taken */
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; row++)
+#pragma GCC unroll 3
+            for (int v = 0; v < vectors; v++) __builtin_prefetch(c + row * row_stride + v * LANES, 1);
 
-    for (ptrdiff_t d = 0; d < depth; d++, a += a_depth, b += COLUMN_TILE) {
+    for (ptrdiff_t d = 0; d < depth; d++, a += a_depth, b += b_depth) {
         vec column[COLUMN_VECTORS];
 #pragma GCC unroll 3
         for (int v = 0; v < vectors; v++) column[v] = vec_load(b + v * LANES);
@@ -54,40 +57,41 @@ INLINE void multiply_rows(const int rows, const int vectors, ptrdiff_t depth, co
         }
 }
 
-INLINE void multiply_some_rows(ptrdiff_t rows, ptrdiff_t depth, const real *a, ptrdiff_t a_row, ptrdiff_t a_depth,
-                               const real *b, real *c, ptrdiff_t row_stride, int accumulate)
+/* 1 to ROW_TILE rows. */
+INLINE void multiply_some_rows(ptrdiff_t rows, const int vectors, ptrdiff_t depth, const real *a, ptrdiff_t a_row,
+                               ptrdiff_t a_depth, const real *b, const ptrdiff_t b_depth, real *c, ptrdiff_t row_stride,
+                               int accumulate)
 {
-    enum { ALL = COLUMN_VECTORS };
     switch (rows) {
-    case 1: multiply_rows(1, ALL, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
-    case 2: multiply_rows(2, ALL, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
-    case 3: multiply_rows(3, ALL, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
-    case 4: multiply_rows(4, ALL, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
-    case 5: multiply_rows(5, ALL, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
+    case 1: multiply_rows(1, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate); break;
+    case 2: multiply_rows(2, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate); break;
+    case 3: multiply_rows(3, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate); break;
+    case 4: multiply_rows(4, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate); break;
+    case 5: multiply_rows(5, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate); break;
 #if VEC_BYTES == 64
-    case 6: multiply_rows(6, ALL, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
-    case 7: multiply_rows(7, ALL, depth, a, a_row, a_depth, b, c, row_stride, accumulate); break;
+    case 6: multiply_rows(6, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate); break;
+    case 7: multiply_rows(7, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate); break;
 #endif
-    default: multiply_rows(ROW_TILE, ALL, depth, a, a_row, a_depth, b, c, row_stride, accumulate);
+    default: multiply_rows(ROW_TILE, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate);
     }
 }
 
 /* One tile of COLUMN_TILE columns and 1 to ROW_TILE rows from packed panels, written over c or added to it. */
 static void multiply_tile(ptrdiff_t rows, ptrdiff_t depth, const real *a, const real *b, real *c, ptrdiff_t row_stride,
                           int accumulate)
-{ multiply_some_rows(rows, depth, a, 1, ROW_TILE, b, c, row_stride, accumulate); }
+{ multiply_some_rows(rows, COLUMN_VECTORS, depth, a, 1, ROW_TILE, b, COLUMN_TILE, c, row_stride, accumulate); }
 
 /* The same for any strides of A. Of a last panel with few columns, the vectors that are all padding are left out; c has
  * room for whole vectors. */
 static void multiply_ragged_tile(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const real *a, ptrdiff_t a_row,
                                  ptrdiff_t a_depth, const real *b, real *c, ptrdiff_t row_stride, int accumulate)
 {
-    if (rows == ROW_TILE && columns <= LANES)
-        multiply_rows(ROW_TILE, 1, depth, a, a_row, a_depth, b, c, row_stride, accumulate);
-    else if (rows == ROW_TILE && columns <= 2 * LANES && COLUMN_VECTORS > 2)
-        multiply_rows(ROW_TILE, 2, depth, a, a_row, a_depth, b, c, row_stride, accumulate);
+    if (columns <= LANES)
+        multiply_some_rows(rows, 1, depth, a, a_row, a_depth, b, COLUMN_TILE, c, row_stride, accumulate);
+    else if (columns <= 2 * LANES)
+        multiply_some_rows(rows, 2, depth, a, a_row, a_depth, b, COLUMN_TILE, c, row_stride, accumulate);
     else
-        multiply_some_rows(rows, depth, a, a_row, a_depth, b, c, row_stride, accumulate);
+        multiply_some_rows(rows, COLUMN_VECTORS, depth, a, a_row, a_depth, b, COLUMN_TILE, c, row_stride, accumulate);
 }
 
 INLINE ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }

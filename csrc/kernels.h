@@ -64,16 +64,17 @@ struct conv_kernels {
     void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions, void *sum);
 };
 
-/* csrc/winograd.c: 3x3 convolutions with stride 1; tiles of 4x4 outputs, N * ceil(height / 4) * ceil(width / 4) of them. */
+/* csrc/winograd.c: convolutions with stride 1; tiles of 4x4 outputs, N * ceil(height / 4) * ceil(width / 4) of them. */
 struct winograd_geometry {
-    ptrdiff_t images, channels, out_channels; /* N, C, K */
-    ptrdiff_t in_size[2], out_size[2];        /* height, width */
-    ptrdiff_t padding[2];                     /* zeros above and left of the input; negative: that much is left out */
-    ptrdiff_t chunk_rows;                     /* output channels that are computed together: a multiple of row_tile */
+    ptrdiff_t images, channels, out_channels; /* N, C times the filter's blocks of 3x3, K */
+    ptrdiff_t filter[2];                      /* height, width */
+    ptrdiff_t in_size[2], out_size[2];
+    ptrdiff_t padding[2]; /* zeros above and left of the input; negative: that much is left out */
+    ptrdiff_t chunk_rows; /* output channels that are computed together: a multiple of row_tile */
 };
 
 struct winograd_weight {
-    const void *data; /* 3x3 neighbouring taps per row (output channel) and input channel */
+    const void *data; /* neighbouring taps of a filter per row (output channel) and input channel */
     ptrdiff_t row_stride, channel_stride;
     ptrdiff_t turned;        /* are the taps in reverse order? */
     const void *transformed; /* by transform_weight(); NULL: tile() transforms what it needs */

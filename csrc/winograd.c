@@ -1,4 +1,6 @@
-/* 3x3 convolution with stride 1 by Winograd's F(4x4, 3x3): 36 products for 16 outputs, where the sum itself takes 144.
+/* Convolution with stride 1 by Winograd's F(4x4, 3x3): 36 products for 16 outputs, where the sum itself takes 144.
+ * A larger filter is cut into blocks of 3x3, the last ones filled up with zeros: each sees the image moved by so much, and
+ * so its channels, block by block, are the channels of a convolution by 3x3 (5x5: 144 products for 16 outputs, not 400).
  *
  *   forward           out = A' [ sum over c of (G w G') . (B' in B) ] A  per 4x4 tile of the output and 6x6 patch of the input
  *   backward-data     the same, with the gradient as `in` and the weights transposed and turned by 180 degrees
@@ -7,7 +9,7 @@
  * Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), with the interpolation points 0, +-a, +-b and
  * infinity, a = 1 / sqrt(2) and b = sqrt(2): the error is a quarter of that with 0, +-1, +-2.
  *
- * N images, C input channels, K output channels; a tile is 4x4 outputs, tiles are numbered along rows, images last.
+ * N images, C input channels (times blocks), K output channels; a tile is 4x4 outputs, tiles are numbered along rows, images last.
  * P = 36 positions in the transformed patch. The lanes of a vector are neighbouring tiles, whatever rows and images they
  * belong to, so that narrow images and any number of channels fill the vectors. Per position a matrix product:
  *
@@ -189,13 +191,27 @@ INLINE void join_columns(const vec *column, real *row)
     }
 }
 
+/* Channel `channel` of the convolution by 3x3: a channel of the image, and where its block of the filter begins. */
+struct block {
+    ptrdiff_t channel, y, x;
+};
+
+INLINE struct block block_of(const struct winograd_geometry *g, ptrdiff_t channel)
+{
+    ptrdiff_t across = (g->filter[1] + 2) / 3, blocks = (g->filter[0] + 2) / 3 * across;
+    if (blocks == 1) return (struct block){channel, 0, 0};
+    return (struct block){channel / blocks, channel % blocks / across * 3, channel % across * 3};
+}
+
 /* to[position][tile] = B' patch B for one channel of a panel; positions stand plane_stride elements apart. */
 static void transform_patches(const struct winograd_geometry *g, const struct images *images, ptrdiff_t channel,
                               const struct panel *panel, real *to, ptrdiff_t plane_stride)
 {
     real left[6 * PATCH_ROW], right[6 * PATCH_ROW]; /* columns 0 to 3 of the patches, and 4 to 7 */
-    gather_patches(6, images, channel, panel, -g->padding[0], -g->padding[1], left);
-    gather_patches(6, images, channel, panel, -g->padding[0], 4 - g->padding[1], right);
+    struct block block = block_of(g, channel);
+    ptrdiff_t y = block.y - g->padding[0], x = block.x - g->padding[1];
+    gather_patches(6, images, block.channel, panel, y, x, left);
+    gather_patches(6, images, block.channel, panel, y, x + 4, right);
     for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES) {
         vec lines[6][6];
 #pragma GCC unroll 6
@@ -247,52 +263,13 @@ INLINE void transform_products(const int count, const real *from, ptrdiff_t plan
 
 /* ---- The product of one position: C[rows][width] (+)= A B, with A as it stands and B in panels ---- */
 
-INLINE void multiply_block(const int rows, const int vectors, ptrdiff_t depth, const real *a, ptrdiff_t a_stride,
-                           const real *b, real *c, ptrdiff_t c_stride, int accumulate)
-{
-    vec sum[ROW_TILE][COLUMN_VECTORS];
-#pragma GCC unroll 8
-    for (int row = 0; row < rows; row++)
-#pragma GCC unroll 3
-        for (int v = 0; v < vectors; v++) sum[row][v] = (vec){0};
-    for (ptrdiff_t d = 0; d < depth; d++, b += vectors * LANES) {
-        vec column[COLUMN_VECTORS];
-#pragma GCC unroll 3
-        for (int v = 0; v < vectors; v++) column[v] = vec_load(b + v * LANES);
-#pragma GCC unroll 8
-        for (int row = 0; row < rows; row++) {
-            vec value = vec_set(a[row * a_stride + d]);
-#pragma GCC unroll 3
-            for (int v = 0; v < vectors; v++) sum[row][v] += value * column[v];
-        }
-    }
-#pragma GCC unroll 8
-    for (int row = 0; row < rows; row++)
-#pragma GCC unroll 3
-        for (int v = 0; v < vectors; v++) {
-            real *target = c + row * c_stride + v * LANES;
-            vec_store(target, accumulate ? vec_load(target) + sum[row][v] : sum[row][v]);
-        }
-}
-
 /* All rows of A against one panel of B, [depth][vectors * LANES]. */
 INLINE void multiply_vectors(const int vectors, ptrdiff_t rows, ptrdiff_t depth, const real *a, ptrdiff_t a_stride,
                              const real *b, real *c, ptrdiff_t c_stride, int accumulate)
 {
-    ptrdiff_t row = 0;
-    for (; row + ROW_TILE <= rows; row += ROW_TILE, a += ROW_TILE * a_stride, c += ROW_TILE * c_stride)
-        multiply_block(ROW_TILE, vectors, depth, a, a_stride, b, c, c_stride, accumulate);
-    switch (rows - row) {
-    case 1: multiply_block(1, vectors, depth, a, a_stride, b, c, c_stride, accumulate); break;
-    case 2: multiply_block(2, vectors, depth, a, a_stride, b, c, c_stride, accumulate); break;
-    case 3: multiply_block(3, vectors, depth, a, a_stride, b, c, c_stride, accumulate); break;
-    case 4: multiply_block(4, vectors, depth, a, a_stride, b, c, c_stride, accumulate); break;
-    case 5: multiply_block(5, vectors, depth, a, a_stride, b, c, c_stride, accumulate); break;
-#if VEC_BYTES == 64
-    case 6: multiply_block(6, vectors, depth, a, a_stride, b, c, c_stride, accumulate); break;
-    case 7: multiply_block(7, vectors, depth, a, a_stride, b, c, c_stride, accumulate); break;
-#endif
-    }
+    for (; rows > 0; rows -= ROW_TILE, a += ROW_TILE * a_stride, c += ROW_TILE * c_stride)
+        multiply_some_rows(smaller(ROW_TILE, rows), vectors, depth, a, a_stride, 1, b, vectors * LANES, c, c_stride,
+                           accumulate);
 }
 
 static void multiply_panel(ptrdiff_t width, ptrdiff_t rows, ptrdiff_t depth_total, const real *a, ptrdiff_t a_stride,
@@ -320,19 +297,33 @@ static ptrdiff_t weight_size(const struct winograd_geometry *g)
     return chunks * chunk_size(g) * (ptrdiff_t)sizeof(real);
 }
 
-/* Transforms the weights of one output channel: 9 neighbouring taps per input channel, in turned order if weight->turned.
- * `to` is that channel's row in its chunk. */
+/* The weight of a filter at (y, x), from the other end if it is turned; zero behind its edge. */
+INLINE real filter_at(const struct winograd_geometry *g, const real *filter, ptrdiff_t turned, ptrdiff_t y, ptrdiff_t x)
+{
+    if (y >= g->filter[0] || x >= g->filter[1]) return 0;
+    ptrdiff_t tap = y * g->filter[1] + x;
+    return filter[turned ? g->filter[0] * g->filter[1] - 1 - tap : tap];
+}
+
+/* Transforms the weights of one output channel: the neighbouring taps of its filter per input channel. `to` is that
+ * output channel's row in its chunk. */
 static void transform_row(const struct winograd_geometry *g, const struct winograd_weight *weight, ptrdiff_t k,
                           real *to)
 {
     ptrdiff_t channels = g->channels, plane_stride = plane_size(g->chunk_rows, round_up(channels, LANES));
     const real *row = (const real *)weight->data + k * weight->row_stride;
+    const int whole = g->filter[0] == 3 && g->filter[1] == 3;
     for (ptrdiff_t c = 0; c < channels; c += LANES) {
         real taps[9][LANES];
         ptrdiff_t count = smaller(LANES, channels - c);
         for (ptrdiff_t i = 0; i < LANES; i++) {
-            const real *from = row + (c + smaller(i, count - 1)) * weight->channel_stride;
-            for (int t = 0; t < 9; t++) taps[weight->turned ? 8 - t : t][i] = from[t];
+            struct block block = block_of(g, c + smaller(i, count - 1));
+            const real *from = row + block.channel * weight->channel_stride;
+            if (whole)
+                for (int t = 0; t < 9; t++) taps[t][i] = from[weight->turned ? 8 - t : t];
+            else
+                for (int t = 0; t < 9; t++)
+                    taps[t][i] = filter_at(g, from, weight->turned, block.y + t / 3, block.x + t % 3);
         }
         vec filter[3][4];
         for (int t = 0; t < 9; t++) filter[t / 3][t % 3] = vec_load(taps[t]);
@@ -393,7 +384,7 @@ static void tile(const struct winograd_geometry *g, const void *input, const str
                  ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channel_count,
                  const void *bias, void *output, void *scratch)
 {
-    struct images images = {input, g->images, g->channels, g->in_size[0], g->in_size[1]};
+    struct images images = {input, g->images, block_of(g, g->channels).channel, g->in_size[0], g->in_size[1]};
     ptrdiff_t width = round_up(tiles, LANES), panels = (tiles + COLUMN_TILE - 1) / COLUMN_TILE;
     ptrdiff_t row_length = round_up(g->channels, LANES), weight_plane = plane_size(g->chunk_rows, row_length);
     ptrdiff_t patch_plane = plane_size(g->channels, width), product_plane = plane_size(g->chunk_rows, width);
@@ -458,7 +449,7 @@ static void weight_tile(const struct winograd_geometry *g, const void *input, co
                         ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t rows,
                         ptrdiff_t channel_start, ptrdiff_t channels, void *partial, void *scratch)
 {
-    struct images images = {input, g->images, g->channels, g->in_size[0], g->in_size[1]};
+    struct images images = {input, g->images, block_of(g, g->channels).channel, g->in_size[0], g->in_size[1]};
     struct images gradients = {grad_output, g->images, g->out_channels, g->out_size[0], g->out_size[1]};
     ptrdiff_t row_length = round_up(channels, LANES), patch_plane = plane_size(channels, COLUMN_TILE);
     ptrdiff_t gradient_plane = plane_size(rows, COLUMN_TILE), product_plane = plane_size(rows, row_length);

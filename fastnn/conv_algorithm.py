@@ -18,10 +18,10 @@ def set_conv_algorithm(name):
     name : {"auto", "im2col", "direct", "winograd"}
         "im2col" is a matrix product, exact up to rounding. "direct" is as exact, and reads a copy of the image instead
         of a matrix of its patches, in one or two dimensions (three stay with im2col). "winograd" needs a quarter of
-        the multiplications, for filters of 3x3 with stride 1, dilation 1 and one group (others stay with im2col); its
-        largest error in float32 is at most 2e-5 of the output's RMS for up to 512 channels, and a NaN or an infinity
-        reaches all of the 4x4 outputs that share its patch, as NaN. "auto" takes the one that is fastest for the shape.
-        The environment variable ``FASTNN_CONV_ALGORITHM`` sets the one that a process starts with.
+        the multiplications for filters of 3x3, and 1.8 to 4 times fewer for others of up to 7x7, with stride 1,
+        dilation 1 and one group (others stay with im2col); its largest error in float32 is at most 2e-5 of the output's
+        RMS for up to 512 channels, and a NaN or an infinity reaches all of the 4x4 outputs that share its patch, as
+        NaN. "auto" takes the one that is fastest for the shape. The environment variable ``FASTNN_CONV_ALGORITHM`` sets the one that a process starts with.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
     Measured on a Zen 4 core with AVX-512 (AVX2 is within 5 %), float32, GFLOP/s of the three operations:
 
     ====================  =============  =============
-    (N, C, K, H)          winograd       im2col
+    (N, C, K, H), 3x3      winograd       im2col
     ====================  =============  =============
     (64, 64, 64, 32)      271  276  212   95   95   81
     (64, 32, 32, 32)      182  179  132   83   83   69
@@ -99,28 +99,39 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
     (2, 512, 512, 7)       94   75   70   44   42   75
     (1, 512, 512, 7)       45   38   35   55   37   71
     (1, 256, 256, 8)       65   61   57   73   65   79
+    (8, 96, 256, 27), 5x5 192  160  177  106   99   97
+    (1, 96, 256, 27), 5x5 155   93  101  103   93   97
+    (16, 20, 50, 12), 5x5 136   54  107   78   32   60
+    (1, 32, 64, 14), 5x5   81   69   50   74   63   72
+    (8, 64, 64, 28), 7x7  170  166  130   95   95   82
+    (8, 64, 64, 28), 4x4  121  122   90   94   87   81
     ====================  =============  =============
     """
+    blocks = math.prod(-(-k // 3) for k in kernel)
     winograd_runs = (
-        tuple(kernel) == (3, 3)
+        len(kernel) == 2
+        and min(kernel) >= 3
+        and max(kernel) <= 7
         and all(s == 1 for s in (*stride, *dilation))
         and groups == 1
-        and max(channels, out_channels) <= 2048  # or the transformed patches of a few tiles fill a thread's 16 MB
+        and max(channels * blocks, out_channels) <= 2048  # or the transformed patches of a few tiles fill a thread's 16 MB
     )
     direct_runs = len(kernel) <= 2
     if active != "auto":
         return active if {"winograd": winograd_runs, "direct": direct_runs}.get(active) else "im2col"
-    if winograd_runs and winograd_gains(operation, images, channels, out_channels, out_size):
+    if winograd_runs and winograd_gains(operation, images, channels, out_channels, out_size, kernel):
         return "winograd"
     if direct_runs and direct_gains(operation, channels // groups, out_channels // groups, out_size, kernel, stride):
         return "direct"
     return "im2col"
 
 
-def winograd_gains(operation, images, channels, out_channels, out_size):
+def winograd_gains(operation, images, channels, out_channels, out_size, kernel):
     # Few channels do not pay for the transforms of patches and outputs, few tiles not for that of the weights.
     tiles = images * -(-out_size[0] // 4) * -(-out_size[1] // 4)
     fewest_channels = min(channels, out_channels)
+    if tuple(kernel) != (3, 3):  # more patches to transform for as many products
+        return fewest_channels >= 16 and tiles > 16
     enough_tiles = tiles > 8 if operation == "conv_weight_grad" else tiles > 4 and tiles * fewest_channels > 128
     return fewest_channels >= 8 and enough_tiles
 

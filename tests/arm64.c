@@ -165,6 +165,7 @@ static void check_convolutions(const struct kernels *table)
     struct winograd_geometry tiling = {.images = N,
                                        .channels = C,
                                        .out_channels = K,
+                                       .filter = {3, 3},
                                        .in_size = {H, W},
                                        .out_size = {H, W},
                                        .padding = {1, 1},

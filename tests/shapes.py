@@ -39,7 +39,7 @@ CONVOLUTIONS_LARGE = [
     (2, 128, 32, (14, 14), (1, 1), 1, 0, 1, 1),
 ]
 # 3x3 with stride 1, which Winograd's algorithm computes in tiles of 4x4 outputs.
-CONVOLUTIONS_3X3 = [
+CONVOLUTIONS_WINOGRAD = [
     (1, 1, 1, (1, 1), (3, 3), 1, 1, 1, 1),  # ones everywhere
     (2, 1, 1, (3, 9), (3, 3), 1, 0, 1, 1),  # a single row of outputs
     (0, 3, 4, (5, 5), (3, 3), 1, 1, 1, 1),  # empty batch
@@ -49,11 +49,16 @@ CONVOLUTIONS_3X3 = [
     (7, 17, 9, (8, 7), (3, 3), 1, 1, 1, 1),  # panels across images, channels one past a vector
     (1, 129, 65, (6, 5), (3, 3), 1, 1, 1, 1),  # one past a block of the depth, and of the output channels
     (1, 5, 49, (9, 70), (3, 3), 1, 2, 1, 1),  # long rows
+    (2, 3, 5, (9, 13), (5, 5), 1, 2, 1, 1),  # blocks of 3x3, the last ones smaller
+    (1, 17, 4, (5, 4), (5, 4), 1, 0, 1, 1),  # filter = input
+    (2, 2, 3, (8, 12), (7, 3), 1, (3, 1), 1, 1),  # three blocks one way, one the other
+    (3, 5, 2, (10, 6), (4, 6), 1, (0, 5), 1, 1),
 ]
-CONVOLUTIONS_3X3_LARGE = [
+CONVOLUTIONS_WINOGRAD_LARGE = [
     (1, 512, 24, (14, 14), (3, 3), 1, 1, 1, 1),  # the most channels for which an error is promised: forward
     (1, 24, 512, (14, 14), (3, 3), 1, 1, 1, 1),  # ... and backward-data
     (2, 40, 140, (30, 31), (3, 3), 1, 0, 1, 1),  # several tasks in all three passes
+    (2, 96, 130, (14, 15), (5, 5), 1, 2, 1, 1),
 ]
 # Where the direct kernels' vectors, bands and phases end.
 CONVOLUTIONS_STRAIGHT = [

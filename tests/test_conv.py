@@ -15,8 +15,8 @@ from fastnn.conv_algorithm import choose
 from tests.oracle import assert_gradient, assert_matches, numerical_gradient
 from tests.shapes import (
     CONVOLUTIONS,
-    CONVOLUTIONS_3X3,
-    CONVOLUTIONS_3X3_LARGE,
+    CONVOLUTIONS_WINOGRAD,
+    CONVOLUTIONS_WINOGRAD_LARGE,
     CONVOLUTIONS_LARGE,
     CONVOLUTIONS_OTHER_DIMENSIONS,
     CONVOLUTIONS_STRAIGHT,
@@ -25,10 +25,10 @@ from tests.shapes import (
 # (algorithm, shape), each algorithm on the shapes that it computes
 SMALL = [("im2col", shape) for shape in CONVOLUTIONS + CONVOLUTIONS_OTHER_DIMENSIONS]
 SMALL += [("direct", shape) for shape in CONVOLUTIONS + CONVOLUTIONS_OTHER_DIMENSIONS]
-SMALL += [("winograd", shape) for shape in CONVOLUTIONS_3X3]
+SMALL += [("winograd", shape) for shape in CONVOLUTIONS_WINOGRAD]
 ALL = SMALL + [(name, shape) for name in ("im2col", "direct") for shape in CONVOLUTIONS_LARGE]
 ALL += [("direct", shape) for shape in CONVOLUTIONS_STRAIGHT]
-ALL += [("winograd", shape) for shape in CONVOLUTIONS_3X3_LARGE]
+ALL += [("winograd", shape) for shape in CONVOLUTIONS_WINOGRAD_LARGE]
 TOLERANCE = {"im2col": "conv", "direct": "conv", "winograd": "conv_winograd"}
 
 
@@ -177,9 +177,10 @@ def test_conv2d_by_winograd_matches_reference_on_random_shapes(isa, data):
     fastnn.set_conv_algorithm("winograd")
     draw = data.draw
     padding = draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
-    size = tuple(max(1, 3 - 2 * p) + draw(st.integers(0, 40)) for p in padding)
+    kernel = draw(st.one_of(st.just((3, 3)), st.tuples(st.integers(3, 7), st.integers(3, 7))))
+    size = tuple(max(1, r - 2 * p) + draw(st.integers(0, 40)) for r, p in zip(kernel, padding, strict=True))
     n, c, k = draw(st.integers(0, 4)), draw(st.integers(1, 40)), draw(st.integers(1, 70))
-    arrays, arguments, dy = case(np.random.default_rng(0), (n, c, k, size, (3, 3), 1, padding, 1, 1))
+    arrays, arguments, dy = case(np.random.default_rng(0), (n, c, k, size, kernel, 1, padding, 1, 1))
     with fastnn.backend("reference"):
         expected = F.conv2d(*arrays, *arguments)
         gradients = F.conv2d_backward(dy, *arrays, *arguments)

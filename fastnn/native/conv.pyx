@@ -230,7 +230,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     cdef str by = algorithm("conv_weight_grad", x, grad.shape[1], (<object> grad).shape[2:], kernel, stride, dilation,
                             groups)
     if by == "winograd":
-        return winograd.conv_weight_grad(grad, x, padding)
+        return winograd.conv_weight_grad(grad, x, tuple(kernel), padding)
     if by == "direct":
         return direct.conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups)
     grad = contiguous(grad)

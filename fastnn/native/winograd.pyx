@@ -1,4 +1,4 @@
-"""3x3 convolutions with stride 1 by Winograd's algorithm: work split and scratch memory. conv.pyx decides when.
+"""Convolutions with stride 1 by Winograd's algorithm: work split and scratch memory. conv.pyx decides when.
 
 The arguments are those of conv.pyx's functions, for two dimensions, without those that have only one value here.
 """
@@ -33,11 +33,13 @@ cdef ptrdiff_t tile_count(const winograd_geometry *geometry) noexcept nogil:
     return geometry.images * ceil_div(geometry.out_size[0], 4) * ceil_div(geometry.out_size[1], 4)
 
 
-cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_size, padding):
+cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_size, kernel, padding):
     cdef winograd_geometry geometry
     geometry.chunk_rows = 0
     geometry.images, geometry.channels, geometry.out_channels = x.shape[0], x.shape[1], out_channels
     for i in range(2):
+        geometry.channels *= ceil_div(kernel[i], 3)
+        geometry.filter[i] = kernel[i]
         geometry.in_size[i] = x.shape[2 + i]
         geometry.out_size[i] = out_size[i]
         geometry.padding[i] = padding[i]
@@ -92,13 +94,13 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
 
 
 def conv(np.ndarray x, np.ndarray weight, bias, out_size, padding):
-    """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, 3, 3)."""
+    """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, R, S)."""
     x = contiguous(x)
     weight = contiguous(weight)
-    cdef ptrdiff_t out_channels = weight.shape[0], channels = weight.shape[1]
+    cdef ptrdiff_t out_channels = weight.shape[0], taps = weight.shape[2] * weight.shape[3]
     cdef np.ndarray y = empty_of_shape((x.shape[0], out_channels, *out_size), np.PyArray_TYPE(x))
-    cdef winograd_geometry geometry = make_geometry(x, out_channels, out_size, padding)
-    correlate(&geometry, x, winograd_weight(np.PyArray_BYTES(weight), 9 * channels, 9, 0, NULL), bias, y)
+    cdef winograd_geometry geometry = make_geometry(x, out_channels, out_size, (<object> weight).shape[2:], padding)
+    correlate(&geometry, x, winograd_weight(np.PyArray_BYTES(weight), taps * weight.shape[1], taps, 0, NULL), bias, y)
     return y
 
 
@@ -106,31 +108,34 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, padding):
     """The gradient (N, C, *in_size) by the input: a convolution of `grad` with the turned, transposed weights."""
     grad = contiguous(grad)
     weight = contiguous(weight)
-    cdef ptrdiff_t channels = weight.shape[1]
+    cdef ptrdiff_t channels = weight.shape[1], taps = weight.shape[2] * weight.shape[3]
+    cdef tuple kernel = (<object> weight).shape[2:]
     cdef np.ndarray result = empty_of_shape((grad.shape[0], channels, *in_size), np.PyArray_TYPE(grad))
-    cdef winograd_geometry geometry = make_geometry(grad, channels, in_size, [2 - p for p in padding])
-    correlate(&geometry, grad, winograd_weight(np.PyArray_BYTES(weight), 9, 9 * channels, 1, NULL), bias, result)
+    cdef winograd_geometry geometry = make_geometry(grad, channels, in_size, kernel,
+                                                    [k - 1 - p for k, p in zip(kernel, padding, strict=True)])
+    correlate(&geometry, grad, winograd_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL), bias, result)
     return result
 
 
-def conv_weight_grad(np.ndarray grad, np.ndarray x, padding):
-    """The gradient (K, C, 3, 3) by the weight, from the output's gradient and the input."""
+def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, padding):
+    """The gradient (K, C, R, S) by the weight, from the output's gradient and the input."""
     grad = contiguous(grad)
     x = contiguous(x)
-    cdef ptrdiff_t rows = grad.shape[1], channels = x.shape[1], itemsize = np.PyArray_ITEMSIZE(x)
+    cdef ptrdiff_t rows = grad.shape[1], itemsize = np.PyArray_ITEMSIZE(x)
+    cdef winograd_geometry geometry = make_geometry(x, rows, (<object> grad).shape[2:], kernel, padding)
+    cdef ptrdiff_t channels = geometry.channels
     cdef np.ndarray result = empty_of_shape((rows, channels, 3, 3), np.PyArray_TYPE(x))
-    cdef winograd_geometry geometry = make_geometry(x, rows, (<object> grad).shape[2:], padding)
-    cdef const winograd_kernels *kernel = kernels_for(x).winograd
+    cdef const winograd_kernels *kernels = kernels_for(x).winograd
     cdef const conv_kernels *reduction = kernels_for(x).conv
     cdef ptrdiff_t tiles = tile_count(&geometry)
     if tiles == 0:
         result[...] = 0
-        return result
+        return joined_blocks(result, x.shape[1], kernel)
 
     # Tasks: blocks of the channels of both kinds, times parts of the tiles, by shape alone.
     cdef ptrdiff_t row_blocks = ceil_div(rows, CHANNEL_BLOCK), channel_blocks = ceil_div(channels, CHANNEL_BLOCK)
     cdef ptrdiff_t row_block = ceil_div(rows, row_blocks)
-    cdef ptrdiff_t channel_block = ceil_div(ceil_div(channels, channel_blocks), kernel.lanes) * kernel.lanes
+    cdef ptrdiff_t channel_block = ceil_div(ceil_div(channels, channel_blocks), kernels.lanes) * kernels.lanes
     channel_blocks = ceil_div(channels, channel_block)
     cdef ptrdiff_t blocks = row_blocks * channel_blocks, part_stride = rows * 9 * channels
     cdef ptrdiff_t parts = max(1, min(ceil_div(ENOUGH_TASKS, blocks), tiles // PARTIAL_TILES,
@@ -138,7 +143,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, padding):
     cdef ptrdiff_t part_tiles = ceil_div(tiles, parts)
     parts = ceil_div(tiles, part_tiles)
     cdef int threads = threads_for(72.0 * rows * channels * tiles / FLOP_PER_NANOSECOND)
-    cdef ptrdiff_t scratch_bytes = kernel.weight_scratch_size(min(channel_block, channels), row_block)
+    cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(min(channel_block, channels), row_block)
     cdef Block partial_memory = scratch(parts * part_stride * itemsize)
     cdef Block thread_memory = scratch(threads * scratch_bytes)
     cdef char *partials = <char *> partial_memory.data
@@ -152,11 +157,22 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, padding):
             part = task // blocks
             row = task % blocks // channel_blocks * row_block
             channel = task % channel_blocks * channel_block
-            kernel.weight_tile(&geometry, source, gradient,
+            kernels.weight_tile(&geometry, source, gradient,
                                part * part_tiles, min(part_tiles, tiles - part * part_tiles),
                                row, min(row_block, rows - row), channel, min(channel_block, channels - channel),
                                partials + part * part_stride * itemsize, thread_scratch + threadid() * scratch_bytes)
         for task in prange(rows, num_threads=min(threads, threads_for(0.5 * parts * part_stride)), schedule="static"):
             reduction.reduce_weight(partials + task * 9 * channels * itemsize, parts, part_stride, 9, channels,
                                     target + task * 9 * channels * itemsize)
+    return joined_blocks(result, x.shape[1], kernel)
+
+
+cdef joined_blocks(blocks, ptrdiff_t channels, kernel):
+    """Filters (K, C, *kernel) from their blocks (K, C * blocks, 3, 3)."""
+    if kernel == (3, 3):
+        return blocks
+    down, across = ceil_div(kernel[0], 3), ceil_div(kernel[1], 3)
+    result = empty_of_shape((blocks.shape[0], channels, *kernel), np.PyArray_TYPE(blocks))
+    filled = blocks.reshape(-1, channels, down, across, 3, 3).swapaxes(3, 4)
+    result[...] = filled.reshape(-1, channels, 3 * down, 3 * across)[:, :, :kernel[0], :kernel[1]]
     return result

@@ -21,7 +21,8 @@ def set_conv_algorithm(name):
         the multiplications for filters of 3x3, and 1.8 to 4 times fewer for others of up to 7x7, with stride 1,
         dilation 1 and one group (others stay with im2col); its largest error in float32 is at most 2e-5 of the output's
         RMS for up to 512 channels, and a NaN or an infinity reaches all of the 4x4 outputs that share its patch, as
-        NaN. "auto" takes the one that is fastest for the shape. The environment variable ``FASTNN_CONV_ALGORITHM`` sets the one that a process starts with.
+        NaN. "auto" takes the one that is fastest for the shape. The environment variable ``FASTNN_CONV_ALGORITHM`` sets
+        the one that a process starts with.
 
     Raises
     ------
@@ -114,7 +115,8 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
         and max(kernel) <= 7
         and all(s == 1 for s in (*stride, *dilation))
         and groups == 1
-        and max(channels * blocks, out_channels) <= 2048  # or the transformed patches of a few tiles fill a thread's 16 MB
+        # or the transformed patches of a few tiles fill a thread's 16 MB
+        and max(channels * blocks, out_channels) <= 2048
     )
     direct_runs = len(kernel) <= 2
     if active != "auto":

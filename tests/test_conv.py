@@ -15,11 +15,11 @@ from fastnn.conv_algorithm import choose
 from tests.oracle import assert_gradient, assert_matches, numerical_gradient
 from tests.shapes import (
     CONVOLUTIONS,
-    CONVOLUTIONS_WINOGRAD,
-    CONVOLUTIONS_WINOGRAD_LARGE,
     CONVOLUTIONS_LARGE,
     CONVOLUTIONS_OTHER_DIMENSIONS,
     CONVOLUTIONS_STRAIGHT,
+    CONVOLUTIONS_WINOGRAD,
+    CONVOLUTIONS_WINOGRAD_LARGE,
 )
 
 # (algorithm, shape), each algorithm on the shapes that it computes

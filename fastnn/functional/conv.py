@@ -519,7 +519,8 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
 
     Output size per dimension: ``(size - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1``.
 
-    As in :func:`conv2d`, filters of 3x3 to 7x7 with stride 1 may run by Winograd's algorithm, which spreads infinity and NaN.
+    As in :func:`conv2d`, filters of 3x3 to 7x7 with stride 1 may run by Winograd's algorithm, which
+    spreads infinity and NaN.
 
     Parameters
     ----------

@@ -158,9 +158,9 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, padding):
             row = task % blocks // channel_blocks * row_block
             channel = task % channel_blocks * channel_block
             kernels.weight_tile(&geometry, source, gradient,
-                               part * part_tiles, min(part_tiles, tiles - part * part_tiles),
-                               row, min(row_block, rows - row), channel, min(channel_block, channels - channel),
-                               partials + part * part_stride * itemsize, thread_scratch + threadid() * scratch_bytes)
+                                part * part_tiles, min(part_tiles, tiles - part * part_tiles),
+                                row, min(row_block, rows - row), channel, min(channel_block, channels - channel),
+                                partials + part * part_stride * itemsize, thread_scratch + threadid() * scratch_bytes)
         for task in prange(rows, num_threads=min(threads, threads_for(0.5 * parts * part_stride)), schedule="static"):
             reduction.reduce_weight(partials + task * 9 * channels * itemsize, parts, part_stride, 9, channels,
                                     target + task * 9 * channels * itemsize)

@@ -26,6 +26,7 @@ enum {
     POSITIONS = 36,
     PLANE_PADDING = 64 / sizeof(real),
     PATCH_ROW = 4 * COLUMN_TILE + LANES, /* elements of a row of patches, four per tile, and room for a whole vector */
+    MOST_BLOCKS = 9,                     /* of 3x3 in a filter of 7x7 */
     DEPTH_BLOCK = 128,                   /* sums of 512 channels in one go err twice as much as in four parts */
 };
 
@@ -297,12 +298,14 @@ static ptrdiff_t weight_size(const struct winograd_geometry *g)
     return chunks * chunk_size(g) * (ptrdiff_t)sizeof(real);
 }
 
-/* The weight of a filter at (y, x), from the other end if it is turned; zero behind its edge. */
-INLINE real filter_at(const struct winograd_geometry *g, const real *filter, ptrdiff_t turned, ptrdiff_t y, ptrdiff_t x)
+/* tap[t]: which weight of a filter stands at place t of its block of 3x3, from the other end if it is turned; -1 where the
+ * block goes beyond its edge. */
+static void find_taps(const struct winograd_geometry *g, ptrdiff_t turned, struct block block, ptrdiff_t tap[9])
 {
-    if (y >= g->filter[0] || x >= g->filter[1]) return 0;
-    ptrdiff_t tap = y * g->filter[1] + x;
-    return filter[turned ? g->filter[0] * g->filter[1] - 1 - tap : tap];
+    for (int t = 0; t < 9; t++) {
+        ptrdiff_t y = block.y + t / 3, x = block.x + t % 3, at = y * g->filter[1] + x;
+        tap[t] = y >= g->filter[0] || x >= g->filter[1] ? -1 : turned ? g->filter[0] * g->filter[1] - 1 - at : at;
+    }
 }
 
 /* Transforms the weights of one output channel: the neighbouring taps of its filter per input channel. `to` is that
@@ -311,19 +314,17 @@ static void transform_row(const struct winograd_geometry *g, const struct winogr
                           real *to)
 {
     ptrdiff_t channels = g->channels, plane_stride = plane_size(g->chunk_rows, round_up(channels, LANES));
-    const real *row = (const real *)weight->data + k * weight->row_stride;
-    const int whole = g->filter[0] == 3 && g->filter[1] == 3;
+    ptrdiff_t tap[MOST_BLOCKS][9], blocks = channels / block_of(g, channels).channel, block = 0;
+    for (ptrdiff_t b = 0; b < blocks; b++) find_taps(g, weight->turned, block_of(g, b), tap[b]);
+    const real *from = (const real *)weight->data + k * weight->row_stride;
+    real taps[9][LANES] = {{0}};
     for (ptrdiff_t c = 0; c < channels; c += LANES) {
-        real taps[9][LANES];
-        ptrdiff_t count = smaller(LANES, channels - c);
-        for (ptrdiff_t i = 0; i < LANES; i++) {
-            struct block block = block_of(g, c + smaller(i, count - 1));
-            const real *from = row + block.channel * weight->channel_stride;
-            if (whole)
-                for (int t = 0; t < 9; t++) taps[t][i] = from[weight->turned ? 8 - t : t];
-            else
-                for (int t = 0; t < 9; t++)
-                    taps[t][i] = filter_at(g, from, weight->turned, block.y + t / 3, block.x + t % 3);
+        for (ptrdiff_t i = 0; i < smaller(LANES, channels - c); i++) {
+            for (int t = 0; t < 9; t++) taps[t][i] = tap[block][t] < 0 ? 0 : from[tap[block][t]];
+            if (++block == blocks) {
+                block = 0;
+                from += weight->channel_stride;
+            }
         }
         vec filter[3][4];
         for (int t = 0; t < 9; t++) filter[t / 3][t % 3] = vec_load(taps[t]);

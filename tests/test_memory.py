@@ -1,6 +1,10 @@
 """Nothing grows: 200 training steps use the memory of the first ones."""
 
+import os
 import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,8 @@ from fastnn import nn, optim
 from fastnn.functional import checks
 from fastnn.models import LeNet5
 from fastnn.native import runtime
+
+ROOT = str(Path(fastnn.__file__).parent.parent)
 
 
 def resident_bytes():
@@ -41,6 +47,55 @@ def test_200_training_steps_leave_resident_memory_flat(rng, norm):
     train(model, optimizer, x, target, 200)
     assert fastnn.memory_stats()["used_bytes"] <= used
     assert resident_bytes() - resident < 2 << 20
+
+
+# Run alone, for the peak of a process does not fall again: what a call uses beside its result.
+EXTRA_MEMORY = """
+import sys, numpy as np, fastnn, fastnn.functional as F
+
+images, channels, out_channels, size, kernel, stride, padding, threads = map(int, sys.argv[1:])
+fastnn.set_num_threads(threads)
+x = np.ones((images, channels, size, size), np.float32)
+weight = np.ones((out_channels, channels, kernel, kernel), np.float32)
+extra, peak = [], 0
+
+def call(function):
+    global peak
+    results = function()
+    results = [results] if isinstance(results, np.ndarray) else [r for r in results if r is not None]
+    now = fastnn.memory_stats()["peak_bytes"]
+    if now > peak:
+        extra.append(now - sum(r.nbytes for r in results))
+    peak = now
+    return results[0]
+
+shape = call(lambda: F.conv2d(x, weight, None, stride, padding)).shape
+grad = np.ones(shape, np.float32)
+for needs in ((False, True, False), (True, False, False)):
+    call(lambda: F.conv2d_backward(grad, x, weight, None, stride, padding, needs=needs))
+assert extra, "nothing was measured"
+print(max(extra))
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "layer",  # N, C, K, size, kernel, stride, padding
+    [
+        (16, 256, 256, 8, 3, 1, 1),
+        (1, 512, 512, 28, 3, 1, 1),
+        (8, 512, 512, 7, 3, 1, 1),
+        (2, 96, 256, 27, 5, 1, 2),
+        (2, 3, 64, 224, 7, 2, 3),
+        (8, 256, 64, 56, 1, 1, 0),
+        (2, 64, 128, 56, 3, 2, 1),
+    ],
+)
+def test_a_convolution_uses_at_most_16_mb_per_thread_beside_its_result(layer, threads):
+    command = [sys.executable, "-c", EXTRA_MEMORY, *map(str, layer), str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ROOT})
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= threads * (16 << 20)
 
 
 def test_arrays_have_as_many_dimensions_as_numpy_gives_them():

@@ -13,9 +13,9 @@ np.import_array()
 # as their transformed patches keep within this many bytes.
 cdef ptrdiff_t TILE_BLOCK = 96
 cdef ptrdiff_t PATCH_BYTES = 6 << 20
-# Few tiles and large transformed weights: these are computed by chunks that stay in the cache, which takes 512 x 512
-# channels at 7x7 from 143 to 230 GFLOP/s.
-cdef ptrdiff_t FEW_TILES = 192
+# Transformed weights that are larger than this are computed by chunks that stay in the cache, which takes 512 x 512
+# channels at 7x7 from 143 to 230 GFLOP/s, for blocks of so many tiles.
+cdef ptrdiff_t MANY_TILES = 192
 cdef ptrdiff_t WEIGHT_BYTES = 4 << 20
 cdef ptrdiff_t CHUNK_BYTES = 600 << 10
 # The same patches are transformed again for each part of the output channels: only as many parts as threads need.
@@ -52,15 +52,17 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(source), channels = geometry.channels, rows = geometry.out_channels
     cdef ptrdiff_t tiles = tile_count(geometry), task, start
     cdef ptrdiff_t fitting = PATCH_BYTES // (36 * channels * itemsize)
-    # All tiles at once, where they fit and the weights are large: those are then transformed where they are used.
-    cdef bint at_once = tiles <= min(fitting, FEW_TILES) and 36 * rows * channels * itemsize > WEIGHT_BYTES
-    cdef ptrdiff_t tile_block = tiles if at_once else max(kernel.lanes, min(fitting, TILE_BLOCK))
+    # Large weights are transformed where they are used, once for each of few blocks of many tiles.
+    cdef bint by_chunks = 36 * rows * channels * itemsize > WEIGHT_BYTES
+    cdef ptrdiff_t tile_block = max(kernel.lanes, min(fitting, MANY_TILES if by_chunks else TILE_BLOCK))
     cdef ptrdiff_t chunk_tiles = max(1, min(8, CHUNK_BYTES // (36 * channels * kernel.row_tile * itemsize)))
     if tiles == 0:
         return
-    if tile_block > kernel.panel_tiles and not at_once:
+    if tile_block > kernel.panel_tiles:
         tile_block -= tile_block % kernel.panel_tiles
-    geometry.chunk_rows = kernel.row_tile * (chunk_tiles if at_once else 8)
+    if by_chunks:  # nearly equal ones
+        tile_block = ceil_div(ceil_div(tiles, ceil_div(tiles, tile_block)), kernel.lanes) * kernel.lanes
+    geometry.chunk_rows = kernel.row_tile * (chunk_tiles if by_chunks else 8)
     cdef ptrdiff_t tile_blocks = ceil_div(tiles, tile_block)
     cdef ptrdiff_t row_block = ceil_div(rows, geometry.chunk_rows) * geometry.chunk_rows
     cdef int threads = threads_for(72.0 * rows * channels * tiles / FLOP_PER_NANOSECOND)
@@ -71,8 +73,8 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
 
     cdef int weight_threads = threads_for(10.0 * rows * channels)
     cdef ptrdiff_t width = ceil_div(min(tile_block, tiles), kernel.lanes) * kernel.lanes
-    cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, width, not at_once)
-    cdef Block weight_memory = scratch(0 if at_once else kernel.weight_size(geometry))
+    cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, width, not by_chunks)
+    cdef Block weight_memory = scratch(0 if by_chunks else kernel.weight_size(geometry))
     cdef Block thread_memory = scratch(threads * scratch_bytes)
     cdef np.ndarray bias_values = None if bias is None else contiguous(bias)
     cdef const char *bias_data = NULL if bias is None else np.PyArray_BYTES(bias_values)
@@ -81,7 +83,7 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
     cdef char *transformed = <char *> weight_memory.data
     cdef char *thread_scratch = <char *> thread_memory.data
     with nogil:
-        if not at_once:
+        if not by_chunks:
             for task in prange(rows, num_threads=weight_threads, schedule="static"):
                 kernel.transform_weight(geometry, &weight, task, transformed)
             weight.transformed = transformed

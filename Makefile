@@ -29,7 +29,8 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
 
 # The tests on kernels built with AddressSanitizer and UndefinedBehaviorSanitizer: not those against torch, nor of
-# packaging, which builds kernels of its own, nor of resident memory, which AddressSanitizer holds back.
+# packaging, which builds kernels of its own, nor of resident memory, which AddressSanitizer holds back. Leaks are not
+# looked for, as Python itself frees nothing when it ends; tests/test_memory.py watches the memory of many steps.
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 sanitize: $(VENV)/installed-test,build
 	rm -rf build/sanitize && mkdir -p build/sanitize

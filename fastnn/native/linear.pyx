@@ -113,7 +113,9 @@ cdef multiply(operand a, operand b, np.ndarray bias, np.ndarray c, ptrdiff_t dep
                     while rows_each > row_tile and column_panels * ceil_div(block_rows, rows_each) < ENOUGH_TASKS:
                         rows_each = rows_each // 2
                     row_tasks = ceil_div(block_rows, rows_each)
-                    for task in prange(column_panels * row_tasks, num_threads=threads, schedule="guided"):
+                    # Neighbours share the panel: a few of them in turn to each thread.
+                    for task in prange(column_panels * row_tasks, num_threads=threads, schedule="dynamic",
+                                       chunksize=4):
                         step = task // row_tasks * column_tile
                         first = task % row_tasks * rows_each
                         kernel.tile(
@@ -134,15 +136,18 @@ cdef multiply_few_by_lines(np.ndarray a, np.ndarray b, np.ndarray bias, np.ndarr
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(c), rows = np.PyArray_DIM(c, 0), columns = np.PyArray_DIM(c, 1)
     cdef ptrdiff_t depth = np.PyArray_DIM(a, 1), task, start
     cdef ptrdiff_t tile = kernel.row_tile, panel = kernel.column_tile
-    cdef ptrdiff_t each = max(1, TASK_BYTES // (itemsize * max(1, depth) * tile)) * tile
+    cdef int threads = threads_for(max(<double> itemsize * columns * depth / BYTES_PER_NANOSECOND,
+                                       2.0 * rows * columns * depth / FLOP_PER_NANOSECOND))
+    cdef ptrdiff_t most = max(1, TASK_BYTES // (itemsize * max(1, depth) * tile)) * tile
+    cdef ptrdiff_t each = min(most, round_up(ceil_div(columns, 4 * threads), tile))
     cdef const char *few = np.PyArray_BYTES(a)
     cdef const char *lines = np.PyArray_BYTES(b)
     cdef char *first_bias = NULL if bias is None else np.PyArray_BYTES(bias)
     cdef char *target = np.PyArray_BYTES(c)
     cdef Block memory = scratch(0 if rows <= DOT_ROWS else round_up(rows, panel) * depth * itemsize)
     cdef char *packed = <char *> memory.data
-    cdef int threads = threads_for(max(<double> itemsize * columns * depth / BYTES_PER_NANOSECOND,
-                                       2.0 * rows * columns * depth / FLOP_PER_NANOSECOND))
+    if rows == 0 or columns == 0:
+        return
     if rows > DOT_ROWS:
         kernel.pack(few, depth, 1, rows, depth, panel, packed)
     for task in prange(ceil_div(columns, each), nogil=True, num_threads=threads, schedule="static"):

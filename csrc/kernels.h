@@ -64,10 +64,14 @@ struct conv_kernels {
     void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions, void *sum);
 };
 
-/* csrc/winograd.c: convolutions with stride 1; tiles of 4x4 outputs, N * ceil(height / 4) * ceil(width / 4) of them. */
+/* csrc/winograd.c: convolutions with stride 1, 2 or 4; tiles of 4x4 outputs, N * ceil(height / 4) * ceil(width / 4). */
+enum { WINOGRAD_BLOCKS = 4 }; /* of 3x3 taps that a filter is cut into, per dimension, at most */
+
 struct winograd_geometry {
-    ptrdiff_t images, channels, out_channels; /* N, C times the filter's blocks of 3x3, K */
-    ptrdiff_t filter[2];                      /* height, width */
+    ptrdiff_t images, channels, out_channels; /* N, C times the filter's blocks, K */
+    ptrdiff_t filter[2], stride;              /* height, width; stride of both dimensions */
+    ptrdiff_t blocks[2];                      /* how many in each dimension, and the first of their taps */
+    ptrdiff_t block[2][WINOGRAD_BLOCKS];      /* the others are `stride` apart */
     ptrdiff_t in_size[2], out_size[2];
     ptrdiff_t padding[2]; /* zeros above and left of the input; negative: that much is left out */
     ptrdiff_t chunk_rows; /* output channels that are computed together: a multiple of row_tile */

@@ -1,6 +1,8 @@
-/* Convolution with stride 1 by Winograd's F(4x4, 3x3): 36 products for 16 outputs, where the sum itself takes 144.
+/* Convolution by Winograd's F(4x4, 3x3): 36 products for 16 outputs, where the sum itself takes 144.
  * A larger filter is cut into blocks of 3x3, the last ones filled up with zeros: each sees the image moved by so much, and
  * so its channels, block by block, are the channels of a convolution by 3x3 (5x5: 144 products for 16 outputs, not 400).
+ * With a stride, the taps of a block stand that far apart, and see every so manieth pixel of the image: the channels of a
+ * convolution with stride 1 (11x11 with stride 4: 16 blocks, 576 products for 16 outputs, not 1936).
  *
  *   forward           out = A' [ sum over c of (G w G') . (B' in B) ] A  per 4x4 tile of the output and 6x6 patch of the input
  *   backward-data     the same, with the gradient as `in` and the weights transposed and turned by 180 degrees
@@ -26,7 +28,6 @@ enum {
     POSITIONS = 36,
     PLANE_PADDING = 64 / sizeof(real),
     PATCH_ROW = 4 * COLUMN_TILE + LANES, /* elements of a row of patches, four per tile, and room for a whole vector */
-    MOST_BLOCKS = 9,                     /* of 3x3 in a filter of 7x7 */
     DEPTH_BLOCK = 128,                   /* sums of 512 channels in one go err twice as much as in four parts */
 };
 
@@ -105,7 +106,7 @@ static void describe_panel(const struct winograd_geometry *g, ptrdiff_t start, p
         done += length;
     }
     if (count < panel->width)
-        panel->run[panel->runs++] = (struct run){count, panel->width - count, 0, PTRDIFF_MAX / 2, 0};
+        panel->run[panel->runs++] = (struct run){count, panel->width - count, 0, PTRDIFF_MAX / 8, 0};
 }
 
 /* Images [N][channels][height][width]. */
@@ -124,43 +125,59 @@ INLINE ivec lanes_from(ptrdiff_t first)
 }
 
 /* Lanes first <= i < end alone, at the edge of the memory; the others are zero. */
-static vec load_lanes(const real *from, ptrdiff_t first, ptrdiff_t end)
+static vec load_lanes(const real *from, ptrdiff_t stride, ptrdiff_t first, ptrdiff_t end)
 {
     real lanes[LANES] = {0};
-    for (ptrdiff_t i = larger(first, 0); i < smaller(end, LANES); i++) lanes[i] = from[i];
+    for (ptrdiff_t i = first; i < smaller(end, LANES); i++) lanes[i] = from[i * stride];
     return vec_load(lanes);
 }
 
-/* to[row][4 * tile + j] = one channel of the images at (y + row, x + j) of each tile's corner (y, x), moved by `shift`;
+/* How many steps reach over a distance; none over a negative one. */
+INLINE ptrdiff_t steps_to(ptrdiff_t distance, const int stride)
+{ return distance <= 0 ? 0 : (distance + stride - 1) / stride; }
+
+/* LANES elements, `stride` apart. */
+INLINE vec load_strided(const real *from, const int stride)
+{
+    if (stride == 1) return vec_load(from);
+    if (stride == 2) return VEC_EVEN(vec_load(from), vec_load(from + LANES));
+    vec low = VEC_EVEN(vec_load(from), vec_load(from + LANES));
+    vec high = VEC_EVEN(vec_load(from + 2 * LANES), vec_load(from + 3 * LANES));
+    return VEC_EVEN(low, high);
+}
+
+/* to[row][4 * tile + j] = one channel of the images at (y + row, x + j) * stride + shift of each tile's corner (y, x);
  * zeros outside the image. Whole vectors are loaded and masked, so that short rows cost no more than their vectors; what
  * they store behind a run is overwritten by the next one. The same place in the next channel is prefetched. */
-INLINE void gather_patches(const int rows, const struct images *images, ptrdiff_t channel, const struct panel *panel,
-                           ptrdiff_t shift_y, ptrdiff_t shift_x, real *to)
+INLINE void gather_patches(const int rows, const int stride, const struct images *images, ptrdiff_t channel,
+                           const struct panel *panel, ptrdiff_t shift_y, ptrdiff_t shift_x, real *to)
 {
-    ptrdiff_t height = images->height, width = images->width;
+    ptrdiff_t height = images->height, width = images->width, step = stride * width;
     ptrdiff_t size = images->count * images->channels * height * width;
     for (ptrdiff_t i = 0; i < panel->runs; i++) {
         const struct run *run = &panel->run[i];
-        ptrdiff_t x = run->x + shift_x, y = run->y + shift_y;
-        ptrdiff_t first_row = larger(0, -y), end_row = smaller(rows, height - y);
+        ptrdiff_t y = run->y * stride + shift_y;
+        ptrdiff_t first_row = steps_to(-y, stride), end_row = smaller(rows, steps_to(height - y, stride));
         for (ptrdiff_t j = 0; j < 4 * run->count; j += LANES) {
-            ptrdiff_t first = -x - j, end = width - x - j;
+            ptrdiff_t x = (run->x + j) * stride + shift_x;
+            ptrdiff_t first = steps_to(-x, stride), end = steps_to(width - x, stride);
             real *line = to + 4 * run->start + j;
             if (first >= LANES || end <= 0 || first_row >= end_row) {
                 for (int row = 0; row < rows; row++) vec_store(line + row * PATCH_ROW, (vec){0});
                 continue;
             }
-            ptrdiff_t offset = ((run->image * images->channels + channel) * height + y) * width + x + j;
+            ptrdiff_t offset = ((run->image * images->channels + channel) * height + y) * width + x;
             const real *from = images->data + offset;
-            int whole = offset + first_row * width >= 0 && offset + (end_row - 1) * width + LANES <= size;
+            int whole =
+                offset + first_row * step >= 0 && offset + (end_row - 1) * step + stride * LANES <= size;
             ivec mask = lanes_from(first) & ~lanes_from(end);
 #pragma GCC unroll 6
             for (int row = 0; row < rows; row++) {
                 vec v = {0};
                 if (row >= first_row && row < end_row) {
-                    v = whole ? (vec)((ivec)vec_load(from + row * width) & mask)
-                              : load_lanes(from + row * width, first, end);
-                    __builtin_prefetch(from + (row + height) * width);
+                    v = whole ? (vec)((ivec)load_strided(from + row * step, stride) & mask)
+                              : load_lanes(from + row * step, stride, first, end);
+                    __builtin_prefetch(from + row * step + height * width);
                 }
                 vec_store(line + row * PATCH_ROW, v);
             }
@@ -199,9 +216,28 @@ struct block {
 
 INLINE struct block block_of(const struct winograd_geometry *g, ptrdiff_t channel)
 {
-    ptrdiff_t across = (g->filter[1] + 2) / 3, blocks = (g->filter[0] + 2) / 3 * across;
+    ptrdiff_t across = g->blocks[1], blocks = g->blocks[0] * across;
     if (blocks == 1) return (struct block){channel, 0, 0};
-    return (struct block){channel / blocks, channel % blocks / across * 3, channel % across * 3};
+    return (struct block){channel / blocks, g->block[0][channel % blocks / across], g->block[1][channel % across]};
+}
+
+static void gather_both(const struct winograd_geometry *g, const struct images *images, struct block block,
+                        const struct panel *panel, real *left, real *right)
+{
+    ptrdiff_t y = block.y - g->padding[0], x = block.x - g->padding[1];
+    switch (g->stride) {
+    case 1:
+        gather_patches(6, 1, images, block.channel, panel, y, x, left);
+        gather_patches(6, 1, images, block.channel, panel, y, x + 4, right);
+        break;
+    case 2:
+        gather_patches(6, 2, images, block.channel, panel, y, x, left);
+        gather_patches(6, 2, images, block.channel, panel, y, x + 8, right);
+        break;
+    default:
+        gather_patches(6, 4, images, block.channel, panel, y, x, left);
+        gather_patches(6, 4, images, block.channel, panel, y, x + 16, right);
+    }
 }
 
 /* to[position][tile] = B' patch B for one channel of a panel; positions stand plane_stride elements apart. */
@@ -209,10 +245,7 @@ static void transform_patches(const struct winograd_geometry *g, const struct im
                               const struct panel *panel, real *to, ptrdiff_t plane_stride)
 {
     real left[6 * PATCH_ROW], right[6 * PATCH_ROW]; /* columns 0 to 3 of the patches, and 4 to 7 */
-    struct block block = block_of(g, channel);
-    ptrdiff_t y = block.y - g->padding[0], x = block.x - g->padding[1];
-    gather_patches(6, images, block.channel, panel, y, x, left);
-    gather_patches(6, images, block.channel, panel, y, x + 4, right);
+    gather_both(g, images, block_of(g, channel), panel, left, right);
     for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES) {
         vec lines[6][6];
 #pragma GCC unroll 6
@@ -303,7 +336,7 @@ static ptrdiff_t weight_size(const struct winograd_geometry *g)
 static void find_taps(const struct winograd_geometry *g, ptrdiff_t turned, struct block block, ptrdiff_t tap[9])
 {
     for (int t = 0; t < 9; t++) {
-        ptrdiff_t y = block.y + t / 3, x = block.x + t % 3, at = y * g->filter[1] + x;
+        ptrdiff_t y = block.y + t / 3 * g->stride, x = block.x + t % 3 * g->stride, at = y * g->filter[1] + x;
         tap[t] = y >= g->filter[0] || x >= g->filter[1] ? -1 : turned ? g->filter[0] * g->filter[1] - 1 - at : at;
     }
 }
@@ -314,7 +347,7 @@ static void transform_row(const struct winograd_geometry *g, const struct winogr
                           real *to)
 {
     ptrdiff_t channels = g->channels, plane_stride = plane_size(g->chunk_rows, round_up(channels, LANES));
-    ptrdiff_t tap[MOST_BLOCKS][9], blocks = channels / block_of(g, channels).channel, block = 0;
+    ptrdiff_t tap[WINOGRAD_BLOCKS * WINOGRAD_BLOCKS][9], blocks = g->blocks[0] * g->blocks[1], block = 0;
     for (ptrdiff_t b = 0; b < blocks; b++) find_taps(g, weight->turned, block_of(g, b), tap[b]);
     const real *from = (const real *)weight->data + k * weight->row_stride;
     real taps[9][LANES] = {{0}};
@@ -426,7 +459,7 @@ static void transform_gradient(const struct images *images, ptrdiff_t channel, c
                                ptrdiff_t plane_stride)
 {
     real rows[4 * PATCH_ROW];
-    gather_patches(4, images, channel, panel, 0, 0, rows);
+    gather_patches(4, 1, images, channel, panel, 0, 0, rows);
     for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES) {
         vec filter[4][4];
         for (int row = 0; row < 4; row++) split_columns(4, rows + row * PATCH_ROW + 4 * tile, filter[row]);

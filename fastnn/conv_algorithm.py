@@ -18,11 +18,11 @@ def set_conv_algorithm(name):
     name : {"auto", "im2col", "direct", "winograd"}
         "im2col" is a matrix product, exact up to rounding. "direct" is as exact, and reads a copy of the image instead
         of a matrix of its patches, in one or two dimensions (three stay with im2col). "winograd" needs a quarter of
-        the multiplications for filters of 3x3, and 1.8 to 4 times fewer for others of up to 7x7, with stride 1,
-        dilation 1 and one group (others stay with im2col); its largest error in float32 is at most 2e-5 of the output's
-        RMS for up to 512 channels, and a NaN or an infinity reaches all of the 4x4 outputs that share its patch, as
-        NaN. "auto" takes the one that is fastest for the shape. The environment variable ``FASTNN_CONV_ALGORITHM`` sets
-        the one that a process starts with.
+        the multiplications for filters of 3x3, and up to 4 times fewer for others of up to 12x12, with stride 1, 2 or 4
+        (backward-data: 1), dilation 1 and one group (others stay with im2col); its largest error in float32 is at most
+        2e-5 of the output's RMS for up to 512 channels, and a NaN or an infinity reaches all of the 4x4 outputs that
+        share its patch, as NaN. "auto" takes the one that is fastest for the shape. The environment variable
+        ``FASTNN_CONV_ALGORITHM`` sets the one that a process starts with.
 
     Raises
     ------
@@ -80,11 +80,12 @@ def check_algorithm(source, name):
     return name
 
 
-def choose(operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups):
+def choose(operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes):
     """The algorithm for one operation ("conv", "conv_input_grad", "conv_weight_grad"): "im2col", "direct" or
     "winograd".
 
-    The shapes are those of the convolution that is computed: backward-data convolves the output's gradient.
+    The shapes are those of the convolution that is computed: backward-data convolves the output's gradient. A vector
+    has `lanes` elements.
     Measured on a Zen 4 core with AVX-512 (AVX2 is within 5 %), float32, GFLOP/s of the three operations:
 
     ====================  =============  =============
@@ -107,35 +108,64 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
     (8, 64, 64, 28), 7x7  170  166  130   95   95   82
     (8, 64, 64, 28), 4x4  121  122   90   94   87   81
     ====================  =============  =============
+
+    ===============================  ==========  ==========  ==========
+    (N, C, K, H, R, stride), GFLOP/s  winograd    direct      im2col
+    of forward, backward-weights
+    ===============================  ==========  ==========  ==========
+    (8, 3, 96, 227, 11, 4)            192   156   91    62   83    72
+    (8, 3, 64, 224, 7, 2)             123    92   97    78   86    67
+    (8, 3, 16, 224, 7, 2)              78    54   84    74   51    49
+    (100, 3, 32, 32, 7, 1)            116    83  102    94   74    65
+    (32, 3, 32, 32, 5, 1)             109    77   95    81   72    56
+    (32, 64, 64, 13, 5, 2)            124   108   52    26   70    65
+    (32, 16, 64, 32, 4, 2)            118    90   83    41   89    77
+    (8, 64, 128, 56, 3, 2)             77    60   75    28   95    81
+    ===============================  ==========  ==========  ==========
     """
-    blocks = math.prod(-(-k // 3) for k in kernel)
+    blocks = [winograd_blocks(k, s) for k, s in zip(kernel, stride, strict=True)]
     winograd_runs = (
         len(kernel) == 2
         and min(kernel) >= 3
-        and max(kernel) <= 7
-        and all(s == 1 for s in (*stride, *dilation))
+        and max(map(len, blocks)) <= 4
+        and tuple(stride) in ([(1, 1)] if operation == "conv_input_grad" else [(1, 1), (2, 2), (4, 4)])
+        and tuple(dilation) == (1, 1)
         and groups == 1
         # or the transformed patches of a few tiles fill a thread's 16 MB
-        and max(channels * blocks, out_channels) <= 2048
+        and max(channels * math.prod(map(len, blocks)), out_channels) <= 2048
     )
     direct_runs = len(kernel) <= 2
     if active != "auto":
         return active if {"winograd": winograd_runs, "direct": direct_runs}.get(active) else "im2col"
-    if winograd_runs and winograd_gains(operation, images, channels, out_channels, out_size, kernel):
+    if winograd_runs and winograd_gains(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
         return "winograd"
     if direct_runs and direct_gains(operation, channels // groups, out_channels // groups, out_size, kernel, stride):
         return "direct"
     return "im2col"
 
 
-def winograd_gains(operation, images, channels, out_channels, out_size, kernel):
-    # Few channels do not pay for the transforms of patches and outputs, few tiles not for that of the weights.
+def winograd_blocks(kernel, stride):
+    """First taps of the blocks of up to 3 taps, `stride` apart, that a filter is cut into along one dimension."""
+    return [start for first in range(min(stride, kernel)) for start in range(first, kernel, 3 * stride)]
+
+
+def winograd_gains(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
+    """Whether the transforms cost less than the products they save; all in the time of a multiply-add at the peak.
+
+    Fitted to the tables: within a fifth of the measured times from 8 to 512 channels and from 4 tiles on.
+    """
+    pairs = channels * out_channels
+    blocks = math.prod(len(winograd_blocks(k, s)) for k, s in zip(kernel, stride, strict=True))
+    if 36 / 16 * blocks > 0.8 * math.prod(kernel):  # 3x3 with stride 2 saves nothing
+        return False
+    # The other algorithms reach 78 % of the peak, or 68 % in backward-weights.
+    weight_grad = operation == "conv_weight_grad"
+    others = images * math.prod(out_size) * math.prod(kernel) * pairs / (0.68 if weight_grad else 0.78)
     tiles = images * -(-out_size[0] // 4) * -(-out_size[1] // 4)
-    fewest_channels = min(channels, out_channels)
-    if tuple(kernel) != (3, 3):  # more patches to transform for as many products
-        return fewest_channels >= 16 and tiles > 16
-    enough_tiles = tiles > 8 if operation == "conv_weight_grad" else tiles > 4 and tiles * fewest_channels > 128
-    return fewest_channels >= 8 and enough_tiles
+    tiles = -(-tiles // lanes) * lanes
+    transform = 1300 if weight_grad else 650 if stride[0] == 1 else 900
+    products = 40 * blocks * pairs
+    return tiles * (products + transform * (blocks * channels + out_channels)) + 320 * blocks * pairs < others
 
 
 def direct_gains(operation, channels, out_channels, out_size, kernel, stride):

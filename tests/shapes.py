@@ -38,7 +38,7 @@ CONVOLUTIONS_LARGE = [
     (2, 64, 128, (15, 15), (3, 3), 2, 1, 1, 1),
     (2, 128, 32, (14, 14), (1, 1), 1, 0, 1, 1),
 ]
-# 3x3 with stride 1, which Winograd's algorithm computes in tiles of 4x4 outputs.
+# What Winograd's algorithm computes, in tiles of 4x4 outputs.
 CONVOLUTIONS_WINOGRAD = [
     (1, 1, 1, (1, 1), (3, 3), 1, 1, 1, 1),  # ones everywhere
     (2, 1, 1, (3, 9), (3, 3), 1, 0, 1, 1),  # a single row of outputs
@@ -53,6 +53,10 @@ CONVOLUTIONS_WINOGRAD = [
     (1, 17, 4, (5, 4), (5, 4), 1, 0, 1, 1),  # filter = input
     (2, 2, 3, (8, 12), (7, 3), 1, (3, 1), 1, 1),  # three blocks one way, one the other
     (3, 5, 2, (10, 6), (4, 6), 1, (0, 5), 1, 1),
+    (2, 3, 5, (39, 41), (7, 7), 2, 3, 1, 1),  # strides: blocks of every second tap, and of every fourth
+    (1, 2, 4, (71, 70), (11, 11), 4, (2, 0), 1, 1),
+    (3, 2, 5, (16, 15), (12, 5), 4, (6, 2), 1, 1),  # nothing but whole blocks one way, less than a stride the other
+    (2, 3, 3, (11, 9), (3, 4), 2, (4, 0), 1, 1),  # patches that lie in the padding
 ]
 CONVOLUTIONS_WINOGRAD_LARGE = [
     (1, 512, 24, (14, 14), (3, 3), 1, 1, 1, 1),  # the most channels for which an error is promised: forward

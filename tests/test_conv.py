@@ -177,10 +177,11 @@ def test_conv2d_by_winograd_matches_reference_on_random_shapes(isa, data):
     fastnn.set_conv_algorithm("winograd")
     draw = data.draw
     padding = draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
-    kernel = draw(st.one_of(st.just((3, 3)), st.tuples(st.integers(3, 7), st.integers(3, 7))))
+    stride = draw(st.sampled_from([1, 2, 4]))
+    kernel = draw(st.one_of(st.just((3, 3)), st.tuples(st.integers(3, 12), st.integers(3, 12))))
     size = tuple(max(1, r - 2 * p) + draw(st.integers(0, 40)) for r, p in zip(kernel, padding, strict=True))
     n, c, k = draw(st.integers(0, 4)), draw(st.integers(1, 40)), draw(st.integers(1, 70))
-    arrays, arguments, dy = case(np.random.default_rng(0), (n, c, k, size, kernel, 1, padding, 1, 1))
+    arrays, arguments, dy = case(np.random.default_rng(0), (n, c, k, size, kernel, stride, padding, 1, 1))
     with fastnn.backend("reference"):
         expected = F.conv2d(*arrays, *arguments)
         gradients = F.conv2d_backward(dy, *arrays, *arguments)
@@ -321,7 +322,7 @@ def test_conv2d_by_winograd_spreads_an_infinity_to_the_4x4_outputs_of_its_tile_a
         assert "Winograd" in documented.__doc__
 
 
-@pytest.mark.parametrize("change", [dict(stride=2), dict(dilation=2), dict(groups=2)])
+@pytest.mark.parametrize("change", [dict(stride=3), dict(stride=(2, 1)), dict(dilation=2), dict(groups=2)])
 def test_conv2d_forced_to_winograd_falls_back_where_it_cannot_run(rng, change):
     x, weight = rng.standard_normal((2, 4, 9, 8)), rng.standard_normal((6, 4 // change.get("groups", 1), 3, 3))
     results = []
@@ -337,35 +338,42 @@ def test_conv2d_forced_to_winograd_falls_back_where_it_cannot_run(rng, change):
     ("shape", "expected", "expected_weights"),
     [
         ((64, 64, 64, (32, 32)), "winograd", "winograd"),
-        ((1, 8, 8, (20, 20)), "winograd", "winograd"),
+        ((16, 16, 16, (20, 20)), "winograd", "winograd"),
         ((64, 3, 64, (32, 32)), "direct", "direct"),  # few channels
-        ((64, 64, 7, (32, 32)), "direct", "im2col"),
-        ((2, 64, 64, (8, 8)), "winograd", "im2col"),  # few tiles
-        ((1, 64, 64, (8, 8)), "im2col", "im2col"),
+        ((64, 64, 3, (32, 32)), "direct", "im2col"),
+        ((1, 64, 64, (8, 8)), "im2col", "im2col"),  # few tiles
         ((1, 32, 32, (8, 8)), "direct", "im2col"),
         ((0, 64, 64, (8, 8)), "im2col", "im2col"),
     ],
 )
 def test_auto_takes_winograd_where_it_was_measured_to_gain(shape, expected, expected_weights):
+    def by(operation, *shape, kernel=3, stride=1, lanes=16):
+        return choose(operation, *shape, (kernel,) * 2, (stride,) * 2, (1, 1), 1, lanes)
+
     for operation in ("conv", "conv_input_grad"):
-        assert choose(operation, *shape, (3, 3), (1, 1), (1, 1), 1) == expected
-    assert choose("conv_weight_grad", *shape, (3, 3), (1, 1), (1, 1), 1) == expected_weights
-    assert choose("conv", *shape, (3, 3), (2, 2), (1, 1), 1) != "winograd"
+        assert by(operation, *shape) == expected
+    assert by("conv_weight_grad", *shape) == expected_weights
+    assert by("conv", *shape, stride=2) != "winograd"  # as many products
     with fastnn.conv_algorithm("im2col"):
-        assert choose("conv", *shape, (3, 3), (1, 1), (1, 1), 1) == "im2col"
+        assert by("conv", *shape) == "im2col"
+    alexnet, resnet, few_tiles = (8, 3, 96, (55, 55)), (8, 3, 64, (112, 112)), (1, 256, 256, (8, 8))
+    for operation in ("conv", "conv_weight_grad"):
+        assert by(operation, *alexnet, kernel=11, stride=4) == by(operation, *resnet, kernel=7, stride=2) == "winograd"
+    assert by("conv", *few_tiles) == "im2col"
+    assert by("conv", *few_tiles, lanes=8) == "winograd"
 
 
 def test_auto_takes_direct_where_it_was_measured_to_gain():
     def by(operation, channels, out_channels, size, kernel, groups=1):
-        return choose(operation, 8, channels, out_channels, (size, size), (kernel, kernel), (2, 2), (1, 1), groups)
+        return choose(operation, 8, channels, out_channels, (size, size), (kernel,) * 2, (2, 2), (1, 1), groups, 16)
 
     for operation in ("conv", "conv_input_grad", "conv_weight_grad"):
-        assert by(operation, 3, 64, 112, 7) == "direct"
+        assert by(operation, 3, 16, 112, 7) == "direct"
         assert by(operation, 64, 64, 7, 3, groups=64) == "direct"
         assert by(operation, 256, 512, 28, 3) == "im2col"
         assert by(operation, 3, 64, 28, 1) == "im2col"  # nothing to pack
         assert by(operation, 16, 120, 1, 5) == "im2col"  # a single position
-    assert choose("conv", 8, 3, 8, (9, 9, 9), (3, 3, 3), (1, 1, 1), (1, 1, 1), 1) == "im2col"  # three dimensions
+    assert choose("conv", 8, 3, 8, (9, 9, 9), (3, 3, 3), (1, 1, 1), (1, 1, 1), 1, 16) == "im2col"  # three dimensions
 
 
 def test_set_conv_algorithm_refuses_unknown_names():

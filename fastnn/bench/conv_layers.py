@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from fastnn.conv_algorithm import choose
+from fastnn.native import runtime
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Layer:
         """Of the forward, the gradient of the input and that of the weight."""
         n, c, k = self.images, self.channels, self.out_channels
         inside, outside = (self.size,) * 2, (self.out_size,) * 2
-        rest = (self.kernel,) * 2, (self.stride,) * 2, (1, 1), 1
+        rest = (self.kernel,) * 2, (self.stride,) * 2, (1, 1), 1, runtime.lanes(np.float32)
         return (
             choose("conv", n, c, k, outside, *rest),
             choose("conv_input_grad", n, k, c, inside, *rest),

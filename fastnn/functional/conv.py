@@ -261,7 +261,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     The sum goes over the group's channels c and the filter positions t; the input counts as zero outside itself.
     The output has ``floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1`` elements per dimension.
 
-    Filters of 3x3 to 7x7 with stride 1, dilation 1 and one group may run by Winograd's algorithm, in which an infinity
+    Filters of 3x3 to 12x12 with stride 1, 2 or 4, dilation 1 and one group may run by Winograd's algorithm: an infinity
     or NaN in the inputs of a tile of 4x4 outputs (6x6 for 3x3) reaches all of them, as NaN;
     ``fastnn.set_conv_algorithm("im2col")`` turns it off.
 
@@ -519,7 +519,7 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
 
     Output size per dimension: ``(size - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1``.
 
-    As in :func:`conv2d`, filters of 3x3 to 7x7 with stride 1 may run by Winograd's algorithm, which
+    As in :func:`conv2d`, filters of 3x3 to 12x12 with stride 1 may run by Winograd's algorithm, which
     spreads infinity and NaN.
 
     Parameters

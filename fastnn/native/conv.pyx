@@ -145,14 +145,15 @@ cdef Block forward_geometry(conv_geometry *geometry, tuple in_shape, tuple out_s
 
 cdef str algorithm(str operation, np.ndarray source, ptrdiff_t out_channels, out_size, kernel, stride, dilation,
                    ptrdiff_t groups):
-    return choose(operation, source.shape[0], source.shape[1], out_channels, out_size, kernel, stride, dilation, groups)
+    return choose(operation, source.shape[0], source.shape[1], out_channels, out_size, kernel, stride, dilation, groups,
+                  kernels_for(source).conv.lanes)
 
 
 def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups):
     """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel)."""
     cdef str by = algorithm("conv", x, weight.shape[0], out_size, (<object> weight).shape[2:], stride, dilation, groups)
     if by == "winograd":
-        return winograd.conv(x, weight, bias, out_size, padding)
+        return winograd.conv(x, weight, bias, out_size, stride[0], padding)
     if by == "direct":
         return direct.conv(x, weight, bias, out_size, stride, padding, dilation, groups)
     x = contiguous(x)
@@ -230,7 +231,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     cdef str by = algorithm("conv_weight_grad", x, grad.shape[1], (<object> grad).shape[2:], kernel, stride, dilation,
                             groups)
     if by == "winograd":
-        return winograd.conv_weight_grad(grad, x, tuple(kernel), padding)
+        return winograd.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
     if by == "direct":
         return direct.conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups)
     grad = contiguous(grad)

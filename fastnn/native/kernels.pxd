@@ -60,6 +60,9 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t channels
         ptrdiff_t out_channels
         ptrdiff_t filter[2]
+        ptrdiff_t stride
+        ptrdiff_t blocks[2]
+        ptrdiff_t block[2][4]
         ptrdiff_t in_size[2]
         ptrdiff_t out_size[2]
         ptrdiff_t padding[2]

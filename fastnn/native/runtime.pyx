@@ -10,6 +10,8 @@ from fastnn.native.kernels cimport (
 
 import os
 
+import numpy as np
+
 np.import_array()
 
 cdef extern from *:
@@ -78,6 +80,11 @@ def select_isa(name):
 def isa():
     """Name of the instruction set in use."""
     return fastnn_isa_name(chosen_isa).decode()
+
+
+def lanes(dtype):
+    """How many elements of this dtype a vector of the instruction set in use has."""
+    return chosen_tables[FASTNN_FLOAT64 if np.dtype(dtype) == np.float64 else FASTNN_FLOAT32].conv.lanes
 
 
 cdef const kernels *kernels_for(np.ndarray x):

@@ -1,4 +1,4 @@
-"""Convolutions with stride 1 by Winograd's algorithm: work split and scratch memory. conv.pyx decides when.
+"""Convolutions by Winograd's algorithm: work split and scratch memory. conv.pyx decides when.
 
 The arguments are those of conv.pyx's functions, for two dimensions, without those that have only one value here.
 """
@@ -6,6 +6,8 @@ cimport numpy as np
 from cython.parallel cimport prange, threadid
 from fastnn.native.kernels cimport conv_kernels, winograd_geometry, winograd_kernels, winograd_weight
 from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
+
+from fastnn.conv_algorithm import winograd_blocks
 
 np.import_array()
 
@@ -33,12 +35,18 @@ cdef ptrdiff_t tile_count(const winograd_geometry *geometry) noexcept nogil:
     return geometry.images * ceil_div(geometry.out_size[0], 4) * ceil_div(geometry.out_size[1], 4)
 
 
-cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_size, kernel, padding):
+cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_size, kernel, ptrdiff_t stride,
+                                     padding):
     cdef winograd_geometry geometry
     geometry.chunk_rows = 0
     geometry.images, geometry.channels, geometry.out_channels = x.shape[0], x.shape[1], out_channels
+    geometry.stride = stride
     for i in range(2):
-        geometry.channels *= ceil_div(kernel[i], 3)
+        starts = winograd_blocks(kernel[i], stride)
+        geometry.blocks[i] = len(starts)
+        for block, start in enumerate(starts):
+            geometry.block[i][block] = start
+        geometry.channels *= geometry.blocks[i]
         geometry.filter[i] = kernel[i]
         geometry.in_size[i] = x.shape[2 + i]
         geometry.out_size[i] = out_size[i]
@@ -95,13 +103,14 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
                         thread_scratch + threadid() * scratch_bytes)
 
 
-def conv(np.ndarray x, np.ndarray weight, bias, out_size, padding):
+def conv(np.ndarray x, np.ndarray weight, bias, out_size, ptrdiff_t stride, padding):
     """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, R, S)."""
     x = contiguous(x)
     weight = contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], taps = weight.shape[2] * weight.shape[3]
     cdef np.ndarray y = empty_of_shape((x.shape[0], out_channels, *out_size), np.PyArray_TYPE(x))
-    cdef winograd_geometry geometry = make_geometry(x, out_channels, out_size, (<object> weight).shape[2:], padding)
+    cdef winograd_geometry geometry = make_geometry(x, out_channels, out_size, (<object> weight).shape[2:], stride,
+                                                    padding)
     correlate(&geometry, x, winograd_weight(np.PyArray_BYTES(weight), taps * weight.shape[1], taps, 0, NULL), bias, y)
     return y
 
@@ -113,18 +122,19 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, padding):
     cdef ptrdiff_t channels = weight.shape[1], taps = weight.shape[2] * weight.shape[3]
     cdef tuple kernel = (<object> weight).shape[2:]
     cdef np.ndarray result = empty_of_shape((grad.shape[0], channels, *in_size), np.PyArray_TYPE(grad))
-    cdef winograd_geometry geometry = make_geometry(grad, channels, in_size, kernel,
+    cdef winograd_geometry geometry = make_geometry(grad, channels, in_size, kernel, 1,
                                                     [k - 1 - p for k, p in zip(kernel, padding, strict=True)])
     correlate(&geometry, grad, winograd_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL), bias, result)
     return result
 
 
-def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, padding):
+def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stride, padding):
     """The gradient (K, C, R, S) by the weight, from the output's gradient and the input."""
     grad = contiguous(grad)
     x = contiguous(x)
     cdef ptrdiff_t rows = grad.shape[1], itemsize = np.PyArray_ITEMSIZE(x)
-    cdef winograd_geometry geometry = make_geometry(x, rows, (<object> grad).shape[2:], kernel, padding)
+    cdef winograd_geometry geometry = make_geometry(x, rows, (<object> grad).shape[2:], kernel, stride,
+                                                    padding)
     cdef ptrdiff_t channels = geometry.channels
     cdef np.ndarray result = empty_of_shape((rows, channels, 3, 3), np.PyArray_TYPE(x))
     cdef const winograd_kernels *kernels = kernels_for(x).winograd
@@ -132,7 +142,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, padding):
     cdef ptrdiff_t tiles = tile_count(&geometry)
     if tiles == 0:
         result[...] = 0
-        return joined_blocks(result, x.shape[1], kernel)
+        return joined_blocks(result, x.shape[1], kernel, stride)
 
     # Tasks: blocks of the channels of both kinds, times parts of the tiles, by shape alone.
     cdef ptrdiff_t row_blocks = ceil_div(rows, CHANNEL_BLOCK), channel_blocks = ceil_div(channels, CHANNEL_BLOCK)
@@ -166,15 +176,18 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, padding):
         for task in prange(rows, num_threads=min(threads, threads_for(0.5 * parts * part_stride)), schedule="static"):
             reduction.reduce_weight(partials + task * 9 * channels * itemsize, parts, part_stride, 9, channels,
                                     target + task * 9 * channels * itemsize)
-    return joined_blocks(result, x.shape[1], kernel)
+    return joined_blocks(result, x.shape[1], kernel, stride)
 
 
-cdef joined_blocks(blocks, ptrdiff_t channels, kernel):
+cdef joined_blocks(blocks, ptrdiff_t channels, tuple kernel, ptrdiff_t stride):
     """Filters (K, C, *kernel) from their blocks (K, C * blocks, 3, 3)."""
-    if kernel == (3, 3):
+    if kernel == (3, 3) and stride == 1:
         return blocks
-    down, across = ceil_div(kernel[0], 3), ceil_div(kernel[1], 3)
+    down, across = [winograd_blocks(size, stride) for size in kernel]
+    blocks = blocks.reshape(-1, channels, len(down), len(across), 3, 3)
     result = empty_of_shape((blocks.shape[0], channels, *kernel), np.PyArray_TYPE(blocks))
-    filled = blocks.reshape(-1, channels, down, across, 3, 3).swapaxes(3, 4)
-    result[...] = filled.reshape(-1, channels, 3 * down, 3 * across)[:, :, :kernel[0], :kernel[1]]
+    for i, y in enumerate(down):
+        for j, x in enumerate(across):
+            taps = result[:, :, y:y + 3 * stride:stride, x:x + 3 * stride:stride]
+            taps[...] = blocks[:, :, i, j, :taps.shape[2], :taps.shape[3]]
     return result

@@ -5,7 +5,7 @@
  *   backward-weights  dw[k,c,t]    = sum over n, p of dout[n,k,p] * in[n,c, p * stride + tap(t)]
  *
  * K output channels, C input channels (both per group), T filter positions (taps), N images, p an output position.
- * The depth of the product is d = t * C + c, so that the borders are worked out once per tap, not once per channel.
+ * The depth of the product is d = c * T + t, as the weights lie.
  * The columns are "pixels", q = n * positions + p: panels of COLUMN_TILE pixels run across rows and images, so that
  * narrow images fill the vectors too. The matrix of patches exists one panel block at a time, in the thread's scratch memory.
  *
@@ -54,17 +54,49 @@ static void describe_pixels(const struct conv_geometry *g, ptrdiff_t start, ptrd
     for (ptrdiff_t i = 1; i < count; i++) pixels->contiguous &= pixels->target[i] == pixels->target[i - 1] + 1;
 }
 
-/* The part of a run that one tap finds inside the image: `count` elements, `stride` apart, from `offset`. */
-struct piece {
-    ptrdiff_t start, count, offset;
+/* The lanes of one vector of pixels that one tap finds inside the image: `stride` apart, `offset` is where lane 0 would
+ * stand. */
+struct lanes {
+    ptrdiff_t offset;
+    uint8_t vector, first, end;
 };
 
-static ptrdiff_t find_pieces(const struct conv_geometry *g, const struct pixels *pixels, const ptrdiff_t *tap,
-                             struct piece *pieces)
+/* Where the rows of the matrix of patches find their pixels, the same for every channel: the parts of panel i under tap t
+ * are part[first[t * panels + i]] up to the next one's first. */
+struct patches {
+    ptrdiff_t panels;
+    ptrdiff_t *first;
+    struct lanes *part;
+};
+
+/* No more runs than pixels, nor than rows that they may touch; cut at the ends of vectors, of which some are part runs. */
+static ptrdiff_t most_parts(const struct conv_geometry *g, ptrdiff_t pixels)
+{ return smaller(pixels, pixels / larger(g->grid[2], 1) + 2) + (pixels + LANES - 1) / LANES; }
+
+/* Bytes of the table of patches for panels of so many pixels. */
+static ptrdiff_t patches_size(const struct conv_geometry *g, ptrdiff_t panels, ptrdiff_t pixels)
 {
-    ptrdiff_t found = 0, stride = g->stride[2], width = g->in_size[2];
-    for (ptrdiff_t i = 0; i < pixels->runs; i++) {
-        const struct run *run = &pixels->run[i];
+    ptrdiff_t rows = g->taps * panels;
+    return (rows + 1) * (ptrdiff_t)sizeof(ptrdiff_t) + rows * most_parts(g, pixels) * (ptrdiff_t)sizeof(struct lanes);
+}
+
+/* Cuts `count` pixels from `start`, the first of which stands at `offset` in the image, at the ends of vectors. */
+static struct lanes *cut_run(ptrdiff_t start, ptrdiff_t count, ptrdiff_t offset, ptrdiff_t stride, struct lanes *part)
+{
+    for (ptrdiff_t vector = start / LANES; vector * LANES < start + count; vector++) {
+        ptrdiff_t origin = vector * LANES;
+        *part++ = (struct lanes){offset + (origin - start) * stride, (uint8_t)vector,
+                                 (uint8_t)larger(start - origin, 0), (uint8_t)smaller(start + count - origin, LANES)};
+    }
+    return part;
+}
+
+/* The parts of one panel that one tap finds inside the image. */
+static struct lanes *find_parts(const struct conv_geometry *g, const struct pixels *pixels, const ptrdiff_t *tap,
+                                struct lanes *part)
+{
+    ptrdiff_t stride = g->stride[2], width = g->in_size[2];
+    for (const struct run *run = pixels->run; run < pixels->run + pixels->runs; run++) {
         ptrdiff_t z = run->position[0] + tap[0], y = run->position[1] + tap[1], x = run->position[2] + tap[2];
         if (z < 0 || z >= g->in_size[0] || y < 0 || y >= g->in_size[1]) continue;
         ptrdiff_t first = x >= 0 ? 0 : stride == 1 ? -x : (-x + stride - 1) / stride;
@@ -72,35 +104,23 @@ static ptrdiff_t find_pieces(const struct conv_geometry *g, const struct pixels 
         end = smaller(end, run->count);
         if (first >= end) continue;
         ptrdiff_t offset = run->image + (z * g->in_size[1] + y) * width + x + first * stride;
-        pieces[found++] = (struct piece){run->start + first, end - first, offset};
+        part = cut_run(run->start + first, end - first, offset, stride, part);
     }
-    return found;
+    return part;
 }
 
-/* The lanes of one vector of pixels that a piece fills: `offset` is where lane 0 would stand in the image. */
-struct lanes {
-    ptrdiff_t vector, first, end, offset;
-};
-
-/* A vector of its own for every pixel, and one more cut for every vector, of the pixels that are gathered together. */
-enum {
-    MOST_PARTS = 2 *
-    ((int)REDUCE_PIXELS > TILE_PANELS * (int)COLUMN_TILE ? (int)REDUCE_PIXELS : TILE_PANELS * (int)COLUMN_TILE)
-};
-
-/* Cuts pieces at the ends of vectors. */
-static ptrdiff_t cut_pieces(const struct piece *pieces, ptrdiff_t found, ptrdiff_t stride, struct lanes *parts)
+static struct patches find_patches(const struct conv_geometry *g, const struct pixels *pixels, ptrdiff_t panels,
+                                   void *memory)
 {
-    ptrdiff_t count = 0;
-    for (const struct piece *piece = pieces; piece < pieces + found; piece++) {
-        ptrdiff_t end = piece->start + piece->count;
-        for (ptrdiff_t vector = piece->start / LANES; vector * LANES < end; vector++) {
-            ptrdiff_t origin = vector * LANES;
-            parts[count++] = (struct lanes){vector, larger(piece->start - origin, 0), smaller(end - origin, LANES),
-                                            piece->offset + (origin - piece->start) * stride};
-        }
+    ptrdiff_t rows = g->taps * panels;
+    struct patches patches = {panels, memory, (struct lanes *)((ptrdiff_t *)memory + rows + 1)};
+    struct lanes *part = patches.part;
+    for (ptrdiff_t row = 0; row < rows; row++) {
+        patches.first[row] = part - patches.part;
+        part = find_parts(g, &pixels[row % panels], g->tap + 3 * (row / panels), part);
     }
-    return count;
+    patches.first[rows] = part - patches.part;
+    return patches;
 }
 
 /* Every second element for lanes first ... end - 1, zeros in the others; nothing else is read. */
@@ -152,26 +172,22 @@ INLINE void gather_row(const real *plane, ptrdiff_t ahead, const struct lanes *p
 }
 
 /* panel[i][d][pixel] for depth_start <= d < depth_start + depth, `row_length` elements a row; zeros outside the image and
- * behind the last pixel. Channel by channel for all panels, whose pixels are neighbours in memory. */
-static void gather_panels(const struct conv_geometry *g, const real *input, const struct pixels *pixels,
-                          ptrdiff_t panels, ptrdiff_t depth_start, ptrdiff_t depth, ptrdiff_t row_length, real *packed)
+ * behind the last pixel. For all panels together, whose pixels are neighbours in memory. */
+static void gather_panels(const struct conv_geometry *g, const real *input, const struct patches *patches,
+                          ptrdiff_t depth_start, ptrdiff_t depth, ptrdiff_t row_length, real *packed)
 {
-    struct piece pieces[REDUCE_PIXELS];
-    struct lanes parts[MOST_PARTS];
-    ptrdiff_t first[TILE_PANELS + 1] = {0};
-    ptrdiff_t tap = depth_start / g->channels, channel = depth_start % g->channels;
-    for (ptrdiff_t done = 0, count; done < depth; done += count, tap++, channel = 0) {
-        count = smaller(g->channels - channel, depth - done);
-        for (ptrdiff_t i = 0; i < panels; i++) {
-            ptrdiff_t found = find_pieces(g, &pixels[i], g->tap + 3 * tap, pieces);
-            first[i + 1] = first[i] + cut_pieces(pieces, found, g->stride[2], parts + first[i]);
+    if (depth == 0) return;
+    ptrdiff_t panels = patches->panels, tap = depth_start % g->taps, ahead = CHANNELS_AHEAD * g->in_channel_stride;
+    const real *plane = input + depth_start / g->taps * g->in_channel_stride;
+    for (ptrdiff_t d = 0; d < depth; d++) {
+        const ptrdiff_t *first = patches->first + tap * panels;
+        for (ptrdiff_t i = 0; i < panels; i++)
+            gather_row(plane, ahead, patches->part + first[i], patches->part + first[i + 1], g->stride[2], row_length,
+                       packed + (i * depth + d) * row_length);
+        if (++tap == g->taps) {
+            tap = 0;
+            plane += g->in_channel_stride;
         }
-        const real *plane = input + channel * g->in_channel_stride;
-        ptrdiff_t ahead = CHANNELS_AHEAD * g->in_channel_stride;
-        for (ptrdiff_t d = done; d < done + count; d++, plane += g->in_channel_stride)
-            for (ptrdiff_t i = 0; i < panels; i++)
-                gather_row(plane, ahead, parts + first[i], parts + first[i + 1], g->stride[2], row_length,
-                           packed + (i * depth + d) * row_length);
     }
 }
 
@@ -210,7 +226,7 @@ static void pack_weight(const void *weight, ptrdiff_t row_stride, ptrdiff_t chan
             }
             for (ptrdiff_t i = 0; i < smaller(LANES, span - e); i++) {
                 if (place[position] >= 0) {
-                    ptrdiff_t d = place[position] * channels + channel;
+                    ptrdiff_t d = channel * taps + place[position];
                     real *to = packed_place(packed, d, depth, depth_block, padded_rows, row);
                     for (int group = 0; group < ROW_SQUARES; group++)
                         vec_store_rest(to + group * LANES, squares[group][i], ROW_TILE - group * LANES);
@@ -244,46 +260,51 @@ INLINE void add_bias(ptrdiff_t rows, const real *bias, real *output, ptrdiff_t r
         }
 }
 
-/* Bytes of scratch memory for tile(): the packed pixels of one depth block behind their description. */
-static ptrdiff_t scratch_size(ptrdiff_t depth_block, ptrdiff_t pixels)
+/* Bytes of scratch memory for tile(): the packed pixels of one depth block, their description, and the table of patches. */
+static ptrdiff_t scratch_size(const struct conv_geometry *g, ptrdiff_t depth_block, ptrdiff_t pixels)
 {
     ptrdiff_t panels = (pixels + COLUMN_TILE - 1) / COLUMN_TILE;
     return panels * ((ptrdiff_t)sizeof(struct pixels) + depth_block * COLUMN_TILE * (ptrdiff_t)sizeof(real)) +
-           VEC_BYTES;
+           patches_size(g, panels, COLUMN_TILE) + VEC_BYTES;
 }
 
 /* Output channels channel_start .. + channel_count (a multiple of ROW_TILE from the start) of one group, for pixels
- * pixel_start .. + pixels: all of the depth. `output` and `bias` point at the group's first channel. */
-static void tile(const struct conv_geometry *g, const void *input, const void *packed_weight, ptrdiff_t out_channels,
-                 ptrdiff_t depth_block, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t channel_start,
-                 ptrdiff_t channel_count, const void *bias, void *output, void *scratch)
+ * pixel_start .. + pixels: all of the depth. `output` and `bias` point at the group's first channel. Weights that lie in
+ * the order of the depth are read in place, with weight_row from one output channel to the next; packed ones have a
+ * weight_row of 0. */
+static void tile(const struct conv_geometry *g, const void *input, const void *weight, ptrdiff_t weight_row,
+                 ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start, ptrdiff_t pixels,
+                 ptrdiff_t channel_start, ptrdiff_t channel_count, const void *bias, void *output, void *scratch)
 {
     real buffer[ROW_TILE * COLUMN_TILE];
     ptrdiff_t panels = (pixels + COLUMN_TILE - 1) / COLUMN_TILE, depth_total = g->taps * g->channels;
     ptrdiff_t padded_channels = (out_channels + ROW_TILE - 1) / ROW_TILE * ROW_TILE;
+    ptrdiff_t a_row = weight_row > 0 ? weight_row : 1, a_depth = weight_row > 0 ? 1 : ROW_TILE;
     real *packed = scratch;
     struct pixels *panel = (struct pixels *)(packed + panels * depth_block * COLUMN_TILE);
     for (ptrdiff_t i = 0; i < panels; i++)
         describe_pixels(g, pixel_start + i * COLUMN_TILE, smaller(COLUMN_TILE, pixels - i * COLUMN_TILE), &panel[i]);
+    struct patches patches = find_patches(g, panel, panels, panel + panels);
 
     ptrdiff_t depth_start = 0;
     do { /* once even without any tap: the output is then the bias */
         ptrdiff_t depth = smaller(depth_block, depth_total - depth_start);
-        gather_panels(g, input, panel, panels, depth_start, depth, COLUMN_TILE, packed);
-        const real *weights = (const real *)packed_weight + depth_start * padded_channels;
+        gather_panels(g, input, &patches, depth_start, depth, COLUMN_TILE, packed);
         for (ptrdiff_t k = channel_start; k < channel_start + channel_count; k += ROW_TILE) {
             ptrdiff_t rows = smaller(ROW_TILE, channel_start + channel_count - k);
-            const real *row_bias = bias ? (const real *)bias + k : NULL;
+            const real *row_bias = bias ? (const real *)bias + k : NULL, *a = weight;
+            a += weight_row > 0 ? k * weight_row + depth_start : depth_start * padded_channels + k * depth;
             for (ptrdiff_t i = 0; i < panels; i++) {
-                const real *a = weights + k * depth, *b = packed + i * depth * COLUMN_TILE;
+                const real *b = packed + i * depth * COLUMN_TILE;
                 real *target = (real *)output + k * g->out_channel_stride;
                 if (panel[i].contiguous && panel[i].count == COLUMN_TILE) {
                     target += panel[i].target[0];
-                    multiply_tile(rows, depth, a, b, target, g->out_channel_stride, depth_start > 0);
+                    multiply_some_rows(rows, COLUMN_VECTORS, depth, a, a_row, a_depth, b, COLUMN_TILE, target,
+                                       g->out_channel_stride, depth_start > 0);
                     if (row_bias && depth_start == 0) add_bias(rows, row_bias, target, g->out_channel_stride);
                     continue;
                 }
-                multiply_ragged_tile(rows, panel[i].count, depth, a, 1, ROW_TILE, b, buffer, COLUMN_TILE, 0);
+                multiply_ragged_tile(rows, panel[i].count, depth, a, a_row, a_depth, b, buffer, COLUMN_TILE, 0);
                 scatter_tile(buffer, &panel[i], rows, row_bias, target, g->out_channel_stride, depth_start > 0);
             }
         }
@@ -315,10 +336,11 @@ static void pack_gradient(const struct conv_geometry *g, const real *grad_output
 
 static ptrdiff_t padded_columns(ptrdiff_t columns) { return (columns + COLUMN_TILE - 1) / COLUMN_TILE * COLUMN_TILE; }
 
-static ptrdiff_t weight_scratch_size(ptrdiff_t out_channels)
+static ptrdiff_t weight_scratch_size(const struct conv_geometry *g, ptrdiff_t out_channels)
 {
     ptrdiff_t elements = (padded_columns(out_channels) + BUFFER_ROWS) * REDUCE_PIXELS;
-    return elements * (ptrdiff_t)sizeof(real) + (ptrdiff_t)sizeof(struct pixels) + VEC_BYTES;
+    return elements * (ptrdiff_t)sizeof(real) + (ptrdiff_t)sizeof(struct pixels) + patches_size(g, 1, REDUCE_PIXELS) +
+           VEC_BYTES;
 }
 
 /* Whether the rows of the matrix of patches are the channels of the image as they lie. */
@@ -348,6 +370,7 @@ static void weight_tile(const struct conv_geometry *g, const void *input, const 
         describe_pixels(g, pixel_start + done, count, block);
         pack_gradient(g, grad_output, out_channels, block, rows, packed_grad);
         int in_place = block->contiguous && reads_in_place(g);
+        struct patches patches = find_patches(g, block, 1, block + 1);
         for (ptrdiff_t d = 0; d < depth_count; d += ROW_TILE) {
             ptrdiff_t row_count = smaller(ROW_TILE, depth_count - d), a_row = REDUCE_PIXELS;
             const real *a = rows;
@@ -356,7 +379,7 @@ static void weight_tile(const struct conv_geometry *g, const void *input, const 
                 a_row = g->in_channel_stride;
                 a = (const real *)input + n * g->in_image_stride + (depth_start + d) * a_row + p;
             } else {
-                gather_panels(g, input, block, 1, depth_start + d, row_count, REDUCE_PIXELS, rows);
+                gather_panels(g, input, &patches, depth_start + d, row_count, REDUCE_PIXELS, rows);
             }
             for (ptrdiff_t k = 0; k < out_channels; k += COLUMN_TILE)
                 multiply_ragged_tile(row_count, out_channels - k, count, a, a_row, 1, packed_grad + k * count,
@@ -365,18 +388,15 @@ static void weight_tile(const struct conv_geometry *g, const void *input, const 
     }
 }
 
-/* weight_grad[k][c][t] = sum over parts, in order, of partial[part][t * channels + c][k] for up to LANES output
- * channels: `partials` points at the first, rows are row_stride apart. */
+/* weight_grad[k][d] = sum over parts, in order, of partial[part][d][k] for up to LANES output channels: `partials` points at the first, rows are row_stride apart. */
 static void reduce_columns(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
-                           ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t out_channels, void *weight_grad)
+                           ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad)
 {
-    ptrdiff_t depth = taps * channels;
     for (ptrdiff_t e = 0; e < depth; e += LANES) {
         vec square[LANES];
         for (ptrdiff_t i = 0; i < LANES; i++) {
             square[i] = (vec){0};
-            ptrdiff_t c = (e + i) / taps, t = (e + i) % taps;
-            const real *from = (const real *)partials + (t * channels + c) * row_stride;
+            const real *from = (const real *)partials + (e + i) * row_stride;
             for (ptrdiff_t part = 0; part < parts && e + i < depth; part++)
                 square[i] += vec_load(from + part * part_stride);
         }

@@ -46,19 +46,21 @@ struct conv_geometry {
 struct conv_kernels {
     ptrdiff_t lanes;       /* output channels that reduce_columns() takes */
     ptrdiff_t tile_panels; /* panels of pixels that tile() takes at most */
-    ptrdiff_t (*scratch_size)(ptrdiff_t depth_block, ptrdiff_t pixels); /* bytes for tile() */
+    ptrdiff_t (*scratch_size)(const struct conv_geometry *geometry, ptrdiff_t depth_block,
+                              ptrdiff_t pixels); /* bytes for tile() */
     void (*pack_weight)(const void *weight, ptrdiff_t row_stride, ptrdiff_t channel_stride, const ptrdiff_t *place,
                         ptrdiff_t taps, ptrdiff_t filter, ptrdiff_t channels, ptrdiff_t rows, ptrdiff_t row,
                         ptrdiff_t depth_block, void *packed);
-    void (*tile)(const struct conv_geometry *geometry, const void *input, const void *packed_weight,
+    void (*tile)(const struct conv_geometry *geometry, const void *input, const void *weight, ptrdiff_t weight_row,
                  ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start, ptrdiff_t pixels,
                  ptrdiff_t channel_start, ptrdiff_t channel_count, const void *bias, void *output, void *scratch);
-    ptrdiff_t (*weight_scratch_size)(ptrdiff_t out_channels); /* bytes for weight_tile() */
+    ptrdiff_t (*weight_scratch_size)(const struct conv_geometry *geometry,
+                                     ptrdiff_t out_channels); /* bytes for weight_tile() */
     void (*weight_tile)(const struct conv_geometry *geometry, const void *input, const void *grad_output,
                         ptrdiff_t out_channels, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t depth_start,
                         ptrdiff_t depth_count, void *partial, void *scratch);
     void (*reduce_columns)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
-                           ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t out_channels, void *weight_grad);
+                           ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad);
     void (*reduce_weight)(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps, ptrdiff_t channels,
                           void *weight_grad);
     void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions, void *sum);

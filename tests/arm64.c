@@ -126,12 +126,12 @@ static void check_convolutions(const struct kernels *table)
         .tap = tap[0],
     };
     real *packed = numbers((K + row_tile) * DEPTH);
-    void *scratch = memory(table->conv->scratch_size(DEPTH, most));
+    void *scratch = memory(table->conv->scratch_size(&geometry, DEPTH, most));
     for (ptrdiff_t k = 0; k < K; k += row_tile)
         table->conv->pack_weight(weight, DEPTH, TAPS, index, TAPS, TAPS, C, K, k, DEPTH, packed);
     for (ptrdiff_t pixel = 0; pixel < N * PLANE; pixel += most)
-        table->conv->tile(&geometry, x, packed, K, DEPTH, pixel, pixel + most < N * PLANE ? most : N * PLANE - pixel, 0,
-                          K, bias, y, scratch);
+        table->conv->tile(&geometry, x, packed, 0, K, DEPTH, pixel, pixel + most < N * PLANE ? most : N * PLANE - pixel,
+                          0, K, bias, y, scratch);
     compare("conv", y, expected, N * K * PLANE, 5e-6);
 
     const struct direct_kernels *direct = table->direct;

@@ -26,6 +26,8 @@ cdef ptrdiff_t ENOUGH_TASKS = 64
 # Backward-weights: bytes of partial sums at most, and pixels per partial sum at least.
 cdef ptrdiff_t PARTIAL_BYTES = 16 << 20
 cdef ptrdiff_t PARTIAL_PIXELS = 768
+# Long filters have large tables of patches: fewer panels a tile then.
+cdef ptrdiff_t SCRATCH_BYTES = 4 << 20
 cdef double FLOP_PER_NANOSECOND = 40.0
 
 
@@ -52,7 +54,8 @@ cdef struct plane_view:
 
 cdef correlate(np.ndarray like, conv_geometry *geometry, const ptrdiff_t *place, ptrdiff_t filter, weight_view weight,
                plane_view source, plane_view target, ptrdiff_t groups, ptrdiff_t rows, const char *bias):
-    """target[n, k, p] = bias[k] + sum over taps and channels: packs the weights, then runs tiles of pixels x rows."""
+    """target[n, k, p] = bias[k] + sum over taps and channels, in tiles of pixels x rows. Weights that are not in the
+    depth's order already (place is NULL) are packed first."""
     cdef const conv_kernels *kernel = kernels_for(like).conv
     cdef const gemm_kernels *tiles = kernels_for(like).gemm
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(like), channels = geometry.channels
@@ -67,7 +70,9 @@ cdef correlate(np.ndarray like, conv_geometry *geometry, const ptrdiff_t *place,
     # Patches are gathered again for each tile of rows, so there are no more tiles than the threads need.
     cdef int threads = threads_for(groups * (2.0 * rows / FLOP_PER_NANOSECOND + 0.3) * depth * pixels)
     cdef ptrdiff_t enough_tasks = 1 if threads == 1 else 4 * threads
-    while pixel_tile > tiles.column_tile and groups * ceil_div(pixels, pixel_tile) < enough_tasks:
+    while pixel_tile > tiles.column_tile and (
+            groups * ceil_div(pixels, pixel_tile) < enough_tasks
+            or kernel.scratch_size(geometry, depth_block, pixel_tile) > SCRATCH_BYTES):
         pixel_tile //= 2
     pixel_tiles = ceil_div(pixels, pixel_tile)
     while row_tile > 4 * tiles.row_tile and groups * pixel_tiles * ceil_div(rows, row_tile) < enough_tasks:
@@ -77,13 +82,16 @@ cdef correlate(np.ndarray like, conv_geometry *geometry, const ptrdiff_t *place,
 
     cdef ptrdiff_t pack_tiles = ceil_div(rows, tiles.row_tile)
     cdef int pack_threads = threads_for(0.2 * groups * filter * channels * padded_rows)
-    cdef ptrdiff_t scratch_bytes = kernel.scratch_size(depth_block, pixel_tile)
+    cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, depth_block, pixel_tile)
     cdef ptrdiff_t packed_bytes = depth * padded_rows * itemsize
-    cdef Block packed_memory = scratch(groups * packed_bytes), thread_memory = scratch(threads * scratch_bytes)
+    cdef Block packed_memory = scratch(0 if place == NULL else groups * packed_bytes)
+    cdef Block thread_memory = scratch(threads * scratch_bytes)
     cdef char *packed = <char *> packed_memory.data
+    cdef const char *weights = weight.data if place == NULL else packed
+    cdef ptrdiff_t group_bytes = weight.group_stride * itemsize if place == NULL else packed_bytes
     cdef char *thread_scratch = <char *> thread_memory.data
     with nogil:
-        for task in prange(groups * pack_tiles, num_threads=pack_threads, schedule="static"):
+        for task in prange(0 if place == NULL else groups * pack_tiles, num_threads=pack_threads, schedule="static"):
             group = task // pack_tiles
             kernel.pack_weight(
                 weight.data + group * weight.group_stride * itemsize, weight.row_stride, weight.channel_stride, place,
@@ -94,8 +102,9 @@ cdef correlate(np.ndarray like, conv_geometry *geometry, const ptrdiff_t *place,
             pixel_start = task % (pixel_tiles * row_tiles) // row_tiles * pixel_tile
             row_start = task % row_tiles * row_tile
             kernel.tile(
-                geometry, source.data + group * source.group_stride * itemsize, packed + group * packed_bytes, rows,
-                depth_block, pixel_start, min(pixel_tile, pixels - pixel_start),
+                geometry, source.data + group * source.group_stride * itemsize, weights + group * group_bytes,
+                weight.row_stride if place == NULL else 0, rows, depth_block,
+                pixel_start, min(pixel_tile, pixels - pixel_start),
                 row_start, min(row_tile, rows - row_start),
                 bias + group * rows * itemsize if bias != NULL else NULL,
                 target.data + group * target.group_stride * itemsize, thread_scratch + threadid() * scratch_bytes)
@@ -163,13 +172,13 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
     cdef conv_geometry geometry
     cdef tuple kernel = three((<object> weight).shape[2:], 1), size = three(out_size, 1)
     cdef tuple shape = (<object> x).shape[:2] + three((<object> x).shape[2:], 1)
-    cdef Block memory = forward_geometry(&geometry, shape, size, kernel, three(stride, 1), three(padding, 0),
-                                         three(dilation, 1), groups, out_channels)
+    cdef Block _taps = forward_geometry(&geometry, shape, size, kernel, three(stride, 1), three(padding, 0),
+                                        three(dilation, 1), groups, out_channels)
     cdef np.ndarray bias_values = None if bias is None else contiguous(bias)
     taps = geometry.taps
     cdef ptrdiff_t rows = out_channels // groups
     correlate(
-        x, &geometry, <ptrdiff_t *> memory.data + 3 * taps, taps,
+        x, &geometry, NULL, taps,
         weight_view(np.PyArray_BYTES(weight), rows * geometry.channels * taps, geometry.channels * taps, taps),
         plane_view(np.PyArray_BYTES(x), geometry.channels * geometry.in_channel_stride),
         plane_view(np.PyArray_BYTES(y), rows * geometry.out_channel_stride),
@@ -262,7 +271,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     cdef ptrdiff_t part_pixels = ceil_div(pixels, parts)
     parts = ceil_div(pixels, part_pixels)
     cdef int threads = threads_for(groups * (2.0 * rows / FLOP_PER_NANOSECOND + 0.5) * depth * pixels)
-    cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(rows)
+    cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(&geometry, rows)
     cdef Block partial_memory = scratch(parts * part_stride * itemsize)
     cdef Block thread_memory = scratch(threads * scratch_bytes)
     cdef char *partials = <char *> partial_memory.data
@@ -289,7 +298,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
             start = task % bundles * lanes
             kernels.reduce_columns(
                 partials + (group * depth * row_length + start) * itemsize, parts, part_stride, row_length,
-                geometry.taps, geometry.channels, min(lanes, rows - start),
+                depth, min(lanes, rows - start),
                 target + (group * rows + start) * depth * itemsize)
     return result
 

@@ -35,21 +35,21 @@ cdef extern from "kernels.h" nogil:
     struct conv_kernels:
         ptrdiff_t lanes
         ptrdiff_t tile_panels
-        ptrdiff_t (*scratch_size)(ptrdiff_t depth_block, ptrdiff_t pixels) noexcept nogil
+        ptrdiff_t (*scratch_size)(const conv_geometry *geometry, ptrdiff_t depth_block,
+                                  ptrdiff_t pixels) noexcept nogil
         void (*pack_weight)(const void *weight, ptrdiff_t row_stride, ptrdiff_t channel_stride, const ptrdiff_t *place,
                             ptrdiff_t taps, ptrdiff_t filter, ptrdiff_t channels, ptrdiff_t rows, ptrdiff_t row,
                             ptrdiff_t depth_block, void *packed) noexcept nogil
-        void (*tile)(const conv_geometry *geometry, const void *input, const void *packed_weight,
+        void (*tile)(const conv_geometry *geometry, const void *input, const void *weight, ptrdiff_t weight_row,
                      ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start, ptrdiff_t pixels,
                      ptrdiff_t channel_start, ptrdiff_t channel_count, const void *bias, void *output,
                      void *scratch) noexcept nogil
-        ptrdiff_t (*weight_scratch_size)(ptrdiff_t out_channels) noexcept nogil
+        ptrdiff_t (*weight_scratch_size)(const conv_geometry *geometry, ptrdiff_t out_channels) noexcept nogil
         void (*weight_tile)(const conv_geometry *geometry, const void *input, const void *grad_output,
                             ptrdiff_t out_channels, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t depth_start,
                             ptrdiff_t depth_count, void *partial, void *scratch) noexcept nogil
         void (*reduce_columns)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
-                               ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t out_channels,
-                               void *weight_grad) noexcept nogil
+                               ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad) noexcept nogil
         void (*reduce_weight)(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps,
                               ptrdiff_t channels, void *weight_grad) noexcept nogil
         void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions,

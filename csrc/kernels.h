@@ -83,7 +83,12 @@ struct winograd_weight {
     const void *data; /* neighbouring taps of a filter per row (output channel) and input channel */
     ptrdiff_t row_stride, channel_stride;
     ptrdiff_t turned;        /* are the taps in reverse order? */
-    const void *transformed; /* by transform_weight(); NULL: tile() transforms what it needs */
+    const void *transformed; /* by transform_weight(); NULL: multiply_tiles() transforms what it needs */
+};
+
+/* Tiles whose transformed patches stand together, [P][panel][C][tile in panel]. */
+struct winograd_block {
+    ptrdiff_t start, tiles;
 };
 
 struct winograd_kernels {
@@ -91,11 +96,16 @@ struct winograd_kernels {
     ptrdiff_t (*weight_size)(const struct winograd_geometry *geometry); /* bytes of the transformed weights */
     void (*transform_weight)(const struct winograd_geometry *geometry, const struct winograd_weight *weight,
                              ptrdiff_t k, void *transformed);
-    /* bytes for tile() */
-    ptrdiff_t (*scratch_size)(const struct winograd_geometry *geometry, ptrdiff_t width, int transformed);
-    void (*tile)(const struct winograd_geometry *geometry, const void *input, const struct winograd_weight *weight,
-                 ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channel_count,
-                 const void *bias, void *output, void *scratch);
+    ptrdiff_t (*patches_size)(const struct winograd_geometry *geometry, ptrdiff_t tiles); /* bytes of a block's */
+    void (*transform_tiles)(const struct winograd_geometry *geometry, const void *input,
+                            const struct winograd_block *block, ptrdiff_t tile_start, ptrdiff_t tiles,
+                            ptrdiff_t channel_start, ptrdiff_t channels, void *patches);
+    /* bytes for multiply_tiles() */
+    ptrdiff_t (*scratch_size)(const struct winograd_geometry *geometry, ptrdiff_t tiles, int transformed);
+    void (*multiply_tiles)(const struct winograd_geometry *geometry, const struct winograd_weight *weight,
+                           const void *patches, const struct winograd_block *block, ptrdiff_t tile_start,
+                           ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t row_count, const void *bias, void *output,
+                           void *scratch);
     ptrdiff_t (*weight_scratch_size)(ptrdiff_t channels, ptrdiff_t rows); /* bytes for weight_tile() */
     void (*weight_tile)(const struct winograd_geometry *geometry, const void *input, const void *grad_output,
                         ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t rows,

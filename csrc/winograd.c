@@ -168,8 +168,7 @@ INLINE void gather_patches(const int rows, const int stride, const struct images
             }
             ptrdiff_t offset = ((run->image * images->channels + channel) * height + y) * width + x;
             const real *from = images->data + offset;
-            int whole =
-                offset + first_row * step >= 0 && offset + (end_row - 1) * step + stride * LANES <= size;
+            int whole = offset + first_row * step >= 0 && offset + (end_row - 1) * step + stride * LANES <= size;
             ivec mask = lanes_from(first) & ~lanes_from(end);
 #pragma GCC unroll 6
             for (int row = 0; row < rows; row++) {
@@ -341,6 +340,40 @@ static void find_taps(const struct winograd_geometry *g, ptrdiff_t turned, struc
     }
 }
 
+/* taps[t][i] = tap t of a filter of 3x3, for `count` filters `stride` apart: squares transposed in registers, and the taps
+ * that do not fill half a square one by one. */
+INLINE void transpose_taps(const real *from, ptrdiff_t stride, ptrdiff_t count, real taps[9][LANES])
+{
+    for (int first = 0; first < 9; first += LANES) {
+        const int some = first + (int)LANES > 9 ? 9 - first : (int)LANES;
+        if (2 * some < LANES) {
+            for (ptrdiff_t i = 0; i < count; i++)
+                for (int t = first; t < 9; t++) taps[t][i] = from[i * stride + t];
+            continue;
+        }
+        vec square[LANES];
+        for (int i = 0; i < LANES; i++)
+            square[i] = i < count ? vec_load_rest(from + i * stride + first, some) : (vec){0};
+        vec_transpose(square);
+        for (int t = 0; t < some; t++) vec_store(taps[first + t], square[t]);
+    }
+}
+
+/* The rows of transformed weights of one output channel in its chunk, for a filter of 3x3 that is a block itself. */
+static void transform_small_row(const struct winograd_geometry *g, const struct winograd_weight *weight, ptrdiff_t k,
+                                real *to)
+{
+    ptrdiff_t channels = g->channels, plane_stride = plane_size(g->chunk_rows, round_up(channels, LANES));
+    const real *from = (const real *)weight->data + k * weight->row_stride;
+    for (ptrdiff_t c = 0; c < channels; c += LANES, from += LANES * weight->channel_stride) {
+        real taps[9][LANES];
+        vec filter[3][4];
+        transpose_taps(from, weight->channel_stride, smaller(LANES, channels - c), taps);
+        for (int t = 0; t < 9; t++) filter[t / 3][t % 3] = vec_load(taps[weight->turned ? 8 - t : t]);
+        transform_filter(3, filter, to + c, plane_stride);
+    }
+}
+
 /* Transforms the weights of one output channel: the neighbouring taps of its filter per input channel. `to` is that
  * output channel's row in its chunk. */
 static void transform_row(const struct winograd_geometry *g, const struct winograd_weight *weight, ptrdiff_t k,
@@ -348,6 +381,10 @@ static void transform_row(const struct winograd_geometry *g, const struct winogr
 {
     ptrdiff_t channels = g->channels, plane_stride = plane_size(g->chunk_rows, round_up(channels, LANES));
     ptrdiff_t tap[WINOGRAD_BLOCKS * WINOGRAD_BLOCKS][9], blocks = g->blocks[0] * g->blocks[1], block = 0;
+    if (blocks == 1 && g->filter[0] == 3 && g->filter[1] == 3) {
+        transform_small_row(g, weight, k, to);
+        return;
+    }
     for (ptrdiff_t b = 0; b < blocks; b++) find_taps(g, weight->turned, block_of(g, b), tap[b]);
     const real *from = (const real *)weight->data + k * weight->row_stride;
     real taps[9][LANES] = {{0}};
@@ -372,13 +409,31 @@ static void transform_weight(const struct winograd_geometry *g, const struct win
     transform_row(g, weight, k, chunk + k % g->chunk_rows * round_up(g->channels, LANES));
 }
 
-/* `width` tiles, whole vectors; with room for one chunk of weights where they are not transformed beforehand. */
-static ptrdiff_t scratch_size(const struct winograd_geometry *g, ptrdiff_t width, int transformed)
+/* Bytes of the transformed patches of a block of tiles. */
+static ptrdiff_t patches_size(const struct winograd_geometry *g, ptrdiff_t tiles)
+{ return POSITIONS * plane_size(g->channels, round_up(tiles, LANES)) * (ptrdiff_t)sizeof(real); }
+
+/* Bytes for multiply_tiles(): products, and one chunk of weights where they are not transformed beforehand. */
+static ptrdiff_t scratch_size(const struct winograd_geometry *g, ptrdiff_t tiles, int transformed)
 {
-    ptrdiff_t panels = (width + COLUMN_TILE - 1) / COLUMN_TILE;
-    ptrdiff_t elements = POSITIONS * (plane_size(g->channels, width) + plane_size(g->chunk_rows, width)) +
-                         (transformed ? 0 : chunk_size(g));
-    return round_up(elements * (ptrdiff_t)sizeof(real) + panels * (ptrdiff_t)sizeof(struct panel), 64);
+    ptrdiff_t products = POSITIONS * plane_size(g->chunk_rows, round_up(tiles, LANES));
+    return round_up((products + (transformed ? 0 : chunk_size(g))) * (ptrdiff_t)sizeof(real), 64);
+}
+
+/* Transforms the patches of channels channel_start .. + channels, of tiles tile_start .. + tiles of a block. */
+static void transform_tiles(const struct winograd_geometry *g, const void *input, const struct winograd_block *block,
+                            ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channels,
+                            void *patches)
+{
+    struct images images = {input, g->images, g->channels / (g->blocks[0] * g->blocks[1]), g->in_size[0],
+                            g->in_size[1]};
+    ptrdiff_t plane = plane_size(g->channels, round_up(block->tiles, LANES));
+    for (ptrdiff_t start = tile_start; start < tile_start + tiles; start += COLUMN_TILE) {
+        struct panel panel;
+        describe_panel(g, block->start + start, smaller(COLUMN_TILE, tile_start + tiles - start), &panel);
+        for (ptrdiff_t c = channel_start; c < channel_start + channels; c++)
+            transform_patches(g, &images, c, &panel, (real *)patches + start * g->channels + c * panel.width, plane);
+    }
 }
 
 INLINE void copy_row(const real *from, ptrdiff_t count, real *to)
@@ -412,43 +467,45 @@ static void store_outputs(const struct winograd_geometry *g, const struct panel 
     }
 }
 
-/* Output channels channel_start .. + channel_count (from a multiple of chunk_rows) of tiles tile_start .. + tiles. */
-static void tile(const struct winograd_geometry *g, const void *input, const struct winograd_weight *weight,
-
-                 ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channel_count,
-                 const void *bias, void *output, void *scratch)
+/* products[position][row][tile] of the `rows` output channels of a chunk, for tiles tile_start .. + tiles of a block. */
+static void multiply_chunk(const struct winograd_geometry *g, const real *chunk, ptrdiff_t rows, const real *patches,
+                           const struct winograd_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, real *products,
+                           ptrdiff_t product_plane)
 {
-    struct images images = {input, g->images, block_of(g, g->channels).channel, g->in_size[0], g->in_size[1]};
-    ptrdiff_t width = round_up(tiles, LANES), panels = (tiles + COLUMN_TILE - 1) / COLUMN_TILE;
-    ptrdiff_t row_length = round_up(g->channels, LANES), weight_plane = plane_size(g->chunk_rows, row_length);
-    ptrdiff_t patch_plane = plane_size(g->channels, width), product_plane = plane_size(g->chunk_rows, width);
-    real *patches = scratch, *products = patches + POSITIONS * patch_plane;
-    real *own_chunk = products + POSITIONS * product_plane;
-    struct panel *panel = (struct panel *)(own_chunk + (weight->transformed ? 0 : chunk_size(g)));
+    ptrdiff_t row_length = round_up(g->channels, LANES), width = round_up(tiles, LANES);
+    ptrdiff_t weight_plane = plane_size(g->chunk_rows, row_length);
+    ptrdiff_t patch_plane = plane_size(g->channels, round_up(block->tiles, LANES));
+    for (ptrdiff_t position = 0; position < POSITIONS; position++)
+        for (ptrdiff_t start = 0; start < width; start += COLUMN_TILE)
+            multiply_panel(smaller(COLUMN_TILE, width - start), rows, g->channels, chunk + position * weight_plane,
+                           row_length, patches + position * patch_plane + (tile_start + start) * g->channels,
+                           products + position * product_plane + start, width, 0);
+}
 
-    for (ptrdiff_t p = 0; p < panels; p++) {
-        ptrdiff_t start = p * COLUMN_TILE;
-        describe_panel(g, tile_start + start, smaller(COLUMN_TILE, tiles - start), &panel[p]);
-        for (ptrdiff_t c = 0; c < g->channels; c++)
-            transform_patches(g, &images, c, &panel[p], patches + start * g->channels + c * panel[p].width,
-                              patch_plane);
-    }
-    for (ptrdiff_t k = channel_start; k < channel_start + channel_count; k += g->chunk_rows) {
-        ptrdiff_t rows = smaller(g->chunk_rows, channel_start + channel_count - k);
+/* Output channels row_start .. + row_count (from a multiple of chunk_rows) of tiles tile_start .. + tiles (from a multiple
+ * of panel_tiles) of a block, from its transformed patches. */
+static void multiply_tiles(const struct winograd_geometry *g, const struct winograd_weight *weight, const void *patches,
+                           const struct winograd_block *block, ptrdiff_t tile_start, ptrdiff_t tiles,
+                           ptrdiff_t row_start, ptrdiff_t row_count, const void *bias, void *output, void *scratch)
+{
+    ptrdiff_t width = round_up(tiles, LANES), row_length = round_up(g->channels, LANES);
+    ptrdiff_t product_plane = plane_size(g->chunk_rows, width);
+    real *products = scratch, *own_chunk = products + POSITIONS * product_plane;
+    for (ptrdiff_t k = row_start; k < row_start + row_count; k += g->chunk_rows) {
+        ptrdiff_t rows = smaller(g->chunk_rows, row_start + row_count - k);
         const real *chunk = own_chunk;
         if (weight->transformed)
             chunk = (const real *)weight->transformed + k / g->chunk_rows * chunk_size(g);
         else
             for (ptrdiff_t row = 0; row < rows; row++) transform_row(g, weight, k + row, own_chunk + row * row_length);
-        for (ptrdiff_t position = 0; position < POSITIONS; position++)
-            for (ptrdiff_t p = 0; p < panels; p++)
-                multiply_panel(panel[p].width, rows, g->channels, chunk + position * weight_plane, row_length,
-                               patches + position * patch_plane + p * COLUMN_TILE * g->channels,
-                               products + position * product_plane + p * COLUMN_TILE, width, 0);
-        for (ptrdiff_t row = 0; row < rows; row++)
-            for (ptrdiff_t p = 0; p < panels; p++)
-                store_outputs(g, &panel[p], k + row, products + row * width + p * COLUMN_TILE, product_plane,
+        multiply_chunk(g, chunk, rows, patches, block, tile_start, tiles, products, product_plane);
+        for (ptrdiff_t start = 0; start < tiles; start += COLUMN_TILE) {
+            struct panel panel;
+            describe_panel(g, block->start + tile_start + start, smaller(COLUMN_TILE, tiles - start), &panel);
+            for (ptrdiff_t row = 0; row < rows; row++)
+                store_outputs(g, &panel, k + row, products + row * width + start, product_plane,
                               bias ? ((const real *)bias)[k + row] : 0, output);
+        }
     }
 }
 
@@ -483,7 +540,8 @@ static void weight_tile(const struct winograd_geometry *g, const void *input, co
                         ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t rows,
                         ptrdiff_t channel_start, ptrdiff_t channels, void *partial, void *scratch)
 {
-    struct images images = {input, g->images, block_of(g, g->channels).channel, g->in_size[0], g->in_size[1]};
+    struct images images = {input, g->images, g->channels / (g->blocks[0] * g->blocks[1]), g->in_size[0],
+                            g->in_size[1]};
     struct images gradients = {grad_output, g->images, g->out_channels, g->out_size[0], g->out_size[1]};
     ptrdiff_t row_length = round_up(channels, LANES), patch_plane = plane_size(channels, COLUMN_TILE);
     ptrdiff_t gradient_plane = plane_size(rows, COLUMN_TILE), product_plane = plane_size(rows, row_length);
@@ -522,8 +580,10 @@ const struct winograd_kernels FASTNN_TABLE(winograd) = {
     .lanes = LANES,
     .weight_size = weight_size,
     .transform_weight = transform_weight,
+    .patches_size = patches_size,
+    .transform_tiles = transform_tiles,
     .scratch_size = scratch_size,
-    .tile = tile,
+    .multiply_tiles = multiply_tiles,
     .weight_scratch_size = weight_scratch_size,
     .weight_tile = weight_tile,
 };

@@ -68,6 +68,10 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t padding[2]
         ptrdiff_t chunk_rows
 
+    struct winograd_block:
+        ptrdiff_t start
+        ptrdiff_t tiles
+
     struct winograd_weight:
         const void *data
         ptrdiff_t row_stride
@@ -82,10 +86,15 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t (*weight_size)(const winograd_geometry *geometry) noexcept nogil
         void (*transform_weight)(const winograd_geometry *geometry, const winograd_weight *weight, ptrdiff_t k,
                                  void *transformed) noexcept nogil
-        ptrdiff_t (*scratch_size)(const winograd_geometry *geometry, ptrdiff_t width, int transformed) noexcept nogil
-        void (*tile)(const winograd_geometry *geometry, const void *input, const winograd_weight *weight,
-                     ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channel_count,
-                     const void *bias, void *output, void *scratch) noexcept nogil
+        ptrdiff_t (*patches_size)(const winograd_geometry *geometry, ptrdiff_t tiles) noexcept nogil
+        void (*transform_tiles)(const winograd_geometry *geometry, const void *input, const winograd_block *block,
+                                ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channels,
+                                void *patches) noexcept nogil
+        ptrdiff_t (*scratch_size)(const winograd_geometry *geometry, ptrdiff_t tiles, int transformed) noexcept nogil
+        void (*multiply_tiles)(const winograd_geometry *geometry, const winograd_weight *weight, const void *patches,
+                               const winograd_block *block, ptrdiff_t tile_start, ptrdiff_t tiles,
+                               ptrdiff_t row_start, ptrdiff_t row_count, const void *bias, void *output,
+                               void *scratch) noexcept nogil
         ptrdiff_t (*weight_scratch_size)(ptrdiff_t channels, ptrdiff_t rows) noexcept nogil
         void (*weight_tile)(const winograd_geometry *geometry, const void *input, const void *grad_output,
                             ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t rows,

@@ -4,24 +4,23 @@ The arguments are those of conv.pyx's functions, for two dimensions, without tho
 """
 cimport numpy as np
 from cython.parallel cimport prange, threadid
-from fastnn.native.kernels cimport conv_kernels, winograd_geometry, winograd_kernels, winograd_weight
+from fastnn.native.kernels cimport conv_kernels, winograd_block, winograd_geometry, winograd_kernels, winograd_weight
 from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
 
 from fastnn.conv_algorithm import winograd_blocks
 
 np.import_array()
 
-# Tiles of 4x4 outputs that are computed together: enough that reading the transformed weights does not weigh, as long
-# as their transformed patches keep within this many bytes.
+# Tiles of 4x4 outputs that a thread computes together: enough that reading the transformed weights does not weigh, as
+# long as their transformed patches keep within this many bytes.
 cdef ptrdiff_t TILE_BLOCK = 96
 cdef ptrdiff_t PATCH_BYTES = 6 << 20
 # Transformed weights that are larger than this are computed by chunks that stay in the cache, which takes 512 x 512
-# channels at 7x7 from 143 to 230 GFLOP/s, for blocks of so many tiles.
-cdef ptrdiff_t MANY_TILES = 192
+# channels at 7x7 from 143 to 230 GFLOP/s; so that this happens only once or twice, all threads share such patches.
 cdef ptrdiff_t WEIGHT_BYTES = 4 << 20
 cdef ptrdiff_t CHUNK_BYTES = 600 << 10
-# The same patches are transformed again for each part of the output channels: only as many parts as threads need.
-cdef ptrdiff_t TASKS_PER_THREAD = 3
+cdef ptrdiff_t SHARED_PATCH_BYTES = 12 << 20
+cdef ptrdiff_t TASKS_PER_THREAD = 2
 # Backward-weights: channels of either kind per task, tasks to aim at, tiles per partial sum at least, and bytes of
 # partial sums at most.
 cdef ptrdiff_t CHANNEL_BLOCK = 128
@@ -54,53 +53,117 @@ cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_s
     return geometry
 
 
+cdef struct work_split:
+    # Where there are enough blocks of tiles, each is a task. Else all threads share one block after the other: its
+    # tasks are a number of output channels times a part of its tiles.
+    ptrdiff_t tile_block
+    bint shared
+    ptrdiff_t row_block
+    ptrdiff_t tile_part
+
+
+cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kernel, ptrdiff_t itemsize, bint by_chunks,
+                      ptrdiff_t threads):
+    """Sets the geometry's chunk_rows too. No sum depends on any of it."""
+    cdef ptrdiff_t tiles = tile_count(geometry), rows = geometry.out_channels
+    cdef ptrdiff_t tile_bytes = 36 * geometry.channels * itemsize, tasks = TASKS_PER_THREAD * threads
+    cdef ptrdiff_t blocks, chunk, row_blocks
+    cdef work_split work
+    work.tile_block = max(kernel.lanes, min(PATCH_BYTES // tile_bytes, TILE_BLOCK))
+    blocks = ceil_div(tiles, work.tile_block)
+    work.shared = by_chunks or blocks < threads
+    if work.shared:
+        blocks = ceil_div(tiles, max(kernel.lanes, SHARED_PATCH_BYTES // tile_bytes))
+    elif blocks < 4 * threads:
+        blocks = ceil_div(blocks, threads) * threads
+    work.tile_block = ceil_div(ceil_div(tiles, blocks), kernel.lanes) * kernel.lanes  # nearly equal ones
+
+    chunk = 8
+    if by_chunks:
+        chunk = CHUNK_BYTES // (tile_bytes * kernel.row_tile)
+    elif work.shared:
+        chunk = ceil_div(rows, kernel.row_tile * tasks)
+    geometry.chunk_rows = kernel.row_tile * max(1, min(8, chunk))
+    work.row_block, work.tile_part = rows, work.tile_block
+    if work.shared:
+        work.row_block = ceil_div(ceil_div(rows, geometry.chunk_rows), tasks) * geometry.chunk_rows
+        row_blocks = ceil_div(rows, work.row_block)
+        work.tile_part = ceil_div(ceil_div(work.tile_block, ceil_div(tasks, row_blocks)), kernel.panel_tiles)
+        work.tile_part *= kernel.panel_tiles
+    return work
+
+
+cdef struct operands:
+    const winograd_geometry *geometry
+    const winograd_kernels *kernel
+    const winograd_weight *weight
+    const char *source
+    const char *bias
+    char *target
+
+
+cdef void own_block(const operands *o, winograd_block block, char *patches, char *own_scratch) noexcept nogil:
+    """All of a block of tiles, by one thread."""
+    o.kernel.transform_tiles(o.geometry, o.source, &block, 0, block.tiles, 0, o.geometry.channels, patches)
+    o.kernel.multiply_tiles(o.geometry, o.weight, patches, &block, 0, block.tiles, 0, o.geometry.out_channels, o.bias,
+                            o.target, own_scratch)
+
+
+cdef void shared_block(const operands *o, winograd_block block, const work_split *work, int threads, char *patches,
+                       char *own_scratch, ptrdiff_t scratch_bytes) noexcept nogil:
+    """All of a block of tiles, by all threads: first its patches, then the products with them."""
+    cdef ptrdiff_t channels = o.geometry.channels, rows = o.geometry.out_channels, task, tile, first
+    cdef ptrdiff_t panel = o.kernel.panel_tiles, panels = ceil_div(block.tiles, panel)
+    cdef ptrdiff_t part = ceil_div(channels, TASKS_PER_THREAD * threads), channel_parts = ceil_div(channels, part)
+    cdef ptrdiff_t tile_parts = ceil_div(block.tiles, work.tile_part)
+    for task in prange(channel_parts * panels, num_threads=threads, schedule="dynamic"):
+        tile = task % panels * panel
+        first = task // panels * part
+        o.kernel.transform_tiles(o.geometry, o.source, &block, tile, min(panel, block.tiles - tile), first,
+                                 min(part, channels - first), patches)
+    for task in prange(ceil_div(rows, work.row_block) * tile_parts, num_threads=threads, schedule="dynamic"):
+        tile = task % tile_parts * work.tile_part
+        first = task // tile_parts * work.row_block
+        o.kernel.multiply_tiles(o.geometry, o.weight, patches, &block, tile, min(work.tile_part, block.tiles - tile),
+                                first, min(work.row_block, rows - first), o.bias, o.target,
+                                own_scratch + threadid() * scratch_bytes)
+
+
 cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight weight, bias, np.ndarray target):
-    """Transforms the weights, then runs tiles x parts of the output channels."""
+    """Transforms the weights, then computes blocks of tiles."""
     cdef const winograd_kernels *kernel = kernels_for(source).winograd
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(source), channels = geometry.channels, rows = geometry.out_channels
-    cdef ptrdiff_t tiles = tile_count(geometry), task, start
-    cdef ptrdiff_t fitting = PATCH_BYTES // (36 * channels * itemsize)
-    # Large weights are transformed where they are used, once for each of few blocks of many tiles.
-    cdef bint by_chunks = 36 * rows * channels * itemsize > WEIGHT_BYTES
-    cdef ptrdiff_t tile_block = max(kernel.lanes, min(fitting, MANY_TILES if by_chunks else TILE_BLOCK))
-    cdef ptrdiff_t chunk_tiles = max(1, min(8, CHUNK_BYTES // (36 * channels * kernel.row_tile * itemsize)))
+    cdef ptrdiff_t tiles = tile_count(geometry), task
     if tiles == 0:
         return
-    if tile_block > kernel.panel_tiles:
-        tile_block -= tile_block % kernel.panel_tiles
-    if by_chunks:  # nearly equal ones
-        tile_block = ceil_div(ceil_div(tiles, ceil_div(tiles, tile_block)), kernel.lanes) * kernel.lanes
-    geometry.chunk_rows = kernel.row_tile * (chunk_tiles if by_chunks else 8)
-    cdef ptrdiff_t tile_blocks = ceil_div(tiles, tile_block)
-    cdef ptrdiff_t row_block = ceil_div(rows, geometry.chunk_rows) * geometry.chunk_rows
     cdef int threads = threads_for(72.0 * rows * channels * tiles / FLOP_PER_NANOSECOND)
-    while threads > 1 and row_block > geometry.chunk_rows \
-            and tile_blocks * ceil_div(rows, row_block) < TASKS_PER_THREAD * threads:
-        row_block = ceil_div(row_block, 2 * geometry.chunk_rows) * geometry.chunk_rows
-    cdef ptrdiff_t row_blocks = ceil_div(rows, row_block)
-
-    cdef int weight_threads = threads_for(10.0 * rows * channels)
-    cdef ptrdiff_t width = ceil_div(min(tile_block, tiles), kernel.lanes) * kernel.lanes
-    cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, width, not by_chunks)
+    cdef bint by_chunks = 36 * rows * channels * itemsize > WEIGHT_BYTES
+    cdef work_split work = split(geometry, kernel, itemsize, by_chunks, threads)
+    cdef ptrdiff_t tile_block = min(work.tile_block, tiles), blocks = ceil_div(tiles, tile_block)
+    cdef ptrdiff_t patch_bytes = kernel.patches_size(geometry, tile_block)
+    cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, min(work.tile_part, tile_block), not by_chunks)
     cdef Block weight_memory = scratch(0 if by_chunks else kernel.weight_size(geometry))
+    cdef Block patch_memory = scratch(patch_bytes if work.shared else threads * patch_bytes)
     cdef Block thread_memory = scratch(threads * scratch_bytes)
     cdef np.ndarray bias_values = None if bias is None else contiguous(bias)
     cdef const char *bias_data = NULL if bias is None else np.PyArray_BYTES(bias_values)
-    cdef const char *source_data = np.PyArray_BYTES(source)
-    cdef char *target_data = np.PyArray_BYTES(target)
+    cdef operands o = operands(geometry, kernel, &weight, np.PyArray_BYTES(source), bias_data, np.PyArray_BYTES(target))
     cdef char *transformed = <char *> weight_memory.data
+    cdef char *patches = <char *> patch_memory.data
     cdef char *thread_scratch = <char *> thread_memory.data
     with nogil:
         if not by_chunks:
-            for task in prange(rows, num_threads=weight_threads, schedule="static"):
+            for task in prange(rows, num_threads=threads_for(10.0 * rows * channels), schedule="static"):
                 kernel.transform_weight(geometry, &weight, task, transformed)
             weight.transformed = transformed
-        for task in prange(tile_blocks * row_blocks, num_threads=threads, schedule="dynamic"):
-            start = task % row_blocks * row_block
-            kernel.tile(geometry, source_data, &weight, task // row_blocks * tile_block,
-                        min(tile_block, tiles - task // row_blocks * tile_block),
-                        start, min(row_block, rows - start), bias_data, target_data,
-                        thread_scratch + threadid() * scratch_bytes)
+        if work.shared:
+            for task in range(blocks):
+                shared_block(&o, winograd_block(task * tile_block, min(tile_block, tiles - task * tile_block)), &work,
+                             threads, patches, thread_scratch, scratch_bytes)
+        else:
+            for task in prange(blocks, num_threads=threads, schedule="dynamic"):
+                own_block(&o, winograd_block(task * tile_block, min(tile_block, tiles - task * tile_block)),
+                          patches + threadid() * patch_bytes, thread_scratch + threadid() * scratch_bytes)
 
 
 def conv(np.ndarray x, np.ndarray weight, bias, out_size, ptrdiff_t stride, padding):

@@ -1,7 +1,8 @@
 /* Convolution of 1 to 3 spatial dimensions as an implicit matrix product (im2col inside the packing):
  *
  *   forward           out[n,k,p]   = bias[k] + sum over t, c of weight[k,c,t] * in[n,c, p * stride + tap(t)]
- *   backward-data     the same, phase by phase, with the gradient as `in` and the weights transposed
+ *   backward-data     the same, phase by phase, with the gradient as `in` and the weights transposed; or, for strides and
+ *                     for few pixels, product[c,t,p] = sum over k of weight[k,c,t] * dout[n,k,p], added up over t
  *   backward-weights  dw[k,c,t]    = sum over n, p of dout[n,k,p] * in[n,c, p * stride + tap(t)]
  *
  * K output channels, C input channels (both per group), T filter positions (taps), N images, p an output position.
@@ -19,6 +20,11 @@
 enum { REDUCE_PIXELS = 192, BUFFER_ROWS = (int)ROW_TILE > (int)COLUMN_TILE ? (int)ROW_TILE : (int)COLUMN_TILE };
 /* Panels of pixels in a tile: 4 to 32 are within 4 % of each other. */
 enum { TILE_PANELS = 8 };
+
+static ptrdiff_t padded_columns(ptrdiff_t columns) { return (columns + COLUMN_TILE - 1) / COLUMN_TILE * COLUMN_TILE; }
+
+static ptrdiff_t count_pixels(const struct conv_geometry *g)
+{ return g->images * g->grid[0] * g->grid[1] * g->grid[2]; }
 
 /* Neighbouring pixels of one output row. */
 struct run {
@@ -52,6 +58,13 @@ static void describe_pixels(const struct conv_geometry *g, ptrdiff_t start, ptrd
     }
     pixels->contiguous = 1;
     for (ptrdiff_t i = 1; i < count; i++) pixels->contiguous &= pixels->target[i] == pixels->target[i - 1] + 1;
+}
+
+/* The same for each panel of COLUMN_TILE pixels. */
+static void describe_panels(const struct conv_geometry *g, ptrdiff_t start, ptrdiff_t count, struct pixels *panel)
+{
+    for (ptrdiff_t done = 0; done < count; done += COLUMN_TILE)
+        describe_pixels(g, start + done, smaller(COLUMN_TILE, count - done), panel++);
 }
 
 /* The lanes of one vector of pixels that one tap finds inside the image: `stride` apart, `offset` is where lane 0 would
@@ -243,10 +256,16 @@ static void pack_weight(const void *weight, ptrdiff_t row_stride, ptrdiff_t chan
 INLINE void scatter_tile(const real *buffer, const struct pixels *pixels, ptrdiff_t rows, const real *bias,
                          real *output, ptrdiff_t row_stride, int accumulate)
 {
-    for (ptrdiff_t row = 0; row < rows; row++)
-        for (ptrdiff_t j = 0; j < pixels->count; j++) {
-            real *target = output + row * row_stride + pixels->target[j];
-            *target = buffer[row * COLUMN_TILE + j] + (accumulate ? *target : bias ? bias[row] : 0);
+    for (ptrdiff_t row = 0; row < rows; row++, output += row_stride, buffer += COLUMN_TILE)
+        for (ptrdiff_t j = 0; j < pixels->count; j += pixels->contiguous ? LANES : 1) {
+            real *target = output + pixels->target[j];
+            if (pixels->contiguous) {
+                ptrdiff_t rest = pixels->count - j;
+                vec before = accumulate ? vec_load_rest(target, rest) : vec_set(bias ? bias[row] : 0);
+                vec_store_rest(target, vec_load(buffer + j) + before, rest);
+            } else {
+                *target = buffer[j] + (accumulate ? *target : bias ? bias[row] : 0);
+            }
         }
 }
 
@@ -282,8 +301,7 @@ static void tile(const struct conv_geometry *g, const void *input, const void *w
     ptrdiff_t a_row = weight_row > 0 ? weight_row : 1, a_depth = weight_row > 0 ? 1 : ROW_TILE;
     real *packed = scratch;
     struct pixels *panel = (struct pixels *)(packed + panels * depth_block * COLUMN_TILE);
-    for (ptrdiff_t i = 0; i < panels; i++)
-        describe_pixels(g, pixel_start + i * COLUMN_TILE, smaller(COLUMN_TILE, pixels - i * COLUMN_TILE), &panel[i]);
+    describe_panels(g, pixel_start, pixels, panel);
     struct patches patches = find_patches(g, panel, panels, panel + panels);
 
     ptrdiff_t depth_start = 0;
@@ -312,6 +330,152 @@ static void tile(const struct conv_geometry *g, const void *input, const void *w
     } while (depth_start < depth_total);
 }
 
+/* packed[panel][d][COLUMN_TILE] of pixels 0 .. + pixels, for a part of the depth. */
+static void pack_pixels(const struct conv_geometry *g, const void *input, ptrdiff_t pixels, ptrdiff_t depth_start,
+                        ptrdiff_t depth, void *packed, void *scratch)
+{
+    ptrdiff_t panels = (pixels + COLUMN_TILE - 1) / COLUMN_TILE;
+    struct pixels *panel = scratch;
+    describe_panels(g, 0, pixels, panel);
+    struct patches patches = find_patches(g, panel, panels, panel + panels);
+    gather_panels(g, input, &patches, depth_start, depth, COLUMN_TILE, packed);
+}
+
+static ptrdiff_t pack_scratch_size(const struct conv_geometry *g, ptrdiff_t pixels)
+{ return scratch_size(g, 0, pixels); }
+
+/* rows[pixel][COLUMN_TILE] = sum over k of grad[k][pixel] weight[k][e] for up to COLUMN_TILE neighbouring weights e, rows
+ * of which are weight_row apart: each is brought into the cache once, and used for all pixels. */
+static void multiply_weights(const real *packed_grad, ptrdiff_t pixels, ptrdiff_t out_channels, ptrdiff_t depth_block,
+                             const real *weight, ptrdiff_t weight_row, ptrdiff_t count, real *panel, real *rows)
+{
+    for (ptrdiff_t start = 0; start < out_channels; start += depth_block) {
+        ptrdiff_t depth = smaller(depth_block, out_channels - start);
+        pack_panels(weight + start * weight_row, 1, weight_row, count, depth, COLUMN_TILE, panel);
+        const real *grad = packed_grad + start * padded_columns(pixels);
+        for (ptrdiff_t p = 0; p < pixels; p += COLUMN_TILE, grad += depth * COLUMN_TILE)
+            for (ptrdiff_t q = 0, end = smaller(COLUMN_TILE, pixels - p); q < end; q += ROW_TILE)
+                multiply_ragged_tile(smaller(ROW_TILE, end - q), count, depth, grad + q, 1, COLUMN_TILE, panel,
+                                     rows + (p + q) * COLUMN_TILE, COLUMN_TILE, start > 0);
+    }
+}
+
+/* to[e][line_length] from rows[pixel][COLUMN_TILE]; lines hold whole vectors. */
+static void turn_rows(const real *rows, ptrdiff_t pixels, ptrdiff_t count, ptrdiff_t line_length, real *to)
+{
+    for (ptrdiff_t p = 0; p < pixels; p += LANES)
+        for (ptrdiff_t e = 0; e < count; e += LANES) {
+            vec square[LANES];
+            for (ptrdiff_t i = 0; i < LANES; i++)
+                square[i] = vec_load(rows + smaller(p + i, pixels - 1) * COLUMN_TILE + e);
+            vec_transpose(square);
+            for (ptrdiff_t i = 0; i < smaller(LANES, count - e); i++)
+                vec_store(to + (e + i) * line_length + p, square[i]);
+        }
+}
+
+/* sum[pixel] += product under each tap, of one panel and one input channel */
+INLINE void add_taps(const struct conv_phase *phase, const struct patches *patches, ptrdiff_t panel,
+                     const real *product, ptrdiff_t row_length, real *sum)
+{
+    for (ptrdiff_t t = 0; t < phase->geometry.taps; t++) {
+        const struct lanes *part = patches->part + patches->first[t * patches->panels + panel];
+        const struct lanes *end = patches->part + patches->first[t * patches->panels + panel + 1];
+        const real *plane = product + phase->position[t] * row_length;
+        for (; part < end; part++) {
+            real *to = sum + part->vector * LANES;
+            vec_store(to, vec_load(to) + load_part(plane, part, 1));
+        }
+    }
+}
+
+/* Stores the sums of one panel of the phase of even columns, and of that of odd ones, as whole rows. */
+INLINE void store_pairs(const real *even, const real *odd, const struct pixels *pixels, real *output)
+{
+    for (const struct run *run = pixels->run; run < pixels->run + pixels->runs; run++)
+        for (ptrdiff_t i = 0; i < run->count; i += LANES) {
+            real *to = output + pixels->target[run->start] + 2 * i;
+            ptrdiff_t rest = 2 * (run->count - i);
+            vec a = vec_load(even + run->start + i), b = vec_load(odd + run->start + i);
+            vec_store_rest(to, VEC_ZIP_LOW(a, b), rest);
+            if (rest > LANES) vec_store_rest(to + LANES, VEC_ZIP_HIGH(a, b), rest - LANES);
+        }
+}
+
+/* Whether a phase and the next one are the even and the odd columns of the same rows. */
+static int are_pair(const struct conv_phase *phase, ptrdiff_t phases)
+{
+    return phases > 1 && phase->geometry.out_stride[2] == 2 && phase[1].target == phase->target + 1 &&
+           phase[1].geometry.grid[2] == phase->geometry.grid[2];
+}
+
+/* The input's gradient at the positions of one phase, or of two that are a pair, from the products of all taps. */
+static void add_phases(const struct conv_phase *phase, int pair, const real *product, ptrdiff_t filter,
+                       ptrdiff_t row_length, ptrdiff_t channels, const real *bias, real *output, void *scratch)
+{
+    const struct conv_geometry *g = &phase->geometry;
+    ptrdiff_t pixels = count_pixels(g), panels = (pixels + COLUMN_TILE - 1) / COLUMN_TILE;
+    struct pixels *panel = scratch;
+    struct patches patches[2];
+    describe_panels(g, 0, pixels, panel);
+    void *memory = panel + panels;
+    for (int j = 0; j <= pair; j++) {
+        patches[j] = find_patches(&phase[j].geometry, panel, panels, memory);
+        memory = patches[j].part + patches[j].first[phase[j].geometry.taps * panels];
+    }
+    output += phase->target;
+    for (ptrdiff_t c = 0; c < channels; c++, product += filter * row_length, output += g->out_channel_stride)
+        for (ptrdiff_t i = 0; i < panels; i++) {
+            real sum[2][COLUMN_TILE + LANES];
+            for (int j = 0; j <= pair; j++) {
+                for (int v = 0; v < COLUMN_VECTORS; v++) vec_store(sum[j] + v * LANES, vec_set(bias ? bias[c] : 0));
+                add_taps(&phase[j], &patches[j], i, product, row_length, sum[j]);
+            }
+            if (pair)
+                store_pairs(sum[0], sum[1], &panel[i], output);
+            else
+                scatter_tile(sum[0], &panel[i], 1, NULL, output, 0, 0);
+        }
+}
+
+static ptrdiff_t input_scratch_size(const struct conv_phase *phase, ptrdiff_t phases, ptrdiff_t pixels,
+                                    ptrdiff_t depth_block, ptrdiff_t weights)
+{
+    ptrdiff_t described = 0, tables = 0;
+    for (ptrdiff_t i = 0; i < phases; i++) {
+        ptrdiff_t panels = (count_pixels(&phase[i].geometry) + COLUMN_TILE - 1) / COLUMN_TILE;
+        described = larger(described, panels * (ptrdiff_t)sizeof(struct pixels));
+        tables += patches_size(&phase[i].geometry, panels, COLUMN_TILE);
+    }
+    ptrdiff_t elements = padded_columns(pixels) * (weights + COLUMN_TILE) + depth_block * COLUMN_TILE;
+    return elements * (ptrdiff_t)sizeof(real) + described + tables;
+}
+
+/* Backward-data for few pixels, which sees each weight once, where it lies: first the products of input channels
+ * channel_start ... with all pixels of the gradient, tap by tap, then each position of the input adds up those of its taps.
+ * `weight`, `bias` and `output` point at the group's first input channel. packed_grad[depth block][panel][k][COLUMN_TILE] */
+static void input_tile(const struct conv_phase *phase, ptrdiff_t phases, const void *packed_grad, ptrdiff_t pixels,
+                       ptrdiff_t out_channels, ptrdiff_t depth_block, const void *weight, ptrdiff_t weight_row,
+                       ptrdiff_t filter, ptrdiff_t channel_start, ptrdiff_t channels, const void *bias, void *output,
+                       void *scratch)
+{
+    ptrdiff_t row_length = padded_columns(pixels), count = channels * filter;
+    real *product = scratch, *rows = product + row_length * count, *panel = rows + row_length * COLUMN_TILE;
+    for (ptrdiff_t e = 0; e < count; e += COLUMN_TILE) {
+        ptrdiff_t width = smaller(COLUMN_TILE, count - e);
+        multiply_weights(packed_grad, pixels, out_channels, depth_block,
+                         (const real *)weight + channel_start * filter + e, weight_row, width, panel, rows);
+        turn_rows(rows, pixels, width, row_length, product + e * row_length);
+    }
+    for (ptrdiff_t i = 0, pair; i < phases; i += 1 + pair) {
+        pair = are_pair(&phase[i], phases - i);
+        add_phases(&phase[i], (int)pair, product, filter, row_length, channels,
+                   bias ? (const real *)bias + channel_start : NULL,
+                   (real *)output + channel_start * phase[i].geometry.out_channel_stride,
+                   panel + depth_block * COLUMN_TILE);
+    }
+}
+
 /* packed[k / COLUMN_TILE][pixel][COLUMN_TILE]: the gradient of these pixels. Where they do not follow one another, they
  * are first brought together, in `rows` [COLUMN_TILE][REDUCE_PIXELS]. */
 static void pack_gradient(const struct conv_geometry *g, const real *grad_output, ptrdiff_t out_channels,
@@ -333,8 +497,6 @@ static void pack_gradient(const struct conv_geometry *g, const real *grad_output
         pack_panels(rows, REDUCE_PIXELS, 1, lines, pixels->count, COLUMN_TILE, packed);
     }
 }
-
-static ptrdiff_t padded_columns(ptrdiff_t columns) { return (columns + COLUMN_TILE - 1) / COLUMN_TILE * COLUMN_TILE; }
 
 static ptrdiff_t weight_scratch_size(const struct conv_geometry *g, ptrdiff_t out_channels)
 {
@@ -445,6 +607,10 @@ const struct conv_kernels FASTNN_TABLE(conv) = {
     .tile_panels = TILE_PANELS,
     .pack_weight = pack_weight,
     .tile = tile,
+    .pack_pixels = pack_pixels,
+    .pack_scratch_size = pack_scratch_size,
+    .input_tile = input_tile,
+    .input_scratch_size = input_scratch_size,
     .weight_tile = weight_tile,
     .reduce_columns = reduce_columns,
     .reduce_weight = reduce_weight,

@@ -25,6 +25,11 @@ static void pack(const void *source, ptrdiff_t line_stride, ptrdiff_t depth_stri
         pack_panels(source, line_stride, depth_stride, lines, depth, COLUMN_TILE, packed);
 }
 
+/* One tile of COLUMN_TILE columns and 1 to ROW_TILE rows from packed panels, written over c or added to it. */
+static void multiply_tile(ptrdiff_t rows, ptrdiff_t depth, const real *a, const real *b, real *c, ptrdiff_t row_stride,
+                          int accumulate)
+{ multiply_some_rows(rows, COLUMN_VECTORS, depth, a, 1, ROW_TILE, b, COLUMN_TILE, c, row_stride, accumulate); }
+
 /* target[rows][columns] = (target, or bias per column, or nothing) + tile */
 INLINE void add_tile(const real *tile, ptrdiff_t rows, ptrdiff_t columns, const real *bias, real *target,
                      ptrdiff_t row_stride, int accumulate)

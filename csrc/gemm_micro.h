@@ -76,12 +76,7 @@ INLINE void multiply_some_rows(ptrdiff_t rows, const int vectors, ptrdiff_t dept
     }
 }
 
-/* One tile of COLUMN_TILE columns and 1 to ROW_TILE rows from packed panels, written over c or added to it. */
-static void multiply_tile(ptrdiff_t rows, ptrdiff_t depth, const real *a, const real *b, real *c, ptrdiff_t row_stride,
-                          int accumulate)
-{ multiply_some_rows(rows, COLUMN_VECTORS, depth, a, 1, ROW_TILE, b, COLUMN_TILE, c, row_stride, accumulate); }
-
-/* The same for any strides of A. Of a last panel with few columns, the vectors that are all padding are left out; c has
+/* 1 to ROW_TILE rows. Of a last panel with few columns, the vectors that are all padding are left out; c has
  * room for whole vectors. */
 static void multiply_ragged_tile(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const real *a, ptrdiff_t a_row,
                                  ptrdiff_t a_depth, const real *b, real *c, ptrdiff_t row_stride, int accumulate)

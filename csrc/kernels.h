@@ -43,6 +43,13 @@ struct conv_geometry {
     const ptrdiff_t *tap;    /* [T][3]: offset of each filter position in the input */
 };
 
+/* Input positions that see the same taps: one remainder of their position by the stride */
+struct conv_phase {
+    struct conv_geometry geometry; /* of the convolution of the gradient, whose channels are one image after another */
+    ptrdiff_t target;              /* offset of the first position in an input plane */
+    const ptrdiff_t *position;     /* [T]: where each tap stands in the filter */
+};
+
 struct conv_kernels {
     ptrdiff_t lanes;       /* output channels that reduce_columns() takes */
     ptrdiff_t tile_panels; /* panels of pixels that tile() takes at most */
@@ -54,6 +61,16 @@ struct conv_kernels {
     void (*tile)(const struct conv_geometry *geometry, const void *input, const void *weight, ptrdiff_t weight_row,
                  ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start, ptrdiff_t pixels,
                  ptrdiff_t channel_start, ptrdiff_t channel_count, const void *bias, void *output, void *scratch);
+    /* for few pixels: bytes for pack_pixels() and input_tile() */
+    ptrdiff_t (*pack_scratch_size)(const struct conv_geometry *geometry, ptrdiff_t pixels);
+    void (*pack_pixels)(const struct conv_geometry *geometry, const void *input, ptrdiff_t pixels,
+                        ptrdiff_t depth_start, ptrdiff_t depth, void *packed, void *scratch);
+    ptrdiff_t (*input_scratch_size)(const struct conv_phase *phase, ptrdiff_t phases, ptrdiff_t pixels,
+                                    ptrdiff_t depth_block, ptrdiff_t weights);
+    void (*input_tile)(const struct conv_phase *phase, ptrdiff_t phases, const void *packed_grad, ptrdiff_t pixels,
+                       ptrdiff_t out_channels, ptrdiff_t depth_block, const void *weight, ptrdiff_t weight_row,
+                       ptrdiff_t filter, ptrdiff_t channel_start, ptrdiff_t channels, const void *bias, void *output,
+                       void *scratch);
     ptrdiff_t (*weight_scratch_size)(const struct conv_geometry *geometry,
                                      ptrdiff_t out_channels); /* bytes for weight_tile() */
     void (*weight_tile)(const struct conv_geometry *geometry, const void *input, const void *grad_output,

@@ -38,6 +38,16 @@ CONVOLUTIONS_LARGE = [
     (2, 64, 128, (15, 15), (3, 3), 2, 1, 1, 1),
     (2, 128, 32, (14, 14), (1, 1), 1, 0, 1, 1),
 ]
+# Few pixels, whose backward-data meets every weight once: depth of several blocks, ragged panels of weights and pixels.
+CONVOLUTIONS_FEW = [
+    (1, 21, 150, (7, 7), (3, 3), 1, 1, 1, 1),
+    (3, 50, 130, (5, 4), (1, 1), 1, 0, 1, 1),  # images share a panel
+    (2, 36, 270, (6, 5), (3, 3), 1, 1, 1, 2),  # groups
+    (3, 17, 20, (40, 42), (3, 3), 2, 1, 1, 1),  # pairs of phases, a block of images at a time
+    (2, 9, 34, (13, 15), (4, 3), (2, 3), 1, 1, 1),  # no pairs
+    (2, 5, 16, (12, 10), (2, 1), 2, 0, 1, 1),  # a pair of which one phase sees no tap
+    (1, 4, 18, (5, 6, 8), (3, 3, 3), 2, 1, 1, 1),
+]
 # What Winograd's algorithm computes, in tiles of 4x4 outputs.
 CONVOLUTIONS_WINOGRAD = [
     (1, 1, 1, (1, 1), (3, 3), 1, 1, 1, 1),  # ones everywhere

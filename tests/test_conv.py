@@ -15,6 +15,7 @@ from fastnn.conv_algorithm import choose
 from tests.oracle import assert_gradient, assert_matches, numerical_gradient
 from tests.shapes import (
     CONVOLUTIONS,
+    CONVOLUTIONS_FEW,
     CONVOLUTIONS_LARGE,
     CONVOLUTIONS_OTHER_DIMENSIONS,
     CONVOLUTIONS_STRAIGHT,
@@ -27,6 +28,7 @@ SMALL = [("im2col", shape) for shape in CONVOLUTIONS + CONVOLUTIONS_OTHER_DIMENS
 SMALL += [("direct", shape) for shape in CONVOLUTIONS + CONVOLUTIONS_OTHER_DIMENSIONS]
 SMALL += [("winograd", shape) for shape in CONVOLUTIONS_WINOGRAD]
 ALL = SMALL + [(name, shape) for name in ("im2col", "direct") for shape in CONVOLUTIONS_LARGE]
+ALL += [("im2col", shape) for shape in CONVOLUTIONS_FEW]
 ALL += [("direct", shape) for shape in CONVOLUTIONS_STRAIGHT]
 ALL += [("winograd", shape) for shape in CONVOLUTIONS_WINOGRAD_LARGE]
 TOLERANCE = {"im2col": "conv", "direct": "conv", "winograd": "conv_winograd"}
@@ -268,6 +270,8 @@ def test_conv2d_backward_computes_only_what_is_needed(rng):
         CONVOLUTIONS_LARGE[1],
         CONVOLUTIONS_LARGE[2],
         (1, 64, 64, (28, 28), (3, 3), 1, 1, 1, 1),
+        CONVOLUTIONS_FEW[2],
+        CONVOLUTIONS_FEW[3],
         (1, 150, 270, (16, 16), (3, 3), 1, 1, 1, 1),  # few tiles: winograd splits the output channels
         (8, 33, 40, (29, 31), (3, 3), 1, 1, 1, 1),  # many tiles: its backward-weights sums parts of them
     ],

@@ -89,6 +89,8 @@ print(max(extra))
         (2, 3, 64, 224, 7, 2, 3),
         (8, 256, 64, 56, 1, 1, 0),
         (2, 64, 128, 56, 3, 2, 1),
+        (1, 32, 128, 128, 3, 2, 1),
+        (16, 512, 512, 14, 3, 2, 1),
     ],
 )
 def test_a_convolution_uses_at_most_16_mb_per_thread_beside_its_result(layer, threads):

@@ -32,6 +32,11 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t taps
         const ptrdiff_t *tap
 
+    struct conv_phase:
+        conv_geometry geometry
+        ptrdiff_t target
+        const ptrdiff_t *position
+
     struct conv_kernels:
         ptrdiff_t lanes
         ptrdiff_t tile_panels
@@ -44,6 +49,15 @@ cdef extern from "kernels.h" nogil:
                      ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start, ptrdiff_t pixels,
                      ptrdiff_t channel_start, ptrdiff_t channel_count, const void *bias, void *output,
                      void *scratch) noexcept nogil
+        ptrdiff_t (*pack_scratch_size)(const conv_geometry *geometry, ptrdiff_t pixels) noexcept nogil
+        void (*pack_pixels)(const conv_geometry *geometry, const void *input, ptrdiff_t pixels, ptrdiff_t depth_start,
+                            ptrdiff_t depth, void *packed, void *scratch) noexcept nogil
+        ptrdiff_t (*input_scratch_size)(const conv_phase *phase, ptrdiff_t phases, ptrdiff_t pixels,
+                                        ptrdiff_t depth_block, ptrdiff_t weights) noexcept nogil
+        void (*input_tile)(const conv_phase *phase, ptrdiff_t phases, const void *packed_grad, ptrdiff_t pixels,
+                           ptrdiff_t out_channels, ptrdiff_t depth_block, const void *weight, ptrdiff_t weight_row,
+                           ptrdiff_t filter, ptrdiff_t channel_start, ptrdiff_t channels, const void *bias,
+                           void *output, void *scratch) noexcept nogil
         ptrdiff_t (*weight_scratch_size)(const conv_geometry *geometry, ptrdiff_t out_channels) noexcept nogil
         void (*weight_tile)(const conv_geometry *geometry, const void *input, const void *grad_output,
                             ptrdiff_t out_channels, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t depth_start,

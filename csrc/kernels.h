@@ -108,6 +108,13 @@ struct winograd_block {
     ptrdiff_t start, tiles;
 };
 
+/* Backward-weights: the weights of some output channels and some input channels, and one round of the tiles that they are
+ * the sums over. The arrays have room for `room` tiles, whole vectors. */
+struct winograd_sum {
+    ptrdiff_t row_start, rows, channel_start, channels;
+    ptrdiff_t tile_start, tiles, room;
+};
+
 struct winograd_kernels {
     ptrdiff_t row_tile, panel_tiles, lanes; /* output channels, and tiles, go well in multiples of these */
     ptrdiff_t (*weight_size)(const struct winograd_geometry *geometry); /* bytes of the transformed weights */
@@ -123,10 +130,16 @@ struct winograd_kernels {
                            const void *patches, const struct winograd_block *block, ptrdiff_t tile_start,
                            ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t row_count, const void *bias, void *output,
                            void *scratch);
-    ptrdiff_t (*weight_scratch_size)(ptrdiff_t channels, ptrdiff_t rows); /* bytes for weight_tile() */
-    void (*weight_tile)(const struct winograd_geometry *geometry, const void *input, const void *grad_output,
-                        ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t rows,
-                        ptrdiff_t channel_start, ptrdiff_t channels, void *partial, void *scratch);
+    void (*sum_sizes)(const struct winograd_sum *sum, ptrdiff_t sizes[4]);
+    void (*transform_sum_patches)(const struct winograd_geometry *geometry, const struct winograd_sum *sum,
+                                  const void *input, ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch);
+    void (*transform_sum_gradients)(const struct winograd_geometry *geometry, const struct winograd_sum *sum,
+                                    const void *grad_output, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
+                                    void *gradients);
+    void (*multiply_sum)(const struct winograd_sum *sum, ptrdiff_t position, ptrdiff_t row, ptrdiff_t rows,
+                         const void *gradients, const void *patches, int accumulate, void *products);
+    void (*store_sum)(const struct winograd_geometry *geometry, const struct winograd_sum *sum, ptrdiff_t row,
+                      const void *products, void *grad_weight);
 };
 
 /* csrc/direct.c: convolution of 1 or 2 dimensions (height 1) from a copy of the image, band by band of output rows. */

@@ -19,6 +19,12 @@
  *   patches   V [P][panel][C][tile in panel]  panels of COLUMN_TILE tiles, the last one narrower
  *   products  M [P][K in chunk][tile] = U V   one chunk at a time: it is turned into outputs while it is in the cache
  *
+ * and in backward-weights, for some K, some C, and round after round of tiles
+ *
+ *   gradients D [P][K][tile]
+ *   patches   V [P][group][tile][C in group]  groups of COLUMN_TILE channels, the last one narrower
+ *   products  M [P][K][C] (+)= D V
+ *
  * Planes of one position are a cache line further apart than they need to be, so that the 36 do not share cache sets.
  */
 #include "gemm_micro.h"
@@ -524,54 +530,77 @@ static void transform_gradient(const struct images *images, ptrdiff_t channel, c
     }
 }
 
-/* For `rows` output channels and `channels` input channels: transformed patches, gradients, packed patches, products. */
-static ptrdiff_t weight_scratch_size(ptrdiff_t channels, ptrdiff_t rows)
+INLINE ptrdiff_t sum_patch_plane(const struct winograd_sum *s)
+{ return plane_size(round_up(s->channels, LANES), s->room); }
+INLINE ptrdiff_t sum_gradient_plane(const struct winograd_sum *s) { return plane_size(s->rows, s->room); }
+INLINE ptrdiff_t sum_product_plane(const struct winograd_sum *s)
+{ return plane_size(s->rows, round_up(s->channels, LANES)); }
+
+/* Bytes of the patches, the gradients and the products of a sum, and of transform_sum_patches()'s scratch memory. */
+static void sum_sizes(const struct winograd_sum *s, ptrdiff_t sizes[4])
 {
-    ptrdiff_t row_length = round_up(channels, LANES);
-    ptrdiff_t elements =
-        POSITIONS * (plane_size(channels, COLUMN_TILE) + plane_size(rows, COLUMN_TILE) + plane_size(rows, row_length)) +
-        COLUMN_TILE * COLUMN_TILE;
-    return round_up(elements * (ptrdiff_t)sizeof(real), 64);
+    ptrdiff_t planes[] = {sum_patch_plane(s), sum_gradient_plane(s), sum_product_plane(s),
+                          plane_size(COLUMN_TILE, COLUMN_TILE)};
+    for (int i = 0; i < 4; i++) sizes[i] = round_up(POSITIONS * planes[i] * (ptrdiff_t)sizeof(real), 64);
 }
 
-/* partial[k][t * C + c] = sum over tiles tile_start .. + tiles, for `rows` output channels from row_start and `channels`
- * input channels from channel_start; partial is the whole [K][9 * C]. */
-static void weight_tile(const struct winograd_geometry *g, const void *input, const void *grad_output,
-                        ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t rows,
-                        ptrdiff_t channel_start, ptrdiff_t channels, void *partial, void *scratch)
+/* Transforms and packs the patches of one panel of the round, from `tile` on, and one group of channels, from `channel` on. */
+static void transform_sum_patches(const struct winograd_geometry *g, const struct winograd_sum *s, const void *input,
+                                  ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch)
 {
     struct images images = {input, g->images, g->channels / (g->blocks[0] * g->blocks[1]), g->in_size[0],
                             g->in_size[1]};
-    struct images gradients = {grad_output, g->images, g->out_channels, g->out_size[0], g->out_size[1]};
-    ptrdiff_t row_length = round_up(channels, LANES), patch_plane = plane_size(channels, COLUMN_TILE);
-    ptrdiff_t gradient_plane = plane_size(rows, COLUMN_TILE), product_plane = plane_size(rows, row_length);
-    real *patches = scratch, *gradient = patches + POSITIONS * patch_plane;
-    real *products = gradient + POSITIONS * gradient_plane, *packed = products + POSITIONS * product_plane;
+    ptrdiff_t tiles = smaller(COLUMN_TILE, s->tiles - tile), channels = smaller(COLUMN_TILE, s->channels - channel);
+    ptrdiff_t width = round_up(channels, LANES), plane = plane_size(COLUMN_TILE, COLUMN_TILE);
+    struct panel panel;
+    describe_panel(g, s->tile_start + tile, tiles, &panel);
+    for (ptrdiff_t c = 0; c < channels; c++)
+        transform_patches(g, &images, s->channel_start + channel + c, &panel, (real *)scratch + c * COLUMN_TILE, plane);
+    real *to = (real *)patches + channel * s->room + tile * width;
+    for (ptrdiff_t position = 0; position < POSITIONS; position++, to += sum_patch_plane(s))
+        pack_panels((real *)scratch + position * plane, COLUMN_TILE, 1, channels, tiles, width, to);
+}
 
-    for (ptrdiff_t done = 0; done < tiles; done += COLUMN_TILE) {
-        struct panel panel;
-        describe_panel(g, tile_start + done, smaller(COLUMN_TILE, tiles - done), &panel);
-        for (ptrdiff_t c = 0; c < channels; c++)
-            transform_patches(g, &images, channel_start + c, &panel, patches + c * COLUMN_TILE, patch_plane);
-        for (ptrdiff_t k = 0; k < rows; k++)
-            transform_gradient(&gradients, row_start + k, &panel, gradient + k * COLUMN_TILE, gradient_plane);
-        for (ptrdiff_t position = 0; position < POSITIONS; position++)
-            for (ptrdiff_t c = 0; c < channels; c += COLUMN_TILE) {
-                ptrdiff_t width = smaller(COLUMN_TILE, row_length - c);
-                pack_panels(patches + position * patch_plane + c * COLUMN_TILE, COLUMN_TILE, 1,
-                            smaller(width, channels - c), panel.width, width, packed);
-                multiply_panel(width, rows, panel.width, gradient + position * gradient_plane, COLUMN_TILE, packed,
-                               products + position * product_plane + c, row_length, done > 0);
-            }
+/* Transforms the gradients of one panel of the round, from `tile` on, for output channels row .. + rows. */
+static void transform_sum_gradients(const struct winograd_geometry *g, const struct winograd_sum *s,
+                                    const void *grad_output, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
+                                    void *gradients)
+{
+    struct images images = {grad_output, g->images, g->out_channels, g->out_size[0], g->out_size[1]};
+    struct panel panel;
+    describe_panel(g, s->tile_start + tile, smaller(COLUMN_TILE, s->tiles - tile), &panel);
+    for (ptrdiff_t k = row; k < row + rows; k++)
+        transform_gradient(&images, s->row_start + k, &panel, (real *)gradients + k * s->room + tile,
+                           sum_gradient_plane(s));
+}
+
+/* The products of one position, for output channels row .. + rows: written, or added to those of the rounds before. */
+static void multiply_sum(const struct winograd_sum *s, ptrdiff_t position, ptrdiff_t row, ptrdiff_t rows,
+                         const void *gradients, const void *patches, int accumulate, void *products)
+{
+    ptrdiff_t row_length = round_up(s->channels, LANES);
+    const real *from = (const real *)patches + position * sum_patch_plane(s);
+    real *to = (real *)products + position * sum_product_plane(s) + row * row_length;
+    for (ptrdiff_t c = 0; c < row_length; c += COLUMN_TILE)
+        multiply_panel(smaller(COLUMN_TILE, row_length - c), rows, s->tiles,
+                       (const real *)gradients + position * sum_gradient_plane(s) + row * s->room, s->room,
+                       from + c * s->room, to + c, row_length, accumulate);
+}
+
+/* grad_weight[k][c][3x3] of one of the sum's output channels, from the products. */
+static void store_sum(const struct winograd_geometry *g, const struct winograd_sum *s, ptrdiff_t row,
+                      const void *products, void *grad_weight)
+{
+    const real *from = (const real *)products + row * round_up(s->channels, LANES);
+    real *to = (real *)grad_weight + ((s->row_start + row) * g->channels + s->channel_start) * 9;
+    for (ptrdiff_t c = 0; c < s->channels; c += LANES, to += 9 * LANES) {
+        vec weight[3][4];
+        real taps[9][LANES];
+        transform_products(3, from + c, sum_product_plane(s), weight);
+        for (int t = 0; t < 9; t++) vec_store(taps[t], weight[t / 3][t % 3]);
+        for (ptrdiff_t i = 0; i < smaller(LANES, s->channels - c); i++)
+            for (int t = 0; t < 9; t++) to[9 * i + t] = taps[t][i];
     }
-    for (ptrdiff_t k = 0; k < rows; k++)
-        for (ptrdiff_t c = 0; c < channels; c += LANES) {
-            vec weight[3][4];
-            transform_products(3, products + k * row_length + c, product_plane, weight);
-            for (ptrdiff_t t = 0; t < 9; t++)
-                vec_store_rest((real *)partial + ((row_start + k) * 9 + t) * g->channels + channel_start + c,
-                               weight[t / 3][t % 3], channels - c);
-        }
 }
 
 const struct winograd_kernels FASTNN_TABLE(winograd) = {
@@ -584,6 +613,9 @@ const struct winograd_kernels FASTNN_TABLE(winograd) = {
     .transform_tiles = transform_tiles,
     .scratch_size = scratch_size,
     .multiply_tiles = multiply_tiles,
-    .weight_scratch_size = weight_scratch_size,
-    .weight_tile = weight_tile,
+    .sum_sizes = sum_sizes,
+    .transform_sum_patches = transform_sum_patches,
+    .transform_sum_gradients = transform_sum_gradients,
+    .multiply_sum = multiply_sum,
+    .store_sum = store_sum,
 };

@@ -163,7 +163,7 @@ def winograd_gains(operation, images, channels, out_channels, out_size, kernel, 
     others = images * math.prod(out_size) * math.prod(kernel) * pairs / (0.68 if weight_grad else 0.78)
     tiles = images * -(-out_size[0] // 4) * -(-out_size[1] // 4)
     tiles = -(-tiles // lanes) * lanes
-    transform = 1300 if weight_grad else 650 if stride[0] == 1 else 900
+    transform = 1000 if weight_grad else 650 if stride[0] == 1 else 900
     products = 40 * blocks * pairs
     return tiles * (products + transform * (blocks * channels + out_channels)) + 320 * blocks * pairs < others
 

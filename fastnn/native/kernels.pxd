@@ -86,6 +86,15 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t start
         ptrdiff_t tiles
 
+    struct winograd_sum:
+        ptrdiff_t row_start
+        ptrdiff_t rows
+        ptrdiff_t channel_start
+        ptrdiff_t channels
+        ptrdiff_t tile_start
+        ptrdiff_t tiles
+        ptrdiff_t room
+
     struct winograd_weight:
         const void *data
         ptrdiff_t row_stride
@@ -109,10 +118,17 @@ cdef extern from "kernels.h" nogil:
                                const winograd_block *block, ptrdiff_t tile_start, ptrdiff_t tiles,
                                ptrdiff_t row_start, ptrdiff_t row_count, const void *bias, void *output,
                                void *scratch) noexcept nogil
-        ptrdiff_t (*weight_scratch_size)(ptrdiff_t channels, ptrdiff_t rows) noexcept nogil
-        void (*weight_tile)(const winograd_geometry *geometry, const void *input, const void *grad_output,
-                            ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t rows,
-                            ptrdiff_t channel_start, ptrdiff_t channels, void *partial, void *scratch) noexcept nogil
+        void (*sum_sizes)(const winograd_sum *sum, ptrdiff_t *sizes) noexcept nogil
+        void (*transform_sum_patches)(const winograd_geometry *geometry, const winograd_sum *sum, const void *input,
+                                      ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch) noexcept nogil
+        void (*transform_sum_gradients)(const winograd_geometry *geometry, const winograd_sum *sum,
+                                        const void *grad_output, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
+                                        void *gradients) noexcept nogil
+        void (*multiply_sum)(const winograd_sum *sum, ptrdiff_t position, ptrdiff_t row, ptrdiff_t rows,
+                             const void *gradients, const void *patches, int accumulate,
+                             void *products) noexcept nogil
+        void (*store_sum)(const winograd_geometry *geometry, const winograd_sum *sum, ptrdiff_t row,
+                          const void *products, void *grad_weight) noexcept nogil
 
     struct direct_geometry:
         ptrdiff_t channels

@@ -4,7 +4,8 @@ The arguments are those of conv.pyx's functions, for two dimensions, without tho
 """
 cimport numpy as np
 from cython.parallel cimport prange, threadid
-from fastnn.native.kernels cimport conv_kernels, winograd_block, winograd_geometry, winograd_kernels, winograd_weight
+from fastnn.native.kernels cimport (
+    conv_kernels, winograd_block, winograd_geometry, winograd_kernels, winograd_sum, winograd_weight)
 from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
 
 from fastnn.conv_algorithm import winograd_blocks
@@ -21,11 +22,14 @@ cdef ptrdiff_t WEIGHT_BYTES = 4 << 20
 cdef ptrdiff_t CHUNK_BYTES = 600 << 10
 cdef ptrdiff_t SHARED_PATCH_BYTES = 12 << 20
 cdef ptrdiff_t TASKS_PER_THREAD = 2
-# Backward-weights: channels of either kind per task, tasks to aim at, tiles per partial sum at least, and bytes of
-# partial sums at most.
-cdef ptrdiff_t CHANNEL_BLOCK = 128
-cdef ptrdiff_t ENOUGH_TASKS = 64
-cdef ptrdiff_t PARTIAL_TILES = 96
+# Backward-weights: bytes of the products that are summed up at a time, output channels among them at least where there
+# are as many, and bytes of the operands of a round.
+cdef ptrdiff_t PRODUCT_BYTES = 5 << 20
+cdef ptrdiff_t SUM_ROWS = 256
+cdef ptrdiff_t ROUND_BYTES = 2 << 20
+# Partial sums at most, tiles of each at least, and bytes of all of them.
+cdef ptrdiff_t PARTS = 64
+cdef ptrdiff_t PARTIAL_TILES = 192
 cdef ptrdiff_t PARTIAL_BYTES = 8 << 20
 cdef double FLOP_PER_NANOSECOND = 40.0
 
@@ -191,54 +195,144 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, padding):
     return result
 
 
+cdef struct sum_split:
+    # The order of the sums, which is that of parts and their rounds, depends on the shape alone. Parts are tasks where
+    # there are enough of them; else all threads share one after the other.
+    ptrdiff_t row_block
+    ptrdiff_t channel_block
+    ptrdiff_t part_tiles
+    ptrdiff_t round_tiles
+
+
+cdef sum_split split_sum(const winograd_geometry *geometry, const winograd_kernels *kernel, ptrdiff_t itemsize):
+    cdef ptrdiff_t tiles = tile_count(geometry), rows = geometry.out_channels, channels = geometry.channels
+    cdef ptrdiff_t panel = kernel.panel_tiles, most_products = PRODUCT_BYTES // (36 * itemsize)
+    cdef ptrdiff_t parts = max(1, min(PARTS, min(tiles // PARTIAL_TILES,
+                                                 PARTIAL_BYTES // (9 * rows * channels * itemsize))))
+    cdef sum_split work
+    work.row_block = min(rows, max(SUM_ROWS * 4 // itemsize, most_products // channels))
+    work.channel_block = min(channels, max(panel, most_products // work.row_block // panel * panel))
+    work.round_tiles = ROUND_BYTES // (36 * itemsize * (work.row_block + work.channel_block))
+    work.round_tiles = min(tiles, max(panel, work.round_tiles // panel * panel))
+    work.part_tiles = ceil_div(ceil_div(tiles, parts), work.round_tiles) * work.round_tiles
+    return work
+
+
+cdef struct sum_operands:
+    const winograd_geometry *geometry
+    const winograd_kernels *kernel
+    const char *source
+    const char *gradient
+    char *patches
+    char *gradients
+    char *products
+    char *own_scratch
+    ptrdiff_t sizes[4]
+
+
+cdef void transform_round(const sum_operands *o, const winograd_sum *part, bint with_gradients,
+                          int threads) noexcept nogil:
+    cdef ptrdiff_t panel = o.kernel.panel_tiles, panels = ceil_div(part.tiles, panel), task, tile, group
+    cdef ptrdiff_t channel_groups = ceil_div(part.channels, panel), groups = channel_groups
+    if with_gradients:
+        groups += ceil_div(part.rows, panel)
+    for task in prange(panels * groups, num_threads=threads, schedule="dynamic"):
+        tile = task // groups * panel
+        group = task % groups
+        if group < channel_groups:
+            o.kernel.transform_sum_patches(o.geometry, part, o.source, tile, group * panel, o.patches,
+                                           o.own_scratch + threadid() * o.sizes[3])
+        else:
+            group = (group - channel_groups) * panel
+            o.kernel.transform_sum_gradients(o.geometry, part, o.gradient, tile, group, min(panel, part.rows - group),
+                                             o.gradients)
+
+
+cdef void multiply_round(const sum_operands *o, const winograd_sum *part, bint first, int threads) noexcept nogil:
+    cdef ptrdiff_t rows = 8 * o.kernel.row_tile, parts = ceil_div(part.rows, rows), task, row
+    for task in prange(36 * parts, num_threads=threads, schedule="dynamic"):
+        row = task % parts * rows
+        o.kernel.multiply_sum(part, task // parts, row, min(rows, part.rows - row), o.gradients, o.patches, not first,
+                              o.products)
+
+
+cdef void sum_tiles(const sum_operands *o, const sum_split *work, ptrdiff_t start, ptrdiff_t end, int threads,
+                    char *target) noexcept nogil:
+    """target (K, C, 3, 3) = the sums over tiles start .. end: block by block of the weights, each round by round."""
+    cdef ptrdiff_t rows = o.geometry.out_channels, channels = o.geometry.channels, row, channel, sum_round, task
+    cdef ptrdiff_t rounds = ceil_div(end - start, work.round_tiles)
+    cdef winograd_sum part
+    part.room = ceil_div(work.round_tiles, o.kernel.lanes) * o.kernel.lanes
+    for row in range(ceil_div(rows, work.row_block)):
+        for channel in range(ceil_div(channels, work.channel_block)):
+            part.row_start, part.channel_start = row * work.row_block, channel * work.channel_block
+            part.rows = min(work.row_block, rows - part.row_start)
+            part.channels = min(work.channel_block, channels - part.channel_start)
+            for sum_round in range(rounds):
+                part.tile_start = start + sum_round * work.round_tiles
+                part.tiles = min(work.round_tiles, end - part.tile_start)
+                # The gradients of a single round are still there from the channels before.
+                transform_round(o, &part, rounds > 1 or channel == 0, threads)
+                multiply_round(o, &part, sum_round == 0, threads)
+            for task in prange(part.rows, num_threads=threads, schedule="static"):
+                o.kernel.store_sum(o.geometry, &part, task, o.products, target)
+
+
+cdef void sum_part(sum_operands o, const sum_split *work, ptrdiff_t part, ptrdiff_t tiles, ptrdiff_t thread,
+                   char *target) noexcept nogil:
+    """One part by one thread, in memory of its own."""
+    o.patches += thread * o.sizes[0]
+    o.gradients += thread * o.sizes[1]
+    o.products += thread * o.sizes[2]
+    o.own_scratch += thread * o.sizes[3]
+    sum_tiles(&o, work, part * work.part_tiles, min((part + 1) * work.part_tiles, tiles), 1, target)
+
+
 def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stride, padding):
     """The gradient (K, C, R, S) by the weight, from the output's gradient and the input."""
     grad = contiguous(grad)
     x = contiguous(x)
     cdef ptrdiff_t rows = grad.shape[1], itemsize = np.PyArray_ITEMSIZE(x)
-    cdef winograd_geometry geometry = make_geometry(x, rows, (<object> grad).shape[2:], kernel, stride,
-                                                    padding)
-    cdef ptrdiff_t channels = geometry.channels
-    cdef np.ndarray result = empty_of_shape((rows, channels, 3, 3), np.PyArray_TYPE(x))
+    cdef winograd_geometry geometry = make_geometry(x, rows, (<object> grad).shape[2:], kernel, stride, padding)
     cdef const winograd_kernels *kernels = kernels_for(x).winograd
     cdef const conv_kernels *reduction = kernels_for(x).conv
-    cdef ptrdiff_t tiles = tile_count(&geometry)
+    cdef ptrdiff_t tiles = tile_count(&geometry), weights = 9 * geometry.channels
+    cdef np.ndarray result = empty_of_shape((rows, geometry.channels, 3, 3), np.PyArray_TYPE(x))
     if tiles == 0:
         result[...] = 0
         return joined_blocks(result, x.shape[1], kernel, stride)
 
-    # Tasks: blocks of the channels of both kinds, times parts of the tiles, by shape alone.
-    cdef ptrdiff_t row_blocks = ceil_div(rows, CHANNEL_BLOCK), channel_blocks = ceil_div(channels, CHANNEL_BLOCK)
-    cdef ptrdiff_t row_block = ceil_div(rows, row_blocks)
-    cdef ptrdiff_t channel_block = ceil_div(ceil_div(channels, channel_blocks), kernels.lanes) * kernels.lanes
-    channel_blocks = ceil_div(channels, channel_block)
-    cdef ptrdiff_t blocks = row_blocks * channel_blocks, part_stride = rows * 9 * channels
-    cdef ptrdiff_t parts = max(1, min(ceil_div(ENOUGH_TASKS, blocks), tiles // PARTIAL_TILES,
-                                      PARTIAL_BYTES // (part_stride * itemsize)))
-    cdef ptrdiff_t part_tiles = ceil_div(tiles, parts)
-    parts = ceil_div(tiles, part_tiles)
-    cdef int threads = threads_for(72.0 * rows * channels * tiles / FLOP_PER_NANOSECOND)
-    cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(min(channel_block, channels), row_block)
-    cdef Block partial_memory = scratch(parts * part_stride * itemsize)
-    cdef Block thread_memory = scratch(threads * scratch_bytes)
-    cdef char *partials = <char *> partial_memory.data
-    cdef char *thread_scratch = <char *> thread_memory.data
-    cdef const char *source = np.PyArray_BYTES(x)
-    cdef const char *gradient = np.PyArray_BYTES(grad)
+    cdef sum_split work = split_sum(&geometry, kernels, itemsize)
+    cdef ptrdiff_t parts = ceil_div(tiles, work.part_tiles), part_bytes = rows * weights * itemsize, task
+    cdef int threads = threads_for(72.0 * rows * geometry.channels * tiles / FLOP_PER_NANOSECOND)
+    cdef bint shared = parts < 4 * threads
+    cdef int places = 1 if shared else threads
+    cdef sum_operands o
+    cdef winograd_sum largest = winograd_sum(0, work.row_block, 0, work.channel_block, 0, work.round_tiles,
+                                             ceil_div(work.round_tiles, kernels.lanes) * kernels.lanes)
+    o.geometry, o.kernel = &geometry, kernels
+    o.source, o.gradient = np.PyArray_BYTES(x), np.PyArray_BYTES(grad)
+    kernels.sum_sizes(&largest, o.sizes)
+    cdef Block patches = scratch(places * o.sizes[0]), gradients = scratch(places * o.sizes[1])
+    cdef Block products = scratch(places * o.sizes[2]), own_scratch = scratch(threads * o.sizes[3])
+    cdef Block partial_memory = scratch(0 if parts == 1 else parts * part_bytes)
     cdef char *target = np.PyArray_BYTES(result)
-    cdef ptrdiff_t task, part, row, channel
+    cdef char *partials = target if parts == 1 else <char *> partial_memory.data
+    o.patches, o.gradients = <char *> patches.data, <char *> gradients.data
+    o.products, o.own_scratch = <char *> products.data, <char *> own_scratch.data
     with nogil:
-        for task in prange(parts * blocks, num_threads=threads, schedule="dynamic"):
-            part = task // blocks
-            row = task % blocks // channel_blocks * row_block
-            channel = task % channel_blocks * channel_block
-            kernels.weight_tile(&geometry, source, gradient,
-                                part * part_tiles, min(part_tiles, tiles - part * part_tiles),
-                                row, min(row_block, rows - row), channel, min(channel_block, channels - channel),
-                                partials + part * part_stride * itemsize, thread_scratch + threadid() * scratch_bytes)
-        for task in prange(rows, num_threads=min(threads, threads_for(0.5 * parts * part_stride)), schedule="static"):
-            reduction.reduce_weight(partials + task * 9 * channels * itemsize, parts, part_stride, 9, channels,
-                                    target + task * 9 * channels * itemsize)
+        if shared:
+            for task in range(parts):
+                sum_tiles(&o, &work, task * work.part_tiles, min((task + 1) * work.part_tiles, tiles), threads,
+                          partials + task * part_bytes)
+        else:
+            for task in prange(parts, num_threads=threads, schedule="dynamic"):
+                sum_part(o, &work, task, tiles, threadid(), partials + task * part_bytes)
+        if parts > 1:
+            for task in prange(rows, num_threads=min(threads, threads_for(0.1 * parts * rows * weights)),
+                               schedule="static"):
+                reduction.reduce_weight(partials + task * weights * itemsize, parts, rows * weights, 1, weights,
+                                        target + task * weights * itemsize)
     return joined_blocks(result, x.shape[1], kernel, stride)
 
 

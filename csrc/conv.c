@@ -550,6 +550,58 @@ static void weight_tile(const struct conv_geometry *g, const void *input, const 
     }
 }
 
+static ptrdiff_t few_scratch_size(const struct conv_geometry *g)
+{
+    ptrdiff_t length = padded_columns(count_pixels(g));
+    return 2 * length * COLUMN_TILE * (ptrdiff_t)sizeof(real) + scratch_size(g, 0, length);
+}
+
+/* packed[pixel][COLUMN_TILE] of rows d .. + width of the matrix of patches, by way of `rows` [panel][d][COLUMN_TILE]. */
+static void pack_patches(const struct conv_geometry *g, const real *input, const struct patches *patches, ptrdiff_t d,
+                         ptrdiff_t width, real *rows, real *packed)
+{
+    ptrdiff_t pixels = count_pixels(g);
+    if (g->images == 1 && reads_in_place(g)) {
+        pack_panels(input + d * g->in_channel_stride, g->in_channel_stride, 1, width, pixels, COLUMN_TILE, packed);
+        return;
+    }
+    gather_panels(g, input, patches, d, width, COLUMN_TILE, rows);
+    for (ptrdiff_t p = 0; p < pixels; p += COLUMN_TILE)
+        pack_panels(rows + p * width, COLUMN_TILE, 1, width, smaller(COLUMN_TILE, pixels - p), COLUMN_TILE,
+                    packed + p * COLUMN_TILE);
+}
+
+/* weight_grad[k][d] = sum over all pixels, which are few, for depth_start <= d < depth_start + depth_count. The gradient's
+ * channels lie grad_row apart, in each the pixels of all images; the group's weights weight_row apart. */
+static void few_weight_tile(const struct conv_geometry *g, const void *input, const void *grad, ptrdiff_t grad_row,
+                            ptrdiff_t out_channels, ptrdiff_t depth_start, ptrdiff_t depth_count, void *weight_grad,
+                            ptrdiff_t weight_row, void *scratch)
+{
+    ptrdiff_t pixels = count_pixels(g), length = padded_columns(pixels), panels = length / COLUMN_TILE;
+    real *rows = scratch, *packed = rows + length * COLUMN_TILE, buffer[ROW_TILE * COLUMN_TILE];
+    struct pixels *panel = (struct pixels *)(packed + length * COLUMN_TILE);
+    describe_panels(g, 0, pixels, panel);
+    struct patches patches = find_patches(g, panel, panels, panel + panels);
+    for (ptrdiff_t d = depth_start, end = depth_start + depth_count; d < end; d += COLUMN_TILE) {
+        ptrdiff_t width = smaller(COLUMN_TILE, end - d);
+        pack_patches(g, input, &patches, d, width, rows, packed);
+        for (ptrdiff_t k = 0; k < out_channels; k += ROW_TILE) {
+            ptrdiff_t count = smaller(ROW_TILE, out_channels - k);
+            const real *a = (const real *)grad + k * grad_row;
+            real *target = (real *)weight_grad + k * weight_row + d;
+            if (width == COLUMN_TILE) {
+                multiply_some_rows(count, COLUMN_VECTORS, pixels, a, grad_row, 1, packed, COLUMN_TILE, target,
+                                   weight_row, 0);
+                continue;
+            }
+            multiply_ragged_tile(count, width, pixels, a, grad_row, 1, packed, buffer, COLUMN_TILE, 0);
+            for (ptrdiff_t row = 0; row < count; row++, target += weight_row)
+                for (ptrdiff_t j = 0; j < width; j += LANES)
+                    vec_store_rest(target + j, vec_load(buffer + row * COLUMN_TILE + j), width - j);
+        }
+    }
+}
+
 /* weight_grad[k][d] = sum over parts, in order, of partial[part][d][k] for up to LANES output channels: `partials` points at the first, rows are row_stride apart. */
 static void reduce_columns(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
                            ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad)
@@ -612,6 +664,8 @@ const struct conv_kernels FASTNN_TABLE(conv) = {
     .input_tile = input_tile,
     .input_scratch_size = input_scratch_size,
     .weight_tile = weight_tile,
+    .few_scratch_size = few_scratch_size,
+    .few_weight_tile = few_weight_tile,
     .reduce_columns = reduce_columns,
     .reduce_weight = reduce_weight,
     .channel_sum = channel_sum,

@@ -76,6 +76,10 @@ struct conv_kernels {
     void (*weight_tile)(const struct conv_geometry *geometry, const void *input, const void *grad_output,
                         ptrdiff_t out_channels, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t depth_start,
                         ptrdiff_t depth_count, void *partial, void *scratch);
+    ptrdiff_t (*few_scratch_size)(const struct conv_geometry *geometry); /* bytes for few_weight_tile() */
+    void (*few_weight_tile)(const struct conv_geometry *geometry, const void *input, const void *grad,
+                            ptrdiff_t grad_row, ptrdiff_t out_channels, ptrdiff_t depth_start, ptrdiff_t depth_count,
+                            void *weight_grad, ptrdiff_t weight_row, void *scratch);
     void (*reduce_columns)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
                            ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad);
     void (*reduce_weight)(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps, ptrdiff_t channels,

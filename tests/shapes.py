@@ -47,6 +47,7 @@ CONVOLUTIONS_FEW = [
     (2, 9, 34, (13, 15), (4, 3), (2, 3), 1, 1, 1),  # no pairs
     (2, 5, 16, (12, 10), (2, 1), 2, 0, 1, 1),  # a pair of which one phase sees no tap
     (1, 4, 18, (5, 6, 8), (3, 3, 3), 2, 1, 1, 1),
+    (5, 9, 13, (10, 9), (3, 3), 1, 1, 1, 1),  # too many: blocks of pixels run across small images
 ]
 # What Winograd's algorithm computes, in tiles of 4x4 outputs.
 CONVOLUTIONS_WINOGRAD = [

@@ -62,6 +62,10 @@ cdef extern from "kernels.h" nogil:
         void (*weight_tile)(const conv_geometry *geometry, const void *input, const void *grad_output,
                             ptrdiff_t out_channels, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t depth_start,
                             ptrdiff_t depth_count, void *partial, void *scratch) noexcept nogil
+        ptrdiff_t (*few_scratch_size)(const conv_geometry *geometry) noexcept nogil
+        void (*few_weight_tile)(const conv_geometry *geometry, const void *input, const void *grad, ptrdiff_t grad_row,
+                                ptrdiff_t out_channels, ptrdiff_t depth_start, ptrdiff_t depth_count,
+                                void *weight_grad, ptrdiff_t weight_row, void *scratch) noexcept nogil
         void (*reduce_columns)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
                                ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad) noexcept nogil
         void (*reduce_weight)(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps,

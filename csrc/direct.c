@@ -4,18 +4,23 @@
  * A band of output rows is computed at a time. The part of the image that it sees is copied once, bordered by zeros and
  * split by the remainder of its position by the stride:
  *
- *   copy[channel][y % stride][x % stride][y / stride][x / stride], rows `pitch` apart
+ *   copy[channel][y % stride][x % stride][y / stride][x / stride][image], rows of `pitch` positions
  *
- * Output position (y, x) then finds tap t of channel c at offset[c * T + t] + y * pitch + x: every tap is a plain vector
- * load, with no border to check and nothing to pack. Vectors of outputs either start anew with each row or run on across
- * rows (their lanes in the gap between two rows are wasted), whichever needs fewer of them.
+ * Output position (y, x) then finds the input of depth d (a channel and a tap) at offset[d] + (y * pitch + x) * I: every
+ * tap is a plain vector load, with no border to check and nothing to pack. I images are interleaved:
  *
- *   forward           out[k,p]  = bias[k] + sum over c, t of weight[k,c,t] * copy[p + offset[c * T + t]]
+ *   1      the lanes of a vector are neighbouring outputs. Vectors either start anew with each row or run on across rows
+ *          (their lanes in the gap between two rows are wasted), whichever needs fewer of them
+ *   LANES  the lanes are images, for outputs so small that the first kind wastes many lanes. The copy is transposed
+ *          while it is made, the outputs again while they are stored
+ *
+ *   forward           out[k,p]  = bias[k] + sum over d of weight[k,d] * copy[p + offset[d]]
  *   backward-data     the same for each phase of the stride, with the gradient as image and the weights transposed
- *   backward-weights  dw[k,c,t] = sum over images, p of dout[k,p] * copy[p + offset[c * T + t]]
+ *   backward-weights  dw[k,d] = sum over images, p of dout[k,p] * copy[p + offset[d]]
  *
- * K output channels, C channels of the image (both per group), T filter positions (taps), depth d = c * T + t.
- * Packed weights: [tile of up to ROW_TILE output channels][d][ROW_TILE].
+ * K output channels, C channels of the image (both per group), T filter positions (taps). The depth is ordered
+ * [row of taps][C][tap of the row], so that the rows of taps that fall beside the image are a piece at either end, which
+ * is left out. Packed weights: [tile of up to ROW_TILE output channels][d][ROW_TILE].
  */
 #include "gemm_micro.h"
 #include "kernels.h"
@@ -28,6 +33,8 @@ enum { ACCUMULATORS = 24, GRADIENT_ROWS = 6 };
 enum { ACCUMULATORS = 12, GRADIENT_ROWS = 4 };
 #endif
 enum { MOST_VECTORS = 8, MOST_LANES = MOST_VECTORS * LANES };
+/* Outputs of interleaved images that are transposed together: whole panels and whole squares. */
+enum { CHUNK = 48 };
 /* Longer sums are taken in blocks of so many terms, which keeps their rounding errors small. */
 enum { DEPTH_BLOCK = 256 };
 /* Backward-weights reads a band again for every few channels and taps: so many positions stay in the first-level cache. */
@@ -53,53 +60,72 @@ static ptrdiff_t phase_count(const struct direct_geometry *g, int axis)
 { return smaller(g->stride[axis], g->reach[axis] + 1); }
 static ptrdiff_t row_pitch(const struct direct_geometry *g) { return g->grid[1] + g->reach[1] / g->stride[1]; }
 
-/* Bytes of the copied band. A row is written in whole vectors, and the last vector of positions begins at a position
- * that exists, which even at the largest offset lies in the band: both go less than a vector past its end. */
-static ptrdiff_t scratch_size(const struct direct_geometry *g)
+/* Elements of the copied band, a multiple of LANES. A row is written in whole vectors, and the last vector of positions
+ * begins at a position that exists, which even at the largest offset lies in the band: both go less than a vector past
+ * its end. */
+static ptrdiff_t copy_size(const struct direct_geometry *g)
 {
     ptrdiff_t planes = g->channels * phase_count(g, 0) * phase_count(g, 1);
-    return (planes * plane_rows(g) * row_pitch(g) + LANES - 1) * (ptrdiff_t)sizeof(real);
+    ptrdiff_t used = planes * plane_rows(g) * row_pitch(g) * g->interleave + LANES - 1;
+    return (used + LANES - 1) / LANES * LANES;
 }
 
-/* offset[c * T + t], from the taps' positions [T][2] */
-static void fill_offsets(const struct direct_geometry *g, ptrdiff_t taps, const ptrdiff_t *tap, ptrdiff_t *offset)
+/* Bytes for tile(): the copy, and outputs that wait for being transposed. */
+static ptrdiff_t scratch_size(const struct direct_geometry *g)
+{ return (copy_size(g) + (g->interleave > 1 ? ROW_TILE * CHUNK * LANES : 0)) * (ptrdiff_t)sizeof(real); }
+
+/* offset[row of taps][channel][tap of the row] */
+static void fill_offsets(const struct direct_geometry *g, const struct direct_phase *phase, ptrdiff_t *offset)
 {
     ptrdiff_t plane = plane_rows(g) * row_pitch(g), phases_x = phase_count(g, 1);
     ptrdiff_t channel_planes = phase_count(g, 0) * phases_x;
-    for (ptrdiff_t c = 0; c < g->channels; c++)
-        for (ptrdiff_t t = 0; t < taps; t++) {
-            ptrdiff_t y = tap[2 * t], x = tap[2 * t + 1];
-            ptrdiff_t phase = y % g->stride[0] * phases_x + x % g->stride[1];
-            *offset++ = (c * channel_planes + phase) * plane + y / g->stride[0] * row_pitch(g) + x / g->stride[1];
-        }
+    for (ptrdiff_t row = 0; row < phase->taps[0].count; row++)
+        for (ptrdiff_t c = 0; c < g->channels; c++)
+            for (ptrdiff_t column = 0; column < phase->taps[1].count; column++) {
+                ptrdiff_t y = phase->taps[0].position[row], x = phase->taps[1].position[column];
+                ptrdiff_t among_planes = c * channel_planes + y % g->stride[0] * phases_x + x % g->stride[1];
+                ptrdiff_t in_plane = y / g->stride[0] * row_pitch(g) + x / g->stride[1];
+                *offset++ = (among_planes * plane + in_plane) * g->interleave;
+            }
 }
 
 /* Output channels come in tiles of nearly equal size, at most ROW_TILE: tile i starts at channel tile_start(i). */
 INLINE ptrdiff_t tile_count(ptrdiff_t rows) { return (rows + ROW_TILE - 1) / ROW_TILE; }
 INLINE ptrdiff_t tile_start(ptrdiff_t rows, ptrdiff_t i) { return i * rows / tile_count(rows); }
 
-/* packed[tile][c * T + t][ROW_TILE] */
-static void pack_weight(const void *weight, ptrdiff_t row_stride, ptrdiff_t channel_stride, const ptrdiff_t *tap_index,
-                        ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t rows, void *packed)
+/* packed[tile][d][ROW_TILE] */
+static void pack_weight(const void *weight, ptrdiff_t row_stride, ptrdiff_t channel_stride, ptrdiff_t filter_width,
+                        const struct direct_phase *phase, ptrdiff_t channels, ptrdiff_t rows, void *packed)
 {
     real *to = packed;
     for (ptrdiff_t i = 0; i < tile_count(rows); i++) {
         ptrdiff_t k = tile_start(rows, i), count = tile_start(rows, i + 1) - k;
-        for (ptrdiff_t c = 0; c < channels; c++)
-            for (ptrdiff_t t = 0; t < taps; t++, to += ROW_TILE) {
-                const real *from = (const real *)weight + k * row_stride + c * channel_stride + tap_index[t];
-                for (ptrdiff_t row = 0; row < count; row++) to[row] = from[row * row_stride];
-            }
+        for (ptrdiff_t y = 0; y < phase->taps[0].count; y++)
+            for (ptrdiff_t c = 0; c < channels; c++)
+                for (ptrdiff_t x = 0; x < phase->taps[1].count; x++, to += ROW_TILE) {
+                    ptrdiff_t tap = phase->taps[0].index[y] * filter_width + phase->taps[1].index[x];
+                    const real *from = (const real *)weight + k * row_stride + c * channel_stride + tap;
+                    for (ptrdiff_t row = 0; row < count; row++) to[row] = from[row * row_stride];
+                }
     }
 }
 
-/* Every `stride`-th element for a vector whose lanes first ... end - 1 exist. Strides of 2 and 4 read up to a step
- * further, so that is done where another element follows. */
+/* Lanes first ... end - 1 from an array's elements 0, 2, 4, ..., which ends with the last of them; zeros around them. */
+INLINE vec load_even(const real *from, ptrdiff_t first, ptrdiff_t end)
+{
+    if (first == 0 && end > LANES) return VEC_EVEN(vec_load(from), vec_load(from + LANES));
+    ptrdiff_t low = 2 * first, high = 2 * end - 1;
+    return VEC_EVEN(vec_load_lanes(from, smaller(low, LANES), smaller(high, LANES)),
+                    vec_load_lanes(from + LANES, larger(low - LANES, 0), smaller(larger(high - LANES, 0), LANES)));
+}
+
+/* Lanes first ... end - 1 from every `stride`-th element. Whole vectors of stride 4 read up to a step further, so that is
+ * done where another element follows. */
 INLINE vec load_strided(const real *from, ptrdiff_t stride, ptrdiff_t first, ptrdiff_t end)
 {
     if (stride == 1)
         return first == 0 && end >= LANES ? vec_load(from) : vec_load_lanes(from, first, smaller(end, LANES));
-    if (first == 0 && end > LANES && stride == 2) return VEC_EVEN(vec_load(from), vec_load(from + LANES));
+    if (stride == 2) return load_even(from, first, end);
     if (first == 0 && end > LANES && stride == 4) {
         vec low = VEC_EVEN(vec_load(from), vec_load(from + LANES));
         vec high = VEC_EVEN(vec_load(from + 2 * LANES), vec_load(from + 3 * LANES));
@@ -110,29 +136,91 @@ INLINE vec load_strided(const real *from, ptrdiff_t stride, ptrdiff_t first, ptr
     return vec_load(lanes);
 }
 
-/* Copies what `height` output rows from band_start on see of one image. */
-static void copy_band(const struct direct_geometry *g, const real *input, ptrdiff_t band_start, ptrdiff_t height,
-                      real *copy)
+/* to[i][image] = from[image][i * step] for i < count, images `image_stride` apart; the lanes of images that do not exist
+ * are zeros. */
+static void interleave(const real *from, ptrdiff_t image_stride, ptrdiff_t images, ptrdiff_t step, ptrdiff_t count,
+                       real *to)
 {
+    for (ptrdiff_t i = 0; i < count; i += LANES) {
+        vec square[LANES];
+        for (int image = 0; image < LANES; image++)
+            square[image] =
+                image < images ? load_strided(from + image * image_stride + i * step, step, 0, count - i) : (vec){0};
+        vec_transpose(square);
+#pragma GCC unroll 16 /* or GCC calls memcpy() */
+        for (ptrdiff_t j = 0; j < LANES; j++)
+            if (i + j < count) vec_store(to + (i + j) * LANES, square[j]);
+    }
+}
+
+/* Where an image stands under a row of the copy, that begins at `from`: elements first ... end - 1 are inside, `step` apart. */
+struct row_source {
+    const real *from;
+    ptrdiff_t first, end, step;
+};
+
+static void copy_row(const struct row_source *row, ptrdiff_t pitch, real *to)
+{
+    for (ptrdiff_t x = 0; x < pitch; x += LANES) {
+        ptrdiff_t low = smaller(larger(row->first - x, 0), LANES), high = larger(row->end - x, 0);
+        vec value = low < high ? load_strided(row->from + x * row->step, row->step, low, high) : (vec){0};
+        vec_store(to + x, value);
+    }
+}
+
+static void copy_row_of_images(const struct row_source *row, ptrdiff_t image_stride, ptrdiff_t images, ptrdiff_t pitch,
+                               real *to)
+{
+    ptrdiff_t first = smaller(row->first, pitch), end = larger(first, smaller(row->end, pitch));
+    for (ptrdiff_t x = 0; x < first; x++) vec_store(to + x * LANES, (vec){0});
+    interleave(row->from + first * row->step, image_stride, images, row->step, end - first, to + first * LANES);
+    for (ptrdiff_t x = end; x < pitch; x++) vec_store(to + x * LANES, (vec){0});
+}
+
+/* Copies what `height` output rows from band_start on see of one image, or of those from there on that are interleaved. */
+static void copy_band(const struct direct_geometry *g, const real *input, ptrdiff_t image, ptrdiff_t band_start,
+                      ptrdiff_t height, real *copy)
+{
+    ptrdiff_t images = smaller(g->interleave, g->images - image);
+    input += image * g->in_image_stride;
     ptrdiff_t pitch = row_pitch(g), rows = plane_rows(g), used = height + g->reach[0] / g->stride[0];
     ptrdiff_t phases_y = phase_count(g, 0), phases_x = phase_count(g, 1), step = g->stride[1];
     for (ptrdiff_t plane = 0; plane < g->channels * phases_y; plane++)
-        for (ptrdiff_t phase_x = 0; phase_x < phases_x; phase_x++, copy += rows * pitch) {
-            /* elements first ... end - 1 of a row lie inside the image, and `from` is where element 0 would */
+        for (ptrdiff_t phase_x = 0; phase_x < phases_x; phase_x++, copy += rows * pitch * g->interleave) {
             ptrdiff_t shift = phase_x + g->first[1];
             ptrdiff_t first = shift < 0 ? (-shift + step - 1) / step : 0;
             ptrdiff_t end = g->in_size[1] > shift ? (g->in_size[1] - shift + step - 1) / step : 0;
             for (ptrdiff_t row = 0; row < used; row++) {
                 ptrdiff_t y = (band_start + row) * g->stride[0] + plane % phases_y + g->first[0];
-                const real *from = input + plane / phases_y * g->in_channel_stride + y * g->in_size[1] + shift;
                 int outside = y < 0 || y >= g->in_size[0];
-                for (ptrdiff_t x = 0; x < pitch; x += LANES) {
-                    ptrdiff_t low = smaller(larger(first - x, 0), LANES), high = outside ? 0 : larger(end - x, 0);
-                    vec value = low < high ? load_strided(from + x * step, step, low, high) : (vec){0};
-                    vec_store(copy + row * pitch + x, value);
-                }
+                const real *from = input + plane / phases_y * g->in_channel_stride + y * g->in_size[1] + shift;
+                struct row_source source = {from, first, outside ? 0 : end, step};
+                if (g->interleave == 1)
+                    copy_row(&source, pitch, copy + row * pitch);
+                else
+                    copy_row_of_images(&source, g->in_image_stride, images, pitch, copy + row * pitch * LANES);
             }
         }
+}
+
+/* first ... end - 1 of something */
+struct range {
+    ptrdiff_t first, end;
+};
+
+/* The rows of taps that any of the band's output rows y.first ... y.end - 1 sees inside the image. The taps' positions
+ * rise or fall steadily, so the others are at the ends. */
+static struct range seen_taps(const struct direct_geometry *g, const struct direct_phase *phase, ptrdiff_t band_start,
+                              struct range y)
+{
+    ptrdiff_t low = (band_start + y.first) * g->stride[0] + g->first[0];
+    ptrdiff_t high = (band_start + y.end - 1) * g->stride[0] + g->first[0];
+    struct range rows = {0, phase->taps[0].count};
+#define OUTSIDE(row) (high + phase->taps[0].position[row] < 0 || low + phase->taps[0].position[row] >= g->in_size[0])
+    while (rows.first < rows.end && OUTSIDE(rows.first)) rows.first++;
+    while (rows.first < rows.end && OUTSIDE(rows.end - 1)) rows.end--;
+#undef OUTSIDE
+    return rows;
 }
 
 /* Neighbouring outputs of one row in one vector: lanes of the panel, and where they go in an output plane. */
@@ -140,9 +228,11 @@ struct run {
     ptrdiff_t lane, count, target;
 };
 
-/* A panel: the vectors of positions that a micro-kernel computes together. */
+/* A panel: the vectors of outputs that a micro-kernel computes together. */
 struct panel {
-    ptrdiff_t base[MOST_VECTORS]; /* offset of each vector's first position in the copy */
+    ptrdiff_t base[MOST_VECTORS];  /* offset of each vector's first output in the copy */
+    ptrdiff_t place[MOST_VECTORS]; /* ... and in what the micro-kernel writes */
+    struct range y;                /* rows of outputs */
     ptrdiff_t runs;
     struct run run[MOST_LANES];
 };
@@ -168,7 +258,9 @@ static struct walk start_walk(ptrdiff_t height, ptrdiff_t width, ptrdiff_t pitch
 static void next_panel(struct walk *at, ptrdiff_t vectors, const ptrdiff_t *out_stride, struct panel *panel)
 {
     panel->runs = 0;
+    panel->y.first = at->y;
     for (ptrdiff_t v = 0; v < vectors; v++) {
+        panel->place[v] = v * LANES;
         if (at->vectors == 0) {
             panel->base[v] = panel->base[0];
             continue;
@@ -180,6 +272,7 @@ static void next_panel(struct walk *at, ptrdiff_t vectors, const ptrdiff_t *out_
             ptrdiff_t count = smaller(step, at->width - at->x);
             ptrdiff_t target = at->y * out_stride[0] + at->x * out_stride[1];
             if (count > 0) panel->run[panel->runs++] = (struct run){v * LANES + lane, count, target};
+            panel->y.end = at->y + 1;
             at->x += step;
             if (at->x == at->row_length) {
                 at->x = 0;
@@ -189,20 +282,49 @@ static void next_panel(struct walk *at, ptrdiff_t vectors, const ptrdiff_t *out_
     }
 }
 
-/* buffer[row][MOST_LANES] (+)= sum over d of a[d][row] * copy[base + offset[d]] */
-INLINE void multiply_panel(const int rows, ptrdiff_t depth, const real *a, const real *copy, const ptrdiff_t *base,
-                           const ptrdiff_t *offset, int accumulate, real *buffer)
+/* Where all vectors are whole and contiguous in the output, the micro-kernel writes them there. */
+static int place_in_output(struct panel *panel, ptrdiff_t vectors, ptrdiff_t step)
+{
+    if (step != 1 || panel->runs != vectors) return 0;
+    for (ptrdiff_t v = 0; v < vectors; v++)
+        if (panel->run[v].count != LANES) return 0;
+    for (ptrdiff_t v = 0; v < vectors; v++) panel->place[v] = panel->run[v].target;
+    return 1;
+}
+
+/* A panel of interleaved images: outputs `position` ... of `positions` in rows of `width`. Behind the last one it is computed
+ * again, for nothing. */
+static void panel_of_images(ptrdiff_t position, ptrdiff_t positions, ptrdiff_t vectors, ptrdiff_t width,
+                            ptrdiff_t pitch, struct panel *panel)
+{
+    ptrdiff_t y = position / width, x = position % width;
+    panel->y.first = y;
+    for (ptrdiff_t v = 0; v < vectors; v++) {
+        panel->base[v] = (y * pitch + x) * LANES;
+        panel->place[v] = v * LANES;
+        panel->y.end = y + 1;
+        if (position + v + 1 < positions && ++x == width) {
+            x = 0;
+            y++;
+        }
+    }
+}
+
+/* target[row][place] = bias[row] + sum over d of a[d][row] * copy[base + offset[d]], or without bias added to it */
+INLINE void multiply_panel(const int rows, ptrdiff_t depth, const real *a, const real *copy, const ptrdiff_t *offset,
+                           const struct panel *panel, const real *bias, int accumulate, real *target,
+                           ptrdiff_t row_stride)
 {
     const int vectors = panel_vectors(rows);
     vec sum[ROW_TILE][MOST_VECTORS];
 #pragma GCC unroll 8
     for (int row = 0; row < rows; row++)
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) sum[row][v] = (vec){0};
+        for (int v = 0; v < vectors; v++) sum[row][v] = vec_set(accumulate ? 0 : bias[row]);
 
     const real *from[MOST_VECTORS];
 #pragma GCC unroll 8
-    for (int v = 0; v < vectors; v++) from[v] = copy + base[v];
+    for (int v = 0; v < vectors; v++) from[v] = copy + panel->base[v];
 
     for (ptrdiff_t d = 0; d < depth; d++, a += ROW_TILE) {
         ptrdiff_t at = offset[d];
@@ -218,77 +340,162 @@ INLINE void multiply_panel(const int rows, ptrdiff_t depth, const real *a, const
     }
 
 #pragma GCC unroll 8
-    for (int row = 0; row < rows; row++)
+    for (int row = 0; row < rows; row++, target += row_stride)
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) {
-            real *target = buffer + row * MOST_LANES + v * LANES;
-            vec_store(target, accumulate ? vec_load(target) + sum[row][v] : sum[row][v]);
+            real *to = target + panel->place[v];
+            vec_store(to, accumulate ? vec_load(to) + sum[row][v] : sum[row][v]);
         }
 }
 
-static void multiply_some_panel(ptrdiff_t rows, ptrdiff_t depth, const real *a, const real *copy, const ptrdiff_t *base,
-                                const ptrdiff_t *offset, int accumulate, real *buffer)
+static void multiply_some_panel(ptrdiff_t rows, ptrdiff_t depth, const real *a, const real *copy,
+                                const ptrdiff_t *offset, const struct panel *panel, const real *bias, int accumulate,
+                                real *target, ptrdiff_t row_stride)
 {
+#define ROWS(count) multiply_panel(count, depth, a, copy, offset, panel, bias, accumulate, target, row_stride)
     switch (rows) {
-    case 1: multiply_panel(1, depth, a, copy, base, offset, accumulate, buffer); break;
-    case 2: multiply_panel(2, depth, a, copy, base, offset, accumulate, buffer); break;
-    case 3: multiply_panel(3, depth, a, copy, base, offset, accumulate, buffer); break;
-    case 4: multiply_panel(4, depth, a, copy, base, offset, accumulate, buffer); break;
-    case 5: multiply_panel(5, depth, a, copy, base, offset, accumulate, buffer); break;
+    case 1: ROWS(1); break;
+    case 2: ROWS(2); break;
+    case 3: ROWS(3); break;
+    case 4: ROWS(4); break;
+    case 5: ROWS(5); break;
 #if VEC_BYTES == 64
-    case 6: multiply_panel(6, depth, a, copy, base, offset, accumulate, buffer); break;
-    case 7: multiply_panel(7, depth, a, copy, base, offset, accumulate, buffer); break;
+    case 6: ROWS(6); break;
+    case 7: ROWS(7); break;
 #endif
-    default: multiply_panel(ROW_TILE, depth, a, copy, base, offset, accumulate, buffer);
+    default: ROWS(ROW_TILE);
     }
+#undef ROWS
 }
 
-/* Stores the outputs among a buffered panel's lanes, with the bias added. */
-static void store_panel(const real *buffer, const struct panel *panel, ptrdiff_t rows, const real *bias, real *output,
+/* What a tile of output channels is computed from, in one phase and band. */
+struct product {
+    const struct direct_geometry *geometry;
+    const struct direct_phase *phase;
+    ptrdiff_t band_start, height, rows;
+    const real *weight, *copy, *bias;
+};
+
+/* One panel: the rows of taps that it sees, in blocks which begin at the same depths for every panel. */
+static void compute_panel(const struct product *p, const struct panel *panel, real *target, ptrdiff_t row_stride)
+{
+    ptrdiff_t tap_row = p->geometry->channels * p->phase->taps[1].count;
+    struct range taps = seen_taps(p->geometry, p->phase, p->band_start, panel->y);
+    ptrdiff_t first = taps.first * tap_row, end = taps.end * tap_row, d = first;
+    do { /* once even without any tap: the output is then the bias */
+        ptrdiff_t next = smaller(end, (d / DEPTH_BLOCK + 1) * DEPTH_BLOCK);
+        multiply_some_panel(p->rows, next - d, p->weight + d * ROW_TILE, p->copy, p->phase->offset + d, panel, p->bias,
+                            d > first, target, row_stride);
+        d = next;
+    } while (d < end);
+}
+
+/* Stores the outputs among a buffered panel's lanes. */
+static void store_panel(const real *buffer, const struct panel *panel, ptrdiff_t rows, real *output,
                         ptrdiff_t row_stride, ptrdiff_t step)
 {
-    for (ptrdiff_t row = 0; row < rows; row++, buffer += MOST_LANES, output += row_stride) {
-        real added = bias ? bias[row] : 0;
+    for (ptrdiff_t row = 0; row < rows; row++, buffer += MOST_LANES, output += row_stride)
         for (const struct run *run = panel->run; run < panel->run + panel->runs; run++) {
             real *target = output + run->target;
             if (step == 1)
-                vec_store_rest(target, vec_load(buffer + run->lane) + vec_set(added), run->count);
+                vec_store_rest(target, vec_load(buffer + run->lane), run->count);
             else
-                for (ptrdiff_t i = 0; i < run->count; i++) target[i * step] = buffer[run->lane + i] + added;
+                for (ptrdiff_t i = 0; i < run->count; i++) target[i * step] = buffer[run->lane + i];
+        }
+}
+
+/* All outputs of one image. */
+static void compute_image(const struct product *p, real *output)
+{
+    const struct direct_geometry *g = p->geometry;
+    real buffer[ROW_TILE * MOST_LANES + LANES];
+    ptrdiff_t vectors = panel_vectors((int)p->rows);
+    struct walk at = start_walk(p->height, p->phase->grid[1], row_pitch(g));
+    struct panel panel;
+    while (at.vectors > 0) {
+        next_panel(&at, vectors, g->out_stride, &panel);
+        if (place_in_output(&panel, vectors, g->out_stride[1])) {
+            compute_panel(p, &panel, output, g->out_channel_stride);
+        } else {
+            compute_panel(p, &panel, buffer, MOST_LANES);
+            store_panel(buffer, &panel, p->rows, output, g->out_channel_stride, g->out_stride[1]);
         }
     }
 }
 
-/* Output rows band_start ... of all phases, all of a group's `rows` output channels, of one image. `input`, `bias` and
- * `output` point at the group's first channel, packed_weight at its first phase. */
-static void tile(const struct direct_geometry *g, const struct direct_phase *phase, ptrdiff_t phases, const void *input,
-                 const void *packed_weight, ptrdiff_t rows, ptrdiff_t band_start, const void *bias, void *output,
-                 void *scratch)
+/* Stores `count` neighbouring outputs of one channel: output[image][i * step] = buffer[i][image]. */
+static void store_images(const real *buffer, ptrdiff_t count, ptrdiff_t images, real *output, ptrdiff_t image_stride,
+                         ptrdiff_t step)
 {
-    real buffer[ROW_TILE * MOST_LANES + LANES];
-    struct panel panel;
-    real *copy = scratch;
-    copy_band(g, input, band_start, smaller(g->band, g->grid[0] - band_start), copy);
-    for (const real *weight = packed_weight; phases > 0; phases--, phase++) {
-        ptrdiff_t depth = g->channels * phase->taps, height = smaller(g->band, phase->grid[0] - band_start);
-        real *plane = (real *)output + phase->target + band_start * g->out_stride[0];
-        for (ptrdiff_t i = 0; i < tile_count(rows); i++, weight += depth * ROW_TILE) {
-            ptrdiff_t k = tile_start(rows, i), row_count = tile_start(rows, i + 1) - k;
-            ptrdiff_t vectors = panel_vectors((int)row_count);
-            real *target = plane + k * g->out_channel_stride;
-            const real *row_bias = bias ? (const real *)bias + k : NULL;
-            struct walk at = start_walk(height, phase->grid[1], row_pitch(g));
-            ptrdiff_t d;
-            while (height > 0 && at.vectors > 0) {
-                next_panel(&at, vectors, g->out_stride, &panel);
-                d = 0;
-                do { /* once even without any tap: the output is then the bias */
-                    multiply_some_panel(row_count, smaller(DEPTH_BLOCK, depth - d), weight + d * ROW_TILE, copy,
-                                        panel.base, phase->offset + d, d > 0, buffer);
-                    d += DEPTH_BLOCK;
-                } while (d < depth);
-                store_panel(buffer, &panel, row_count, row_bias, target, g->out_channel_stride, g->out_stride[1]);
+    for (ptrdiff_t i = 0; i < count; i += LANES) {
+        vec square[LANES];
+        for (int j = 0; j < LANES; j++) square[j] = i + j < count ? vec_load(buffer + (i + j) * LANES) : (vec){0};
+        vec_transpose(square);
+        for (ptrdiff_t image = 0; image < images; image++) {
+            real *target = output + image * image_stride + i * step, lanes[LANES];
+            if (step == 1) {
+                vec_store_rest(target, square[image], count - i);
+                continue;
             }
+            vec_store(lanes, square[image]);
+            for (ptrdiff_t j = 0; j < smaller(LANES, count - i); j++) target[j * step] = lanes[j];
+        }
+    }
+}
+
+/* All outputs of interleaved images. */
+static void compute_images(const struct product *p, ptrdiff_t images, real *output, real *buffer)
+{
+    const struct direct_geometry *g = p->geometry;
+    ptrdiff_t width = p->phase->grid[1], positions = p->height * width, vectors = panel_vectors((int)p->rows);
+    int gapless = g->out_stride[0] == width * g->out_stride[1]; /* a run of outputs goes on in the next row */
+    struct panel panel;
+    for (ptrdiff_t start = 0; start < positions; start += CHUNK) {
+        ptrdiff_t end = smaller(start + CHUNK, positions);
+        for (ptrdiff_t i = start; i < end; i += vectors) {
+            panel_of_images(i, end, vectors, width, row_pitch(g), &panel);
+            compute_panel(p, &panel, buffer + (i - start) * LANES, CHUNK * LANES);
+        }
+        for (ptrdiff_t i = start, count; i < end; i += count) {
+            ptrdiff_t y = i / width, x = i % width;
+            count = gapless ? end - i : smaller(width - x, end - i);
+            for (ptrdiff_t row = 0; row < p->rows; row++)
+                store_images(buffer + (row * CHUNK + i - start) * LANES, count, images,
+                             output + row * g->out_channel_stride + y * g->out_stride[0] + x * g->out_stride[1],
+                             g->out_image_stride, g->out_stride[1]);
+        }
+    }
+}
+
+/* Output rows band_start ... of all phases, all of a group's `rows` output channels, of one image or of those from there on
+ * that are interleaved. `input`, `bias` and `output` point at the group's first channel, packed_weight at its first phase. */
+static void tile(const struct direct_geometry *g, const struct direct_phase *phase, ptrdiff_t phases, const void *input,
+                 const void *packed_weight, ptrdiff_t rows, ptrdiff_t image, ptrdiff_t band_start, const void *bias,
+                 void *output, void *scratch)
+{
+    const real no_bias[ROW_TILE] = {0};
+    real *copy = scratch;
+    copy_band(g, input, image, band_start, smaller(g->band, g->grid[0] - band_start), copy);
+    for (const real *weight = packed_weight; phases > 0; phases--, phase++) {
+        ptrdiff_t depth = g->channels * phase->taps[0].count * phase->taps[1].count;
+        ptrdiff_t height = smaller(g->band, phase->grid[0] - band_start);
+        real *plane = (real *)output + image * g->out_image_stride + phase->target + band_start * g->out_stride[0];
+        for (ptrdiff_t i = 0; i < tile_count(rows); i++, weight += depth * ROW_TILE) {
+            if (height <= 0 || phase->grid[1] == 0) continue;
+            ptrdiff_t k = tile_start(rows, i);
+            struct product product = {.geometry = g,
+                                      .phase = phase,
+                                      .band_start = band_start,
+                                      .height = height,
+                                      .rows = tile_start(rows, i + 1) - k,
+                                      .weight = weight,
+                                      .copy = copy,
+                                      .bias = bias ? (const real *)bias + k : no_bias};
+            if (g->interleave == 1)
+                compute_image(&product, plane + k * g->out_channel_stride);
+            else
+                compute_images(&product, smaller(LANES, g->images - image), plane + k * g->out_channel_stride,
+                               copy + copy_size(g));
         }
     }
 }
@@ -324,16 +531,19 @@ INLINE void multiply_gradient(const int rows, const int columns, const real *gra
     }
 }
 
-/* The bands that are reduced together: `images` of them, of `height` output rows, and where they stand. */
+/* The bands that are reduced together: `images` of them (or of groups of interleaved images), of `height` output rows, and
+ * where they stand. */
 struct bands {
-    ptrdiff_t images, height, width, pitch;
-    ptrdiff_t grad_row;   /* elements of a copied row of the gradient: whole vectors */
-    ptrdiff_t copy_image; /* elements from one image's copy to the next */
+    ptrdiff_t images, height;
+    ptrdiff_t width, pitch; /* elements of a row of outputs, and from row to row of the copy */
+    ptrdiff_t grad_row;     /* elements of a copied row of the gradient: whole vectors */
+    ptrdiff_t copy_image;   /* elements from one image's copy to the next */
 };
 
-/* partial[row][column] (+)= the sums over the bands' positions, lane by lane */
+/* partial[row][column] (+)= the sums over the positions in the rows `seen` of the bands, lane by lane */
 INLINE void accumulate_gradient(const int rows, const struct bands *b, const real *grad, const real *copy,
-                                const ptrdiff_t *offset, real *partial, ptrdiff_t partial_stride, int accumulate)
+                                const ptrdiff_t *offset, struct range seen, real *partial, ptrdiff_t partial_stride,
+                                int accumulate)
 {
     const int columns = accumulator_columns(rows);
     ptrdiff_t at[MOST_VECTORS], grad_stride = b->images * b->height * b->grad_row;
@@ -346,13 +556,13 @@ INLINE void accumulate_gradient(const int rows, const struct bands *b, const rea
         for (int column = 0; column < columns; column++) sum[row][column] = (vec){0};
 
     for (ptrdiff_t image = 0; image < b->images; image++)
-        for (ptrdiff_t y = 0; y < b->height; y++, grad += b->grad_row) {
+        for (ptrdiff_t y = seen.first; y < seen.end; y++) {
             const real *from = copy + image * b->copy_image + y * b->pitch;
+            const real *by = grad + (image * b->height + y) * b->grad_row;
             ptrdiff_t x = 0;
             for (; x + LANES <= b->width; x += LANES)
-                multiply_gradient(rows, columns, grad + x, grad_stride, from + x, at, 1, LANES, sum);
-            if (x < b->width)
-                multiply_gradient(rows, columns, grad + x, grad_stride, from + x, at, 0, b->width - x, sum);
+                multiply_gradient(rows, columns, by + x, grad_stride, from + x, at, 1, LANES, sum);
+            if (x < b->width) multiply_gradient(rows, columns, by + x, grad_stride, from + x, at, 0, b->width - x, sum);
         }
 
 #pragma GCC unroll 8
@@ -364,40 +574,49 @@ INLINE void accumulate_gradient(const int rows, const struct bands *b, const rea
         }
 }
 
-/* Copies the gradient of the bands for one output channel, each row padded with zeros to whole vectors. */
-static void copy_gradient(const struct bands *b, const real *grad, ptrdiff_t image_stride, real *to)
+/* Copies the gradient of the bands from output row `start` on, of `image` and the following, for one output channel; each
+ * row is padded with zeros to whole vectors. */
+static void copy_gradient(const struct direct_geometry *g, const struct bands *b, const real *grad, ptrdiff_t image,
+                          ptrdiff_t start, real *to)
 {
-    for (ptrdiff_t image = 0; image < b->images; image++)
-        for (ptrdiff_t y = 0; y < b->height; y++) {
-            const real *from = grad + image * image_stride + y * b->width;
+    grad += image * g->out_image_stride + start * g->grid[1];
+    if (g->interleave > 1) {
+        interleave(grad, g->out_image_stride, smaller(LANES, g->images - image), 1, b->height * g->grid[1], to);
+        return;
+    }
+    for (ptrdiff_t i = 0; i < b->images; i++, grad += g->out_image_stride)
+        for (ptrdiff_t y = 0; y < b->height; y++)
             for (ptrdiff_t x = 0; x < b->width; x += LANES, to += LANES)
-                vec_store(to, vec_load_rest(from + x, b->width - x));
-        }
+                vec_store(to, vec_load_rest(grad + y * b->width + x, b->width - x));
 }
 
 /* Small images are reduced several at a time. */
 static ptrdiff_t images_together(const struct direct_geometry *g)
-{ return g->band < g->grid[0] ? 1 : larger(1, GRADIENT_POSITIONS / (g->grid[0] * g->grid[1])); }
+{
+    if (g->interleave > 1 || g->band < g->grid[0]) return 1;
+    return larger(1, GRADIENT_POSITIONS / (g->grid[0] * g->grid[1]));
+}
 
-/* Vectors of sums per output channel: one per channel and tap, and room for a last tile and for a last transpose. */
-static ptrdiff_t sum_vectors(ptrdiff_t depth) { return (depth + MOST_VECTORS + LANES - 1) / LANES * LANES; }
+/* Vectors of sums per output channel: one per channel and tap, and room for a last tile. */
+static ptrdiff_t sum_vectors(ptrdiff_t depth) { return depth + MOST_VECTORS; }
 
-static ptrdiff_t gradient_row(const struct direct_geometry *g) { return (g->grid[1] + LANES - 1) / LANES * LANES; }
+static ptrdiff_t gradient_row(const struct direct_geometry *g)
+{ return (g->grid[1] * g->interleave + LANES - 1) / LANES * LANES; }
 
 /* Bytes for weight_tile(): copies of the gradient, and of the images, and a vector of sums per weight. */
 static ptrdiff_t weight_scratch_size(const struct direct_geometry *g, ptrdiff_t depth, ptrdiff_t rows)
 {
     ptrdiff_t gradients = GRADIENT_ROWS * images_together(g) * g->band * gradient_row(g);
-    ptrdiff_t elements = gradients + rows * sum_vectors(depth) * LANES;
-    return elements * (ptrdiff_t)sizeof(real) + images_together(g) * scratch_size(g);
+    ptrdiff_t elements = gradients + rows * sum_vectors(depth) * LANES + images_together(g) * copy_size(g);
+    return elements * (ptrdiff_t)sizeof(real);
 }
 
-/* target[d] = sum of the lanes of sums[d] */
-static void add_lanes(const real *sums, ptrdiff_t depth, real *target)
+/* target[i] = sum of the lanes of sums[order[i]] */
+static void add_lanes(const real *sums, const ptrdiff_t *order, ptrdiff_t depth, real *target)
 {
-    for (ptrdiff_t d = 0; d < depth; d += LANES, sums += LANES * LANES) {
+    for (ptrdiff_t d = 0; d < depth; d += LANES) {
         vec square[LANES];
-        for (int i = 0; i < LANES; i++) square[i] = vec_load(sums + i * LANES);
+        for (int i = 0; i < LANES; i++) square[i] = d + i < depth ? vec_load(sums + order[d + i] * LANES) : (vec){0};
         vec_transpose(square);
         for (int width = LANES / 2; width > 0; width /= 2)
             for (int i = 0; i < width; i++) square[i] += square[i + width];
@@ -405,53 +624,71 @@ static void add_lanes(const real *sums, ptrdiff_t depth, real *target)
     }
 }
 
-/* partial[k][d] = sum over `units` bands from `unit` on, counted through the images. `input` points at the group's first
- * channel, `grad_output` at the first of the `rows` output channels. */
+/* The band's output rows that see the image under any of the taps of depths d.first ... d.end - 1. */
+static struct range seen_rows(const struct direct_geometry *g, const struct direct_phase *phase, ptrdiff_t band_start,
+                              ptrdiff_t height, struct range d)
+{
+    ptrdiff_t tap_row = g->channels * phase->taps[1].count, step = g->stride[0];
+    ptrdiff_t lowest = phase->taps[0].position[d.first / tap_row],
+              highest = phase->taps[0].position[(d.end - 1) / tap_row];
+    ptrdiff_t above = -(band_start * step + g->first[0] + highest); /* rows of the image */
+    ptrdiff_t below = g->in_size[0] - (band_start * step + g->first[0] + lowest);
+    struct range seen = {above > 0 ? (above + step - 1) / step : 0, below > 0 ? (below + step - 1) / step : 0};
+    seen.end = smaller(seen.end, height);
+    return seen;
+}
+
+/* partial[k][c * T + t] = sum over `units` bands from `unit` on, counted through the images (or groups of interleaved ones).
+ * `input` points at the group's first channel, `grad_output` at the first of the `rows` output channels. */
 static void weight_tile(const struct direct_geometry *g, const struct direct_phase *phase, const void *input,
                         const void *grad_output, ptrdiff_t rows, ptrdiff_t unit, ptrdiff_t units, void *partial,
                         void *scratch)
 {
-    ptrdiff_t bands = (g->grid[0] + g->band - 1) / g->band, depth = g->channels * phase->taps;
+    ptrdiff_t bands = (g->grid[0] + g->band - 1) / g->band,
+              depth = g->channels * phase->taps[0].count * phase->taps[1].count;
     ptrdiff_t stride = sum_vectors(depth) * LANES, tiles = (rows + GRADIENT_ROWS - 1) / GRADIENT_ROWS;
-    struct bands b = {.width = g->grid[1],
-                      .pitch = row_pitch(g),
+    struct bands b = {.width = g->grid[1] * g->interleave,
+                      .pitch = row_pitch(g) * g->interleave,
                       .grad_row = gradient_row(g),
-                      .copy_image = scratch_size(g) / (ptrdiff_t)sizeof(real)};
+                      .copy_image = copy_size(g)};
     real *grads = scratch, *sums = grads + GRADIENT_ROWS * images_together(g) * g->band * b.grad_row;
     real *copy = sums + rows * stride;
     for (ptrdiff_t done = 0; done < units; done += b.images) {
-        ptrdiff_t image = (unit + done) / bands, start = (unit + done) % bands * g->band;
+        ptrdiff_t image = (unit + done) / bands * g->interleave, start = (unit + done) % bands * g->band;
         b.images = smaller(images_together(g), units - done);
         b.height = smaller(g->band, g->grid[0] - start);
         for (ptrdiff_t i = 0; i < b.images; i++)
-            copy_band(g, (const real *)input + (image + i) * g->in_image_stride, start, b.height,
-                      copy + i * b.copy_image);
+            copy_band(g, input, image + i, start, b.height, copy + i * b.copy_image);
         for (ptrdiff_t i = 0; i < tiles; i++) {
             ptrdiff_t k = i * rows / tiles, count = (i + 1) * rows / tiles - k;
-            const real *grad = (const real *)grad_output + image * g->out_image_stride + start * b.width;
             for (ptrdiff_t row = 0; row < count; row++)
-                copy_gradient(&b, grad + (k + row) * g->out_channel_stride, g->out_image_stride,
+                copy_gradient(g, &b, (const real *)grad_output + (k + row) * g->out_channel_stride, image, start,
                               grads + row * b.images * b.height * b.grad_row);
             for (ptrdiff_t d = 0; d < depth; d += accumulator_columns((int)count)) {
                 const ptrdiff_t *offset = phase->offset + d;
+                ptrdiff_t end = smaller(d + accumulator_columns((int)count), depth);
+                struct range seen = seen_rows(g, phase, start, b.height, (struct range){d, end});
                 real *to = sums + k * stride + d * LANES;
+#define ROWS(count) accumulate_gradient(count, &b, grads, copy, offset, seen, to, stride, done > 0)
                 switch (count) {
-                case 1: accumulate_gradient(1, &b, grads, copy, offset, to, stride, done > 0); break;
-                case 2: accumulate_gradient(2, &b, grads, copy, offset, to, stride, done > 0); break;
-                case 3: accumulate_gradient(3, &b, grads, copy, offset, to, stride, done > 0); break;
+                case 1: ROWS(1); break;
+                case 2: ROWS(2); break;
+                case 3: ROWS(3); break;
 #if VEC_BYTES == 64
-                case 4: accumulate_gradient(4, &b, grads, copy, offset, to, stride, done > 0); break;
-                case 5: accumulate_gradient(5, &b, grads, copy, offset, to, stride, done > 0); break;
+                case 4: ROWS(4); break;
+                case 5: ROWS(5); break;
 #endif
-                default: accumulate_gradient(GRADIENT_ROWS, &b, grads, copy, offset, to, stride, done > 0);
+                default: ROWS(GRADIENT_ROWS);
                 }
+#undef ROWS
             }
         }
     }
-    for (ptrdiff_t k = 0; k < rows; k++) add_lanes(sums + k * stride, depth, (real *)partial + k * depth);
+    for (ptrdiff_t k = 0; k < rows; k++) add_lanes(sums + k * stride, phase->order, depth, (real *)partial + k * depth);
 }
 
 const struct direct_kernels FASTNN_TABLE(direct) = {
+    .lanes = LANES,
     .row_tile = ROW_TILE,
     .gradient_positions = GRADIENT_POSITIONS,
     .spare_offsets = MOST_VECTORS,

@@ -148,8 +148,9 @@ struct winograd_kernels {
 
 /* csrc/direct.c: convolution of 1 or 2 dimensions (height 1) from a copy of the image, band by band of output rows. */
 struct direct_geometry {
-    ptrdiff_t channels;   /* channels of the image, per group */
-    ptrdiff_t in_size[2]; /* height, width of the image */
+    ptrdiff_t channels;           /* channels of the image, per group */
+    ptrdiff_t images, interleave; /* N; neighbouring images in the lanes of a vector: `lanes`, or 1 for none */
+    ptrdiff_t in_size[2];         /* height, width of the image */
     ptrdiff_t in_image_stride, in_channel_stride;
     ptrdiff_t grid[2];   /* output positions: of the largest phase */
     ptrdiff_t stride[2]; /* image position = grid position * stride + first + tap */
@@ -161,25 +162,32 @@ struct direct_geometry {
 };
 
 /* Outputs that see the same taps: all of them, or in backward-data one remainder of their position by the stride */
+struct direct_taps {
+    ptrdiff_t count;
+    const ptrdiff_t *position; /* in the image, behind `first` */
+    const ptrdiff_t *index;    /* in the filter */
+};
+
 struct direct_phase {
-    ptrdiff_t grid[2];       /* output positions: height, width */
-    ptrdiff_t target;        /* offset of the first one in an output plane */
-    ptrdiff_t taps;          /* T */
-    const ptrdiff_t *offset; /* [channels * T]: where the copy has each tap of each channel */
+    ptrdiff_t grid[2];          /* output positions: height, width */
+    ptrdiff_t target;           /* offset of the first one in an output plane */
+    struct direct_taps taps[2]; /* rows and columns of the T taps */
+    const ptrdiff_t *offset;    /* [d]: where the copy has each tap of each channel */
+    const ptrdiff_t *order;     /* [channels * T]: the depth d of each channel and tap, for weight_tile() */
 };
 
 struct direct_kernels {
+    ptrdiff_t lanes;              /* images that are interleaved */
     ptrdiff_t row_tile;           /* output channels in packed weights come in these */
     ptrdiff_t gradient_positions; /* a band for weight_tile() goes well with so many */
     ptrdiff_t spare_offsets;      /* entries that weight_tile() may read behind the table of offsets */
     ptrdiff_t (*scratch_size)(const struct direct_geometry *geometry); /* bytes for tile() and weight_tile() */
-    void (*fill_offsets)(const struct direct_geometry *geometry, ptrdiff_t taps, const ptrdiff_t *tap,
-                         ptrdiff_t *offset);
-    void (*pack_weight)(const void *weight, ptrdiff_t row_stride, ptrdiff_t channel_stride, const ptrdiff_t *tap_index,
-                        ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t rows, void *packed);
+    void (*fill_offsets)(const struct direct_geometry *geometry, const struct direct_phase *phase, ptrdiff_t *offset);
+    void (*pack_weight)(const void *weight, ptrdiff_t row_stride, ptrdiff_t channel_stride, ptrdiff_t filter_width,
+                        const struct direct_phase *phase, ptrdiff_t channels, ptrdiff_t rows, void *packed);
     void (*tile)(const struct direct_geometry *geometry, const struct direct_phase *phase, ptrdiff_t phases,
-                 const void *input, const void *packed_weight, ptrdiff_t rows, ptrdiff_t band_start, const void *bias,
-                 void *output, void *scratch);
+                 const void *input, const void *packed_weight, ptrdiff_t rows, ptrdiff_t image, ptrdiff_t band_start,
+                 const void *bias, void *output, void *scratch);
     ptrdiff_t (*weight_scratch_size)(const struct direct_geometry *geometry, ptrdiff_t depth, ptrdiff_t rows);
     void (*weight_tile)(const struct direct_geometry *geometry, const struct direct_phase *phase, const void *input,
                         const void *grad_output, ptrdiff_t rows, ptrdiff_t unit, ptrdiff_t units, void *partial,

@@ -139,7 +139,8 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
         return active if {"winograd": winograd_runs, "direct": direct_runs}.get(active) else "im2col"
     if winograd_runs and winograd_gains(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
         return "winograd"
-    if direct_runs and direct_gains(operation, channels // groups, out_channels // groups, out_size, kernel, stride):
+    shape = (images, channels // groups, out_channels // groups, out_size, kernel, stride, lanes)
+    if direct_runs and direct_gains(operation, *shape):
         return "direct"
     return "im2col"
 
@@ -168,7 +169,7 @@ def winograd_gains(operation, images, channels, out_channels, out_size, kernel, 
     return tiles * (products + transform * (blocks * channels + out_channels)) + 320 * blocks * pairs < others
 
 
-def direct_gains(operation, channels, out_channels, out_size, kernel, stride):
+def direct_gains(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
     """Whether packing patches costs more than it saves; channels are those of one group.
 
     Measured on a Zen 4 core, float32, in turn on a machine with other work, GFLOP/s of the three operations:
@@ -176,28 +177,33 @@ def direct_gains(operation, channels, out_channels, out_size, kernel, stride):
     ============================  ===================================  ===================================
     (N, C, K, H, R, stride, pad)  direct (AVX-512, AVX2)               im2col (AVX-512, AVX2)
     ============================  ===================================  ===================================
-    (64, 1, 6, 32, 5, 1, 0)        69   38   63 ,  51   34   56         16    7   13 ,  10    4   14
-    (64, 6, 16, 14, 5, 1, 0)       70   39   56 ,  60   41   47         47   21   36 ,  39   16   36
-    (64, 3, 64, 32, 3, 1, 1)       83   46   78 ,  68   44   71         68   25   48 ,  61   16   58
-    (100, 3, 32, 32, 7, 1, 3)     104   63   95 , 100   61   99         75   27   56 ,  60   17   55
-    (8, 3, 64, 224, 7, 2, 3)      101   54   87 ,  93   48   83         67   24   53 ,  54   16   51
-    (8, 3, 96, 227, 11, 4, 0)      94   47   62 ,  93   52   67         83   21   74 ,  62    9   42
-    (4, 32, 64, 28, 3), 4 groups   83   80   71 ,  69   66   64         60   47   44 ,  47   32   41
-    (8, 64, 64, 28, 3), 64 groups  18   18   18 ,  13   13   17          3    3    2 ,   2    2    2
-    (8, 32, 64, 27, 5, 1, 2)       94   91   76 ,  90   86   71         95   83   84 ,  88   53   80
-    (8, 48, 48, 27, 5, 1, 2)       94   93   55 ,  91   91   69         92   91   66 ,  57   78   53
-    (8, 96, 256, 27, 5, 1, 2)      65   42   48 ,  58   53   44         72   65   66 ,  71   60   63
-    (16, 20, 50, 12, 5, 1, 0)      73   37   46 , 102   34   60         68   35   70 ,  82   28   66
-    (32, 16, 32, 9, 5, 1, 0)       54   19   28 ,  50   19   33         57   21   50 ,  36   19   50
-    (8, 64, 64, 28, 1, 1, 0)       78   78   39 ,  69   68   32         89   90   60 ,  83   85   81
+    (64, 1, 6, 32, 5, 1, 0)       63   43   52 ,  55   31   52        15    6   10 ,   8    3   11
+    (64, 6, 16, 14, 5, 1, 0)      88   63   83 ,  86   59   82        40   17   41 ,  34   12   35
+    (64, 3, 64, 32, 3, 1, 1)      74   55   64 ,  66   51   62        70   22   40 ,  60   14   42
+    (100, 3, 32, 32, 7, 1, 3)    102   90   93 , 101   76   95        71   23   63 ,  54   13   56
+    (8, 3, 64, 224, 7, 2, 3)      97   86   87 ,  85   73   82        83   23   68 ,  70   13   71
+    (8, 3, 96, 227, 11, 4, 0)     98   87   70 ,  92   70   69        79   20   70 ,  77   12   73
+    (4, 32, 64, 28, 3), 4 groups  81   78   72 ,  67   62   63        55   40   49 ,  40   26   41
+    (8, 64, 64, 28, 3), 64 groups  15   15   12 ,  14   15   15         2    2    1 ,   1    1    2
+    (64, 64, 64, 7, 3), 64 groups  12   13   13 ,  11   11   13         1    1    1 ,   1    1    1
+    (8, 32, 64, 27, 5, 1, 2)      96   95   83 , 106   99   90        93   80   85 ,  82   62   77
+    (8, 48, 48, 27, 5, 1, 2)      96   97   82 , 109  106   88        88   88   82 ,  76   76   70
+    (8, 96, 256, 27, 5, 1, 2)     98   95   81 ,  87   83   75       107   99   96 , 100   90   94
+    (16, 20, 50, 12, 5, 1, 0)     98   64   80 ,  97   62   78        78   31   62 ,  74   25   60
+    (32, 16, 32, 9, 5, 1, 0)      84   51   70 ,  79   47   58        52   19   48 ,  47   16   42
+    (8, 64, 64, 28, 1, 1, 0)      80   80   57 ,  68   62   52        89   86   85 ,  79   70   89
     ============================  ===================================  ===================================
     """
     depthwise = channels == out_channels == 1
     if math.prod(kernel) == 1 and not depthwise:
         return False
-    if operation == "conv_weight_grad":  # each row of outputs is whole vectors: short ones waste them
-        return depthwise or (channels <= 8 and out_size[-1] >= 10 and max(stride) < 4)
-    return depthwise or ((channels <= 48 or out_channels <= 8) and math.prod(out_size) >= 64)
+    # Small outputs waste no lanes where there are images to fill them.
+    fill_lanes = out_size[-1] <= 16 and 0 < -(-images // lanes) * lanes <= 1.25 * images
+    if operation == "conv_weight_grad":
+        few = channels <= 8 and max(stride) < 4 and (out_size[-1] >= 10 or fill_lanes)
+        return depthwise or few or (fill_lanes and channels <= 64 and max(stride) == 1 and math.prod(out_size) >= 25)
+    few = (channels <= 48 or out_channels <= 8) and math.prod(out_size) >= 64
+    return depthwise or few or (fill_lanes and channels <= 96)
 
 
 active = check_algorithm("FASTNN_CONV_ALGORITHM", os.environ.get("FASTNN_CONV_ALGORITHM") or "auto")

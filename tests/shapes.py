@@ -83,4 +83,10 @@ CONVOLUTIONS_STRAIGHT = [
     (2, 1, 11, (9, 65), (3, 2), (3, 5), (2, 1), (2, 1), 1),  # a stride without a fast path, one past a vector
     (2, 8, 8, (20, 21), (3, 3), 2, 1, 1, 8),  # depthwise
     (1, 40, 3, (70, 66), (5, 5), 1, 2, 1, 1),  # an image larger than a band, depth of several blocks
+    # small outputs: images in the lanes of vectors, of which the last group has some only
+    (19, 3, 9, (10, 9), (5, 5), 1, (0, 1), 1, 1),
+    (18, 24, 11, (9, 11), (5, 5), 1, 2, 1, 1),  # depth of several blocks, several transposed squares
+    (21, 4, 6, (13, 11), (3, 3), 2, 1, 1, 1),  # phases of the stride
+    (33, 6, 6, (7, 7), (3, 3), 1, 1, 1, 6),  # depthwise
+    (17, 2, 5, (3, 5), (3, 3), 1, 4, 2, 1),  # outputs that see no row of the image
 ]

@@ -274,6 +274,7 @@ def test_conv2d_backward_computes_only_what_is_needed(rng):
         CONVOLUTIONS_FEW[3],
         (1, 150, 270, (16, 16), (3, 3), 1, 1, 1, 1),  # few tiles: winograd splits the output channels
         (8, 33, 40, (29, 31), (3, 3), 1, 1, 1, 1),  # many tiles: its backward-weights sums parts of them
+        (70, 20, 17, (9, 10), (5, 5), 1, 2, 1, 1),  # images in the lanes of vectors, bands by the threads
     ],
     ids=str,
 )
@@ -296,6 +297,20 @@ def test_conv2d_nan_and_infinity_reach_only_what_they_touch(dtype):
     assert np.isnan(y[:3, :3]).all()
     assert np.isinf(y[4:, 4:]).all()
     assert np.isfinite(y[:3, 3:]).all()
+
+
+def test_conv2d_nan_stays_in_its_image_where_images_share_a_vector(dtype, isa):
+    fastnn.set_conv_algorithm("direct")
+    x = np.zeros((33, 1, 5, 5), dtype)
+    x[20, 0, 2, 2] = np.nan
+    weight = np.ones((1, 1, 3, 3), dtype)
+    y = F.conv2d(x, weight, padding=1)
+    assert np.isnan(y[20, 0, 1:4, 1:4]).all()
+    assert np.isnan(y).sum() == 9
+    dx, dw, _ = F.conv2d_backward(y, x, weight, padding=1)
+    assert np.isnan(dx).sum() == 25
+    assert np.isnan(dx[20]).all()
+    assert np.isnan(dw).all()
 
 
 def test_conv2d_by_winograd_keeps_nan_and_infinity_to_the_tiles_that_they_touch(dtype):
@@ -368,8 +383,9 @@ def test_auto_takes_winograd_where_it_was_measured_to_gain(shape, expected, expe
 
 
 def test_auto_takes_direct_where_it_was_measured_to_gain():
-    def by(operation, channels, out_channels, size, kernel, groups=1):
-        return choose(operation, 8, channels, out_channels, (size, size), (kernel,) * 2, (2, 2), (1, 1), groups, 16)
+    def by(operation, channels, out_channels, size, kernel, groups=1, images=8):
+        sizes = ((size, size), (kernel, kernel), (2, 2), (1, 1))
+        return choose(operation, images, channels, out_channels, *sizes, groups, 16)
 
     for operation in ("conv", "conv_input_grad", "conv_weight_grad"):
         assert by(operation, 3, 16, 112, 7) == "direct"
@@ -377,6 +393,10 @@ def test_auto_takes_direct_where_it_was_measured_to_gain():
         assert by(operation, 256, 512, 28, 3) == "im2col"
         assert by(operation, 3, 64, 28, 1) == "im2col"  # nothing to pack
         assert by(operation, 16, 120, 1, 5) == "im2col"  # a single position
+    assert by("conv", 64, 64, 7, 3) == "im2col"
+    assert by("conv", 64, 64, 7, 3, images=32) == "direct"
+    assert by("conv_weight_grad", 8, 64, 7, 3) == "im2col"
+    assert by("conv_weight_grad", 8, 64, 7, 3, images=32) == "direct"
     assert choose("conv", 8, 3, 8, (9, 9, 9), (3, 3, 3), (1, 1, 1), (1, 1, 1), 1, 16) == "im2col"  # three dimensions
 
 

@@ -6,7 +6,7 @@ convolution of the output's gradient per phase of the stride, see conv.pyx.
 cimport numpy as np
 from cython.parallel cimport prange, threadid
 from fastnn.native.geometry cimport forward_taps, phase_taps, two
-from fastnn.native.kernels cimport conv_kernels, direct_geometry, direct_kernels, direct_phase
+from fastnn.native.kernels cimport conv_kernels, direct_geometry, direct_kernels, direct_phase, direct_taps
 from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
 
 import numpy as np
@@ -14,23 +14,27 @@ import numpy as np
 np.import_array()
 
 # Bytes of a copied band at most, where a row is not larger: it should stay in the second-level cache.
-cdef ptrdiff_t BAND_BYTES = 160 << 10
-# Bands are made smaller, down to so many positions, until there are this many tasks.
+cdef ptrdiff_t BAND_BYTES = 512 << 10
+# Bands are made smaller, down to so many positions, until there are this many tasks in backward-weights.
 cdef ptrdiff_t ENOUGH_TASKS = 64
 cdef ptrdiff_t LEAST_POSITIONS = 256
-# Backward-weights: output channels per task at least, positions per partial sum at least, bytes of these at most.
+# Backward-weights: every task copies the image, so there are few, with many vectors of sums each; output channels per
+# task at least, positions per partial sum at least, bytes of these at most.
+cdef ptrdiff_t LEAST_TASKS = 8
+cdef ptrdiff_t TASK_SUMS = 5000
 cdef ptrdiff_t LEAST_CHANNELS = 8
 cdef ptrdiff_t PARTIAL_POSITIONS = 2048
 cdef ptrdiff_t PARTIAL_BYTES = 16 << 20
 cdef double FLOP_PER_NANOSECOND = 60.0
+# Multiply-adds of vectors in the time of transposing one, on its way into the copy or out to the result.
+cdef double TRANSPOSE = 3.0
 
 
 cdef class Plan:
     """A convolution of an image: its geometry and, per phase of its outputs, the taps and where the copy has them."""
     cdef direct_geometry geometry
     cdef direct_phase *phase
-    cdef const ptrdiff_t *tap_index  # which weight, of all phases' taps in turn
-    cdef ptrdiff_t phases, taps, images, groups
+    cdef ptrdiff_t phases, taps, filter_width, groups
     cdef const direct_kernels *kernel
     cdef Block phase_memory
     cdef Block tap_memory
@@ -42,10 +46,11 @@ cdef class Plan:
         under the first output), each as (down, across). out_shape: (K, height, width)."""
         cdef direct_geometry *g = &self.geometry
         cdef tuple in_size = two((<object> image).shape[2:], 1)
-        cdef ptrdiff_t width = out_shape[2], kernel_width = kernel[1]
+        cdef ptrdiff_t width = out_shape[2]
         self.kernel = kernels_for(image).direct
-        self.images, self.groups = image.shape[0], groups
-        self.phases, self.taps = len(phases), kernel[0] * kernel[1]
+        self.groups = groups
+        self.phases, self.taps, self.filter_width = len(phases), kernel[0] * kernel[1], kernel[1]
+        g.images = image.shape[0]
         g.channels = image.shape[1] // groups
         g.in_channel_stride = in_size[0] * in_size[1]
         g.in_image_stride = image.shape[1] * g.in_channel_stride
@@ -60,48 +65,82 @@ cdef class Plan:
             g.reach[i] = max(positions) - g.first[i]
 
         self.phase_memory = scratch(max(1, self.phases) * sizeof(direct_phase))
-        self.tap_memory = scratch(3 * self.taps * sizeof(ptrdiff_t))
+        self.tap_memory = scratch(2 * self.phases * (kernel[0] + kernel[1]) * sizeof(ptrdiff_t))
         self.phase = <direct_phase *> self.phase_memory.data
-        cdef ptrdiff_t *tap = <ptrdiff_t *> self.tap_memory.data
-        cdef ptrdiff_t *tap_index = tap + 2 * self.taps
+        cdef ptrdiff_t *table = <ptrdiff_t *> self.tap_memory.data
         cdef direct_phase *phase = self.phase
-        cdef ptrdiff_t done = 0
-        self.tap_index = tap_index
+        cdef ptrdiff_t seen, axis, j
         for start, count, taps in phases:
-            phase.grid[0], phase.grid[1] = count
             phase.target = start[0] * width + start[1]
-            phase.taps = len(taps[0]) * len(taps[1])
+            for axis in range(2):
+                phase.grid[axis] = count[axis]
+                seen = len(taps[axis])
+                phase.taps[axis] = direct_taps(seen, table, table + seen)
+                for j in range(seen):
+                    table[seen + j], table[j] = taps[axis][j]
+                    table[j] -= g.first[axis]
+                table += 2 * seen
             phase += 1
-            for y, position_y in taps[0]:
-                for x, position_x in taps[1]:
-                    tap_index[done] = y * kernel_width + x
-                    tap[2 * done], tap[2 * done + 1] = position_y - g.first[0], position_x - g.first[1]
-                    done += 1
 
-    cdef void cut(self, ptrdiff_t most_positions):
-        """Sets the band, by shape only: as large as the caches allow, while there are enough tasks. With the band the
-        layout of the copy is settled, and the tables of offsets are filled."""
+    cdef ptrdiff_t widest_band(self):
+        """Rows of outputs for which the copy still fits into the cache."""
         cdef direct_geometry *g = &self.geometry
-        cdef ptrdiff_t row, halo, bands, columns = max(1, g.grid[1]), done = 0, i
-        cdef ptrdiff_t *tap = <ptrdiff_t *> self.tap_memory.data
-        cdef ptrdiff_t *offset
+        cdef ptrdiff_t one_row
         g.band = 1
-        halo = self.kernel.scratch_size(g)
+        one_row = self.kernel.scratch_size(g)
         g.band = 2
-        row = max(1, self.kernel.scratch_size(g) - halo)
-        g.band = max(1, min(1 + (BAND_BYTES - halo) // row, most_positions // columns))
-        bands = max(ceil_div(g.grid[0], g.band), min(ceil_div(ENOUGH_TASKS, max(1, self.images * self.groups)),
-                                                     g.grid[0] // ceil_div(LEAST_POSITIONS, columns)))
-        g.band = max(1, ceil_div(g.grid[0], bands))
+        return 1 + (BAND_BYTES - one_row) // max(1, self.kernel.scratch_size(g) - one_row)
+
+    cdef void interleave(self, ptrdiff_t rows, bint across_rows):
+        """Puts images into the lanes of the vectors, instead of neighbouring outputs, where that is estimated to need
+        less work. Small outputs leave lanes of a vector empty, and every load is beside a cache line's start: images in
+        the lanes have neither, but are transposed. See conv_algorithm.py for figures."""
+        cdef direct_geometry *g = &self.geometry
+        cdef ptrdiff_t lanes = self.kernel.lanes, height = g.grid[0], width = g.grid[1]
+        cdef ptrdiff_t pitch = width + g.reach[1] // g.stride[1], vectors = height * ceil_div(width, lanes)
+        cdef double depth = <double> g.channels * self.taps / max(1, self.phases), apart, together
+        if across_rows:
+            vectors = min(vectors, ceil_div((height - 1) * pitch + width, lanes))
+        apart = g.images * vectors * (rows + 1) * (depth + 2)
+        together = ceil_div(g.images, lanes) * height * width * (rows * depth + TRANSPOSE * (g.channels + rows))
+        g.interleave = lanes
+        if together >= apart or self.widest_band() < min(height, g.reach[0] // g.stride[0]):
+            g.interleave = 1
+
+    cdef void cut(self, ptrdiff_t most_positions, ptrdiff_t enough_tasks):
+        """Sets the band: as large as the caches allow, while there are enough tasks, each with at least as many rows as
+        two bands share. With the band the layout of the copy is settled, and the tables of offsets are filled."""
+        cdef direct_geometry *g = &self.geometry
+        cdef ptrdiff_t columns = max(1, g.grid[1] * g.interleave), i
+        cdef ptrdiff_t widest = max(1, min(self.widest_band(), most_positions // columns))
+        cdef ptrdiff_t least = max(ceil_div(LEAST_POSITIONS, columns), g.reach[0] // g.stride[0])
+        cdef ptrdiff_t wanted = ceil_div(enough_tasks, max(1, self.batches() * self.groups))
+        cdef ptrdiff_t *offset
+        g.band = max(1, ceil_div(g.grid[0], max(ceil_div(g.grid[0], widest), min(wanted, g.grid[0] // least), 1)))
         self.offset_memory = scratch((g.channels * self.taps + self.kernel.spare_offsets) * sizeof(ptrdiff_t))
         offset = <ptrdiff_t *> self.offset_memory.data
         for i in range(self.phases):
             self.phase[i].offset = offset
-            self.kernel.fill_offsets(g, self.phase[i].taps, tap + 2 * done, offset)
-            offset += g.channels * self.phase[i].taps
-            done += self.phase[i].taps
+            self.kernel.fill_offsets(g, self.phase + i, offset)
+            offset += self.depth(i)
         for i in range(self.kernel.spare_offsets):  # a last tile repeats the last tap
-            offset[i] = offset[-1] if done else 0
+            offset[i] = offset[-1] if self.taps else 0
+
+    cdef ptrdiff_t depth(self, ptrdiff_t phase) noexcept nogil:
+        return self.geometry.channels * self.phase[phase].taps[0].count * self.phase[phase].taps[1].count
+
+    cdef void set_order(self, ptrdiff_t *order):
+        """The depth of each channel and tap of a convolution, for weight_tile()."""
+        cdef ptrdiff_t channels = self.geometry.channels, taps_x = self.phase.taps[1].count, c, y, x
+        self.phase.order = order
+        for c in range(channels):
+            for y in range(self.phase.taps[0].count):
+                for x in range(taps_x):
+                    order[0] = (y * channels + c) * taps_x + x
+                    order += 1
+
+    cdef ptrdiff_t batches(self):
+        return ceil_div(self.geometry.images, self.geometry.interleave)
 
 
 cdef correlate(Plan plan, np.ndarray image, np.ndarray weight, ptrdiff_t group_stride, ptrdiff_t row_stride,
@@ -109,16 +148,17 @@ cdef correlate(Plan plan, np.ndarray image, np.ndarray weight, ptrdiff_t group_s
     """result[n, k, p] = bias[k] + sum over taps and channels; the strides are those of the weights, in elements."""
     cdef direct_geometry *g = &plan.geometry
     cdef const direct_kernels *kernel = plan.kernel
-    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(image), groups = plan.groups, images = plan.images
+    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(image), groups = plan.groups
     cdef ptrdiff_t padded_rows = ceil_div(rows, kernel.row_tile) * kernel.row_tile
     if np.PyArray_SIZE(result) == 0:
         return
-    plan.cut(g.grid[0] * g.grid[1])
-    cdef ptrdiff_t bands = ceil_div(g.grid[0], g.band), phases = plan.phases
+    plan.interleave(rows, True)
+    cdef ptrdiff_t outputs = g.images * g.grid[0] * g.grid[1], phases = plan.phases
+    cdef int threads = threads_for(groups * outputs * (rows * 2.0 * plan.taps / FLOP_PER_NANOSECOND + 1) * g.channels)
+    plan.cut(g.grid[0] * g.grid[1] * g.interleave, 1 if threads == 1 else 4 * threads)
+    cdef ptrdiff_t bands = ceil_div(g.grid[0], g.band), batches = plan.batches()
     cdef ptrdiff_t packed_bytes = padded_rows * g.channels * plan.taps * itemsize
     cdef ptrdiff_t scratch_bytes = kernel.scratch_size(g)
-    cdef ptrdiff_t outputs = images * g.grid[0] * g.grid[1]
-    cdef int threads = threads_for(groups * outputs * (rows * 2.0 * plan.taps / FLOP_PER_NANOSECOND + 1) * g.channels)
     cdef Block packed_memory = scratch(groups * packed_bytes), thread_memory = scratch(threads * scratch_bytes)
     cdef np.ndarray bias_values = None if bias is None else contiguous(bias)
     cdef const char *row_bias = NULL if bias is None else np.PyArray_BYTES(bias_values)
@@ -127,25 +167,23 @@ cdef correlate(Plan plan, np.ndarray image, np.ndarray weight, ptrdiff_t group_s
     cdef char *target = np.PyArray_BYTES(result)
     cdef char *packed = <char *> packed_memory.data
     cdef char *thread_scratch = <char *> thread_memory.data
-    cdef ptrdiff_t group, phase, n, task, done
+    cdef ptrdiff_t group, phase, batch, task, done
     with nogil:
         for group in range(groups):
             done = 0
             for phase in range(phases):
                 kernel.pack_weight(weights + group * group_stride * itemsize, row_stride, channel_stride,
-                                   plan.tap_index + done, plan.phase[phase].taps, g.channels, rows,
-                                   packed + group * packed_bytes + done * g.channels * padded_rows * itemsize)
-                done += plan.phase[phase].taps
-        for task in prange(groups * images * bands, num_threads=threads, schedule="dynamic"):
-            n = task // (groups * bands)
+                                   plan.filter_width, plan.phase + phase, g.channels, rows,
+                                   packed + group * packed_bytes + done * padded_rows * itemsize)
+                done += plan.depth(phase)
+        for task in prange(groups * batches * bands, num_threads=threads, schedule="dynamic"):
+            batch = task // (groups * bands)
             group = task // bands % groups
             kernel.tile(
-                g, plan.phase, phases,
-                source + (n * g.in_image_stride + group * g.channels * g.in_channel_stride) * itemsize,
-                packed + group * packed_bytes, rows, task % bands * g.band,
+                g, plan.phase, phases, source + group * g.channels * g.in_channel_stride * itemsize,
+                packed + group * packed_bytes, rows, batch * g.interleave, task % bands * g.band,
                 row_bias + group * rows * itemsize if row_bias != NULL else NULL,
-                target + (n * g.out_image_stride + group * rows * g.out_channel_stride) * itemsize,
-                thread_scratch + threadid() * scratch_bytes)
+                target + group * rows * g.out_channel_stride * itemsize, thread_scratch + threadid() * scratch_bytes)
 
 
 cdef Plan forward_plan(np.ndarray image, tuple out_shape, kernel, stride, padding, dilation, ptrdiff_t groups):
@@ -199,15 +237,22 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
         return result
 
     # Tasks: blocks of output channels, each with a copy of its own, times parts of the bands of all images.
-    plan.cut(kernels.gradient_positions)
+    plan.interleave(rows, False)
+    plan.cut(kernels.gradient_positions, ENOUGH_TASKS)
+    cdef Block order_memory = scratch(g.channels * plan.taps * sizeof(ptrdiff_t))
+    plan.set_order(<ptrdiff_t *> order_memory.data)
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), depth = g.channels * plan.taps, weights = out_channels * depth
-    cdef ptrdiff_t units = plan.images * ceil_div(g.grid[0], g.band)
-    cdef ptrdiff_t block = ceil_div(rows, max(1, rows // LEAST_CHANNELS)), blocks = ceil_div(rows, block)
-    cdef ptrdiff_t parts = max(1, min(plan.images * g.grid[0] * g.grid[1] // PARTIAL_POSITIONS,
-                                      ceil_div(ENOUGH_TASKS, groups * blocks), PARTIAL_BYTES // (weights * itemsize)))
+    cdef ptrdiff_t units = plan.batches() * ceil_div(g.grid[0], g.band)
+    cdef ptrdiff_t most_parts = max(1, g.images * g.grid[0] * g.grid[1] // PARTIAL_POSITIONS)
+    cdef ptrdiff_t least_blocks = min(ceil_div(LEAST_TASKS, groups * most_parts), max(1, rows // LEAST_CHANNELS))
+    cdef ptrdiff_t blocks = max(least_blocks, ceil_div(rows * depth, TASK_SUMS))
+    cdef ptrdiff_t block = max(min(LEAST_CHANNELS, rows), ceil_div(rows, blocks))
+    blocks = ceil_div(rows, block)
+    cdef ptrdiff_t parts = max(1, min(most_parts, ceil_div(ENOUGH_TASKS, groups * blocks),
+                                      PARTIAL_BYTES // (weights * itemsize)))
     cdef ptrdiff_t part_units = ceil_div(units, parts)
     parts = ceil_div(units, part_units)
-    cdef double positions = <double> plan.images * g.grid[0] * g.grid[1]
+    cdef double positions = <double> g.images * g.grid[0] * g.grid[1]
     cdef int threads = threads_for(positions * groups * (rows * 2.0 * plan.taps / FLOP_PER_NANOSECOND + 1) * g.channels)
     cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(g, depth, block)
     cdef Block partial_memory = scratch(parts * weights * itemsize), thread_memory = scratch(threads * scratch_bytes)

@@ -136,6 +136,8 @@ cdef extern from "kernels.h" nogil:
 
     struct direct_geometry:
         ptrdiff_t channels
+        ptrdiff_t images
+        ptrdiff_t interleave
         ptrdiff_t in_size[2]
         ptrdiff_t in_image_stride
         ptrdiff_t in_channel_stride
@@ -148,25 +150,31 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t out_stride[2]
         ptrdiff_t band
 
+    struct direct_taps:
+        ptrdiff_t count
+        const ptrdiff_t *position
+        const ptrdiff_t *index
+
     struct direct_phase:
         ptrdiff_t grid[2]
         ptrdiff_t target
-        ptrdiff_t taps
+        direct_taps taps[2]
         const ptrdiff_t *offset
+        const ptrdiff_t *order
 
     struct direct_kernels:
+        ptrdiff_t lanes
         ptrdiff_t row_tile
         ptrdiff_t gradient_positions
         ptrdiff_t spare_offsets
         ptrdiff_t (*scratch_size)(const direct_geometry *geometry) noexcept nogil
-        void (*fill_offsets)(const direct_geometry *geometry, ptrdiff_t taps, const ptrdiff_t *tap,
+        void (*fill_offsets)(const direct_geometry *geometry, const direct_phase *phase,
                              ptrdiff_t *offset) noexcept nogil
-        void (*pack_weight)(const void *weight, ptrdiff_t row_stride, ptrdiff_t channel_stride,
-                            const ptrdiff_t *tap_index, ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t rows,
-                            void *packed) noexcept nogil
+        void (*pack_weight)(const void *weight, ptrdiff_t row_stride, ptrdiff_t channel_stride, ptrdiff_t filter_width,
+                            const direct_phase *phase, ptrdiff_t channels, ptrdiff_t rows, void *packed) noexcept nogil
         void (*tile)(const direct_geometry *geometry, const direct_phase *phase, ptrdiff_t phases, const void *input,
-                     const void *packed_weight, ptrdiff_t rows, ptrdiff_t band_start, const void *bias, void *output,
-                     void *scratch) noexcept nogil
+                     const void *packed_weight, ptrdiff_t rows, ptrdiff_t image, ptrdiff_t band_start,
+                     const void *bias, void *output, void *scratch) noexcept nogil
         ptrdiff_t (*weight_scratch_size)(const direct_geometry *geometry, ptrdiff_t depth,
                                          ptrdiff_t rows) noexcept nogil
         void (*weight_tile)(const direct_geometry *geometry, const direct_phase *phase, const void *input,

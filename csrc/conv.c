@@ -13,6 +13,7 @@
  *   packed weights  [depth block][K / ROW_TILE][depth in block][ROW_TILE]
  *   packed pixels   [panel][depth in block][COLUMN_TILE]
  */
+#include "epilogue.h"
 #include "gemm_micro.h"
 #include "kernels.h"
 
@@ -654,6 +655,26 @@ static void channel_sum(const void *x, ptrdiff_t images, ptrdiff_t image_stride,
     *(real *)sum = (real)total;
 }
 
+/* The epilogue, but for the bias, of the stored outputs of one channel of one image; the unit of the sums is the image. */
+static void finish(const struct conv_epilogue *epilogue, ptrdiff_t image, ptrdiff_t k, ptrdiff_t positions,
+                   void *output)
+{
+    ptrdiff_t at = (image * epilogue->channels + k) * positions;
+    struct channel_sums sums = {0};
+    epilogue_store((real *)output + at, positions, epilogue->residual ? (const real *)epilogue->residual + at : NULL,
+                   (real)epilogue->slope, (real *)output + at, epilogue->sums ? &sums : NULL);
+    if (epilogue->sums) epilogue_store_sums(epilogue, image, k, &sums);
+}
+
+/* sums[i] = the sum over units of partials[unit][i] */
+static void add_units(const void *partials, ptrdiff_t units, ptrdiff_t count, double *sums)
+{
+    const real *from = partials;
+    for (ptrdiff_t i = 0; i < count; i++) sums[i] = 0;
+    for (ptrdiff_t unit = 0; unit < units; unit++, from += count)
+        for (ptrdiff_t i = 0; i < count; i++) sums[i] += (double)from[i];
+}
+
 const struct conv_kernels FASTNN_TABLE(conv) = {
     .lanes = LANES,
     .tile_panels = TILE_PANELS,
@@ -667,6 +688,8 @@ const struct conv_kernels FASTNN_TABLE(conv) = {
     .few_scratch_size = few_scratch_size,
     .few_weight_tile = few_weight_tile,
     .reduce_columns = reduce_columns,
+    .finish = finish,
+    .add_units = add_units,
     .reduce_weight = reduce_weight,
     .channel_sum = channel_sum,
     .scratch_size = scratch_size,

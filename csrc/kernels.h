@@ -27,6 +27,15 @@ struct gemm_kernels {
                         ptrdiff_t b_row, void *c, ptrdiff_t row_stride);
 };
 
+/* What a convolution does to its outputs when it stores them: csrc/epilogue.h. */
+struct conv_epilogue {
+    const void *bias;     /* one per output channel, or NULL */
+    const void *residual; /* an array of the output's shape that is added, or NULL */
+    double slope;         /* of negative outputs: 1 leaves them as they are, 0 is ReLU */
+    void *sums;           /* [unit][2][channels], or NULL */
+    ptrdiff_t channels;   /* K, of all groups */
+};
+
 /* csrc/conv.c: implicit GEMM. One geometry describes a convolution of 1 to 3 spatial dimensions (missing ones are 1),
  * or one phase of its transpose. */
 struct conv_geometry {
@@ -82,6 +91,9 @@ struct conv_kernels {
                             void *weight_grad, ptrdiff_t weight_row, void *scratch);
     void (*reduce_columns)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
                            ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad);
+    void (*finish)(const struct conv_epilogue *epilogue, ptrdiff_t image, ptrdiff_t k, ptrdiff_t positions,
+                   void *output);
+    void (*add_units)(const void *partials, ptrdiff_t units, ptrdiff_t count, double *sums);
     void (*reduce_weight)(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps, ptrdiff_t channels,
                           void *weight_grad);
     void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions, void *sum);
@@ -132,8 +144,8 @@ struct winograd_kernels {
     ptrdiff_t (*scratch_size)(const struct winograd_geometry *geometry, ptrdiff_t tiles, int transformed);
     void (*multiply_tiles)(const struct winograd_geometry *geometry, const struct winograd_weight *weight,
                            const void *patches, const struct winograd_block *block, ptrdiff_t tile_start,
-                           ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t row_count, const void *bias, void *output,
-                           void *scratch);
+                           ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t row_count,
+                           const struct conv_epilogue *epilogue, void *output, void *scratch);
     void (*sum_sizes)(const struct winograd_sum *sum, ptrdiff_t sizes[4]);
     void (*transform_sum_patches)(const struct winograd_geometry *geometry, const struct winograd_sum *sum,
                                   const void *input, ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch);

@@ -27,6 +27,7 @@
  *
  * Planes of one position are a cache line further apart than they need to be, so that the 36 do not share cache sets.
  */
+#include "epilogue.h"
 #include "gemm_micro.h"
 #include "kernels.h"
 
@@ -450,27 +451,40 @@ INLINE void copy_row(const real *from, ptrdiff_t count, real *to)
     for (; j < count; j++) to[j] = from[j];
 }
 
-/* The outputs of one output channel k and one panel, from products[position][tile]. */
+/* The outputs of one output channel k and one panel, from products[position][tile]; the unit of the sums is the panel. */
 static void store_outputs(const struct winograd_geometry *g, const struct panel *panel, ptrdiff_t k,
-                          const real *products, ptrdiff_t plane_stride, real bias, real *output)
+                          const real *products, ptrdiff_t plane_stride, const struct conv_epilogue *epilogue,
+                          ptrdiff_t unit, real *output)
 {
+    const real bias = epilogue->bias ? ((const real *)epilogue->bias)[k] : 0, slope = (real)epilogue->slope;
+    const int late = epilogue->residual || epilogue->sums; /* not before the ragged edge is cut off */
     real rows[4][4 * COLUMN_TILE];
     for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES) {
         vec y[4][4];
         transform_products(4, products + tile, plane_stride, y);
         for (int row = 0; row < 4; row++) {
-            for (int column = 0; column < 4; column++) y[row][column] += vec_set(bias);
+            for (int column = 0; column < 4; column++)
+                y[row][column] = epilogue_activate(y[row][column] + vec_set(bias), late ? 1 : slope);
             join_columns(y[row], rows[row] + 4 * tile);
         }
     }
     ptrdiff_t height = g->out_size[0], width = g->out_size[1];
+    struct channel_sums sums = {0};
     for (ptrdiff_t i = 0; i < panel->runs; i++) {
         const struct run *run = &panel->run[i];
         if (run->y >= height) continue;
-        real *to = output + ((run->image * g->out_channels + k) * height + run->y) * width + run->x;
-        for (ptrdiff_t row = 0; row < smaller(4, height - run->y); row++)
-            copy_row(rows[row] + 4 * run->start, smaller(4 * run->count, width - run->x), to + row * width);
+        ptrdiff_t at = ((run->image * g->out_channels + k) * height + run->y) * width + run->x;
+        ptrdiff_t count = smaller(4 * run->count, width - run->x);
+        for (ptrdiff_t row = 0; row < smaller(4, height - run->y); row++, at += width) {
+            const real *from = rows[row] + 4 * run->start;
+            if (late)
+                epilogue_store(from, count, epilogue->residual ? (const real *)epilogue->residual + at : NULL, slope,
+                               output + at, epilogue->sums ? &sums : NULL);
+            else
+                copy_row(from, count, output + at);
+        }
     }
+    if (epilogue->sums) epilogue_store_sums(epilogue, unit, k, &sums);
 }
 
 /* products[position][row][tile] of the `rows` output channels of a chunk, for tiles tile_start .. + tiles of a block. */
@@ -492,7 +506,8 @@ static void multiply_chunk(const struct winograd_geometry *g, const real *chunk,
  * of panel_tiles) of a block, from its transformed patches. */
 static void multiply_tiles(const struct winograd_geometry *g, const struct winograd_weight *weight, const void *patches,
                            const struct winograd_block *block, ptrdiff_t tile_start, ptrdiff_t tiles,
-                           ptrdiff_t row_start, ptrdiff_t row_count, const void *bias, void *output, void *scratch)
+                           ptrdiff_t row_start, ptrdiff_t row_count, const struct conv_epilogue *epilogue, void *output,
+                           void *scratch)
 {
     ptrdiff_t width = round_up(tiles, LANES), row_length = round_up(g->channels, LANES);
     ptrdiff_t product_plane = plane_size(g->chunk_rows, width);
@@ -509,8 +524,8 @@ static void multiply_tiles(const struct winograd_geometry *g, const struct winog
             struct panel panel;
             describe_panel(g, block->start + tile_start + start, smaller(COLUMN_TILE, tiles - start), &panel);
             for (ptrdiff_t row = 0; row < rows; row++)
-                store_outputs(g, &panel, k + row, products + row * width + start, product_plane,
-                              bias ? ((const real *)bias)[k + row] : 0, output);
+                store_outputs(g, &panel, k + row, products + row * width + start, product_plane, epilogue,
+                              (block->start + tile_start + start) / COLUMN_TILE, output);
         }
     }
 }

@@ -7,11 +7,14 @@ which says how many there are behind it.
 
 from fastnn.backend import implementation
 from fastnn.functional.checks import (
+    check_choice,
+    check_flag,
     check_float_array,
     check_grad_output,
     check_integer,
     check_integers,
     check_ndim,
+    check_number,
     check_same_dtype,
     check_shape,
 )
@@ -22,6 +25,7 @@ __all__ = [
     "conv1d_backward",
     "conv2d",
     "conv2d_backward",
+    "conv2d_fused",
     "conv3d",
     "conv3d_backward",
     "conv_transpose1d",
@@ -336,6 +340,67 @@ def conv2d_backward(
     return convolve_backward(
         "conv2d_backward", grad_output, input, weight, bias, stride, padding, dilation, groups, needs, 2
     )
+
+
+def conv2d_fused(
+    input,
+    weight,
+    bias=None,
+    stride=1,
+    padding=0,
+    dilation=1,
+    groups=1,
+    *,
+    residual=None,
+    activation=None,
+    negative_slope=0.01,
+    statistics=False,
+):
+    """:func:`conv2d`, then ``activation(y + residual)``, and sums for a batch norm, in one pass over the output.
+
+    Parameters
+    ----------
+    input, weight, bias, stride, padding, dilation, groups
+        As in :func:`conv2d`.
+    residual : ndarray of the output's shape and dtype, optional
+        Added to the output, as at the end of a residual block.
+    activation : {None, "relu", "leaky_relu"}
+    negative_slope : float
+        That of "leaky_relu".
+    statistics : bool
+        Whether to return the sums too: divided by N H_out W_out they are the mean, and the mean of the square.
+
+    Returns
+    -------
+    y : ndarray, shape (N, K, H_out, W_out)
+    sum, sum_of_squares : ndarray of float64, shape (K,)
+        Of y, over images and positions; only with ``statistics``.
+
+    Raises
+    ------
+    TypeError
+        If an array is not float32 or float64, or the dtypes differ.
+    ValueError
+        If a shape, a number or the name of the activation does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> x, w = np.ones((1, 1, 4, 4)), np.ones((2, 1, 3, 3))
+    >>> y, total, squares = F.conv2d_fused(x, w, np.array([-10.0, 0.0]), activation="relu", statistics=True)
+    >>> total, squares
+    (array([ 0., 36.]), array([  0., 324.]))
+    """
+    name = "conv2d_fused"
+    arguments = normalise(name, input, weight, bias, stride, padding, dilation, groups, 2)
+    if residual is not None:
+        check_same_dtype(name, "residual", residual, "input", input)
+        check_shape(name, "residual", residual, (input.shape[0], weight.shape[0], *arguments[0]), "the output's")
+    check_choice(name, "activation", activation, (None, "relu", "leaky_relu"))
+    slopes = {None: 1.0, "relu": 0.0, "leaky_relu": check_number(name, "negative_slope", negative_slope)}
+    statistics = check_flag(name, "statistics", statistics)
+    return implementation("conv")(input, weight, bias, *arguments, residual, slopes[activation], statistics)
 
 
 def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):

@@ -6,8 +6,9 @@ that leave the same remainder by the stride see the same taps, and see them one 
 """
 cimport numpy as np
 from cython.parallel cimport prange, threadid
+from fastnn.native.epilogue cimport Epilogue
 from fastnn.native.geometry cimport forward_taps, phase_taps, three
-from fastnn.native.kernels cimport conv_geometry, conv_kernels, conv_phase, gemm_kernels
+from fastnn.native.kernels cimport conv_epilogue, conv_geometry, conv_kernels, conv_phase, gemm_kernels
 from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
 
 import numpy as np
@@ -264,13 +265,30 @@ cdef str algorithm(str operation, np.ndarray source, ptrdiff_t out_channels, out
                   kernels_for(source).conv.lanes)
 
 
-def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups):
-    """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel)."""
+cdef finish(np.ndarray y, Epilogue epilogue):
+    """The epilogue, but for the bias, of outputs that are already stored."""
+    cdef ptrdiff_t images = y.shape[0], channels = y.shape[1], positions = product((<object> y).shape[2:]), task
+    cdef const conv_epilogue *values
+    cdef const conv_kernels *kernels = kernels_for(y).conv
+    cdef char *output = np.PyArray_BYTES(y)
+    if epilogue.nothing_but_bias():
+        return y
+    values = epilogue.over(images, y)
+    for task in prange(images * channels, nogil=True, num_threads=threads_for(0.3 * np.PyArray_SIZE(y)),
+                       schedule="static"):
+        kernels.finish(values, task // channels, task % channels, positions, output)
+    return epilogue.result(y)
+
+
+def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups, residual=None,
+         double slope=1, bint statistics=False):
+    """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel), through an epilogue."""
+    cdef Epilogue epilogue = Epilogue(bias, residual, slope, statistics, weight.shape[0])
     cdef str by = algorithm("conv", x, weight.shape[0], out_size, (<object> weight).shape[2:], stride, dilation, groups)
     if by == "winograd":
-        return winograd.conv(x, weight, bias, out_size, stride[0], padding)
+        return epilogue.result(winograd.conv(x, weight, epilogue, out_size, stride[0], padding))
     if by == "direct":
-        return direct.conv(x, weight, bias, out_size, stride, padding, dilation, groups)
+        return finish(direct.conv(x, weight, bias, out_size, stride, padding, dilation, groups), epilogue)
     x = contiguous(x)
     weight = contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], taps
@@ -289,7 +307,7 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
         plane_view(np.PyArray_BYTES(x), geometry.channels * geometry.in_channel_stride),
         plane_view(np.PyArray_BYTES(y), rows * geometry.out_channel_stride),
         groups, rows, NULL if bias is None else np.PyArray_BYTES(bias_values))
-    return y
+    return finish(y, epilogue)
 
 
 def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, padding, dilation, ptrdiff_t groups):
@@ -298,7 +316,7 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     cdef str by = algorithm("conv_input_grad", grad, weight.shape[1] * groups, in_size, (<object> weight).shape[2:],
                             stride, dilation, groups)
     if by == "winograd":
-        return winograd.conv_input_grad(grad, weight, bias, in_size, padding)
+        return winograd.conv_input_grad(grad, weight, Epilogue(bias, None, 1, False, weight.shape[1]), in_size, padding)
     if by == "direct":
         return direct.conv_input_grad(grad, weight, bias, in_size, stride, padding, dilation, groups)
     grad = contiguous(grad)

@@ -18,6 +18,13 @@ cdef extern from "kernels.h" nogil:
         void (*stream_rows)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void *a, const void *b,
                             ptrdiff_t b_row, void *c, ptrdiff_t row_stride) noexcept nogil
 
+    struct conv_epilogue:
+        const void *bias
+        const void *residual
+        double slope
+        void *sums
+        ptrdiff_t channels
+
     struct conv_geometry:
         ptrdiff_t channels
         ptrdiff_t in_size[3]
@@ -68,6 +75,9 @@ cdef extern from "kernels.h" nogil:
                                 void *weight_grad, ptrdiff_t weight_row, void *scratch) noexcept nogil
         void (*reduce_columns)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
                                ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad) noexcept nogil
+        void (*finish)(const conv_epilogue *epilogue, ptrdiff_t image, ptrdiff_t k, ptrdiff_t positions,
+                       void *output) noexcept nogil
+        void (*add_units)(const void *partials, ptrdiff_t units, ptrdiff_t count, double *sums) noexcept nogil
         void (*reduce_weight)(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps,
                               ptrdiff_t channels, void *weight_grad) noexcept nogil
         void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions,
@@ -120,7 +130,7 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t (*scratch_size)(const winograd_geometry *geometry, ptrdiff_t tiles, int transformed) noexcept nogil
         void (*multiply_tiles)(const winograd_geometry *geometry, const winograd_weight *weight, const void *patches,
                                const winograd_block *block, ptrdiff_t tile_start, ptrdiff_t tiles,
-                               ptrdiff_t row_start, ptrdiff_t row_count, const void *bias, void *output,
+                               ptrdiff_t row_start, ptrdiff_t row_count, const conv_epilogue *epilogue, void *output,
                                void *scratch) noexcept nogil
         void (*sum_sizes)(const winograd_sum *sum, ptrdiff_t *sizes) noexcept nogil
         void (*transform_sum_patches)(const winograd_geometry *geometry, const winograd_sum *sum, const void *input,

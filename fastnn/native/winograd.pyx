@@ -4,8 +4,9 @@ The arguments are those of conv.pyx's functions, for two dimensions, without tho
 """
 cimport numpy as np
 from cython.parallel cimport prange, threadid
+from fastnn.native.epilogue cimport Epilogue
 from fastnn.native.kernels cimport (
-    conv_kernels, winograd_block, winograd_geometry, winograd_kernels, winograd_sum, winograd_weight)
+    conv_epilogue, conv_kernels, winograd_block, winograd_geometry, winograd_kernels, winograd_sum, winograd_weight)
 from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
 
 from fastnn.conv_algorithm import winograd_blocks
@@ -67,11 +68,11 @@ cdef struct work_split:
 
 
 cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kernel, ptrdiff_t itemsize, bint by_chunks,
-                      ptrdiff_t threads):
-    """Sets the geometry's chunk_rows too. No sum depends on any of it."""
+                      ptrdiff_t threads, bint statistics):
+    """Sets the geometry's chunk_rows too. No sum depends on any of it: for statistics, blocks are whole panels."""
     cdef ptrdiff_t tiles = tile_count(geometry), rows = geometry.out_channels
     cdef ptrdiff_t tile_bytes = 36 * geometry.channels * itemsize, tasks = TASKS_PER_THREAD * threads
-    cdef ptrdiff_t blocks, chunk, row_blocks
+    cdef ptrdiff_t blocks, chunk, row_blocks, unit
     cdef work_split work
     work.tile_block = max(kernel.lanes, min(PATCH_BYTES // tile_bytes, TILE_BLOCK))
     blocks = ceil_div(tiles, work.tile_block)
@@ -80,7 +81,8 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
         blocks = ceil_div(tiles, max(kernel.lanes, SHARED_PATCH_BYTES // tile_bytes))
     elif blocks < 4 * threads:
         blocks = ceil_div(blocks, threads) * threads
-    work.tile_block = ceil_div(ceil_div(tiles, blocks), kernel.lanes) * kernel.lanes  # nearly equal ones
+    unit = kernel.panel_tiles if statistics else kernel.lanes
+    work.tile_block = ceil_div(ceil_div(tiles, blocks), unit) * unit  # nearly equal ones
 
     chunk = 8
     if by_chunks:
@@ -102,15 +104,15 @@ cdef struct operands:
     const winograd_kernels *kernel
     const winograd_weight *weight
     const char *source
-    const char *bias
+    const conv_epilogue *epilogue
     char *target
 
 
 cdef void own_block(const operands *o, winograd_block block, char *patches, char *own_scratch) noexcept nogil:
     """All of a block of tiles, by one thread."""
     o.kernel.transform_tiles(o.geometry, o.source, &block, 0, block.tiles, 0, o.geometry.channels, patches)
-    o.kernel.multiply_tiles(o.geometry, o.weight, patches, &block, 0, block.tiles, 0, o.geometry.out_channels, o.bias,
-                            o.target, own_scratch)
+    o.kernel.multiply_tiles(o.geometry, o.weight, patches, &block, 0, block.tiles, 0, o.geometry.out_channels,
+                            o.epilogue, o.target, own_scratch)
 
 
 cdef void shared_block(const operands *o, winograd_block block, const work_split *work, int threads, char *patches,
@@ -129,29 +131,30 @@ cdef void shared_block(const operands *o, winograd_block block, const work_split
         tile = task % tile_parts * work.tile_part
         first = task // tile_parts * work.row_block
         o.kernel.multiply_tiles(o.geometry, o.weight, patches, &block, tile, min(work.tile_part, block.tiles - tile),
-                                first, min(work.row_block, rows - first), o.bias, o.target,
+                                first, min(work.row_block, rows - first), o.epilogue, o.target,
                                 own_scratch + threadid() * scratch_bytes)
 
 
-cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight weight, bias, np.ndarray target):
+cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight weight,
+               Epilogue epilogue, np.ndarray target):
     """Transforms the weights, then computes blocks of tiles."""
     cdef const winograd_kernels *kernel = kernels_for(source).winograd
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(source), channels = geometry.channels, rows = geometry.out_channels
     cdef ptrdiff_t tiles = tile_count(geometry), task
     if tiles == 0:
+        epilogue.over(0, target)
         return
     cdef int threads = threads_for(72.0 * rows * channels * tiles / FLOP_PER_NANOSECOND)
     cdef bint by_chunks = 36 * rows * channels * itemsize > WEIGHT_BYTES
-    cdef work_split work = split(geometry, kernel, itemsize, by_chunks, threads)
+    cdef work_split work = split(geometry, kernel, itemsize, by_chunks, threads, epilogue.statistics)
     cdef ptrdiff_t tile_block = min(work.tile_block, tiles), blocks = ceil_div(tiles, tile_block)
     cdef ptrdiff_t patch_bytes = kernel.patches_size(geometry, tile_block)
     cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, min(work.tile_part, tile_block), not by_chunks)
     cdef Block weight_memory = scratch(0 if by_chunks else kernel.weight_size(geometry))
     cdef Block patch_memory = scratch(patch_bytes if work.shared else threads * patch_bytes)
     cdef Block thread_memory = scratch(threads * scratch_bytes)
-    cdef np.ndarray bias_values = None if bias is None else contiguous(bias)
-    cdef const char *bias_data = NULL if bias is None else np.PyArray_BYTES(bias_values)
-    cdef operands o = operands(geometry, kernel, &weight, np.PyArray_BYTES(source), bias_data, np.PyArray_BYTES(target))
+    cdef operands o = operands(geometry, kernel, &weight, np.PyArray_BYTES(source),
+                               epilogue.over(ceil_div(tiles, kernel.panel_tiles), target), np.PyArray_BYTES(target))
     cdef char *transformed = <char *> weight_memory.data
     cdef char *patches = <char *> patch_memory.data
     cdef char *thread_scratch = <char *> thread_memory.data
@@ -170,7 +173,7 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
                           patches + threadid() * patch_bytes, thread_scratch + threadid() * scratch_bytes)
 
 
-def conv(np.ndarray x, np.ndarray weight, bias, out_size, ptrdiff_t stride, padding):
+def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t stride, padding):
     """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, R, S)."""
     x = contiguous(x)
     weight = contiguous(weight)
@@ -178,11 +181,12 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, ptrdiff_t stride, padd
     cdef np.ndarray y = empty_of_shape((x.shape[0], out_channels, *out_size), np.PyArray_TYPE(x))
     cdef winograd_geometry geometry = make_geometry(x, out_channels, out_size, (<object> weight).shape[2:], stride,
                                                     padding)
-    correlate(&geometry, x, winograd_weight(np.PyArray_BYTES(weight), taps * weight.shape[1], taps, 0, NULL), bias, y)
+    correlate(&geometry, x, winograd_weight(np.PyArray_BYTES(weight), taps * weight.shape[1], taps, 0, NULL), epilogue,
+              y)
     return y
 
 
-def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, padding):
+def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_size, padding):
     """The gradient (N, C, *in_size) by the input: a convolution of `grad` with the turned, transposed weights."""
     grad = contiguous(grad)
     weight = contiguous(weight)
@@ -191,7 +195,8 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, padding):
     cdef np.ndarray result = empty_of_shape((grad.shape[0], channels, *in_size), np.PyArray_TYPE(grad))
     cdef winograd_geometry geometry = make_geometry(grad, channels, in_size, kernel, 1,
                                                     [k - 1 - p for k, p in zip(kernel, padding, strict=True)])
-    correlate(&geometry, grad, winograd_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL), bias, result)
+    correlate(&geometry, grad, winograd_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL), epilogue,
+              result)
     return result
 
 

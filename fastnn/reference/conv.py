@@ -37,8 +37,9 @@ def flat(x):
     return x.reshape(*x.shape[:3], math.prod(x.shape[3:]))
 
 
-def conv(x, weight, bias, out_size, stride, padding, dilation, groups):
-    """x (N, C, *in), weight (K, C / groups, *kernel) -> (N, K, *out_size)."""
+def conv(x, weight, bias, out_size, stride, padding, dilation, groups, residual=None, slope=1.0, statistics=False):
+    """x (N, C, *in), weight (K, C / groups, *kernel) -> (N, K, *out_size), plus a bias (K,) and a residual, through a
+    leaky ReLU; with statistics also its sum and that of its square by channel."""
     kernel = weight.shape[2:]
     padded, inner = zero_padded(x.shape[2:], kernel, out_size, stride, padding, dilation, x.shape[:2], x.dtype)
     padded[inner] = x
@@ -48,7 +49,18 @@ def conv(x, weight, bias, out_size, stride, padding, dilation, groups):
     for tap, window in windows(kernel, out_size, stride, dilation):
         y += filters[tap] @ flat(padded[window])
     y = y.reshape(x.shape[0], weight.shape[0], *out_size)
-    return y if bias is None else y + bias.reshape(-1, *[1] * len(out_size))
+    if bias is not None:
+        y = y + bias.reshape(-1, *[1] * len(out_size))
+    if residual is not None:
+        y = y + residual
+    if slope != 1:
+        negative = np.zeros_like(y) if slope == 0 else y * y.dtype.type(slope)
+        y = np.where(y <= 0, negative, y)
+    if not statistics:
+        return y
+    axes = (0, *range(2, y.ndim))
+    wide = y.astype(np.float64)
+    return y, wide.sum(axis=axes), (wide**2).sum(axis=axes)
 
 
 def conv_input_grad(grad, weight, bias, in_size, stride, padding, dilation, groups):

@@ -1,0 +1,52 @@
+/* What a convolution does to its outputs while they are in registers or in the first-level cache:
+ *
+ *   v = sum + bias[k] + residual,   out = v > 0 ? v : slope * v,   and the sums of out and of its squares.
+ *
+ * The sums are those of `unit`s, parts of the outputs that depend on the shape alone: sums[unit][2][K].
+ */
+#ifndef FASTNN_EPILOGUE_H
+#define FASTNN_EPILOGUE_H
+
+#include "kernels.h"
+#include "vec.h"
+
+/* Leaky ReLU; a slope of 1 changes nothing and 0 is ReLU, also of an infinity. NaN stays NaN. */
+INLINE vec epilogue_activate(vec v, real slope)
+{
+    if (slope == 1) return v;
+    if (slope == 0) return vec_max((vec){0}, v);
+    return vec_select(v > (vec){0}, v, vec_set(slope) * v);
+}
+
+struct channel_sums {
+    vec sum, squares;
+};
+
+/* Stores `count` outputs of one channel, bias included: residual and activation are applied, lanes behind them are zeros
+ * in the sums. `from` has room for whole vectors; NULL stands for no residual, and for no sums. */
+INLINE void epilogue_store(const real *from, ptrdiff_t count, const real *residual, real slope, real *to,
+                           struct channel_sums *sums)
+{
+    for (ptrdiff_t j = 0; j < count; j += LANES) {
+        ptrdiff_t rest = count - j;
+        vec v = vec_load_rest(from + j, rest);
+        if (residual) v += vec_load_rest(residual + j, rest);
+        v = epilogue_activate(v, slope);
+        if (sums) {
+            sums->sum += v;
+            sums->squares += v * v;
+        }
+        vec_store_rest(to + j, v, rest);
+    }
+}
+
+/* Writes the sums of channel k of one unit. */
+INLINE void epilogue_store_sums(const struct conv_epilogue *epilogue, ptrdiff_t unit, ptrdiff_t k,
+                                const struct channel_sums *sums)
+{
+    real *to = (real *)epilogue->sums + 2 * unit * epilogue->channels + k;
+    to[0] = vec_sum(sums->sum);
+    to[epilogue->channels] = vec_sum(sums->squares);
+}
+
+#endif

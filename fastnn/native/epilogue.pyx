@@ -1,0 +1,40 @@
+"""What a convolution does to its outputs as it stores them (csrc/epilogue.h): operands, and memory for the sums."""
+cimport numpy as np
+from fastnn.native.runtime cimport contiguous, empty_of_shape, kernels_for, scratch
+
+np.import_array()
+
+
+cdef class Epilogue:
+    """y = leaky ReLU(convolution + bias + residual), a slope of 1 being none; with `statistics` also the sums over
+    images and positions of y and y^2."""
+
+    def __init__(self, bias, residual, double slope, bint statistics, ptrdiff_t channels):
+        if bias is not None:
+            self.bias = contiguous(bias)
+            self.values.bias = np.PyArray_DATA(self.bias)
+        if residual is not None:
+            self.residual = contiguous(residual)
+            self.values.residual = np.PyArray_DATA(self.residual)
+        self.values.slope, self.values.channels, self.statistics = slope, channels, statistics
+
+    cdef bint nothing_but_bias(self):
+        return self.residual is None and self.values.slope == 1 and not self.statistics
+
+    cdef const conv_epilogue *over(self, ptrdiff_t units, np.ndarray like):
+        """What the kernels take, which sum up so many parts of the outputs, each of all channels, by themselves."""
+        self.units = units
+        if self.statistics:
+            self.partials = scratch(2 * units * self.values.channels * np.PyArray_ITEMSIZE(like))
+            self.values.sums = self.partials.data
+        return &self.values
+
+    cdef result(self, np.ndarray y):
+        """y, or with statistics (y, its sums, the sums of its squares), in float64."""
+        cdef np.ndarray sums
+        if not self.statistics:
+            return y
+        sums = empty_of_shape((2, self.values.channels), np.NPY_FLOAT64)
+        kernels_for(y).conv.add_units(self.values.sums, self.units, 2 * self.values.channels,
+                                      <double *> np.PyArray_DATA(sums))
+        return y, sums[0], sums[1]

@@ -284,31 +284,67 @@ INLINE void add_bias(ptrdiff_t rows, const real *bias, real *output, ptrdiff_t r
 static ptrdiff_t scratch_size(const struct conv_geometry *g, ptrdiff_t depth_block, ptrdiff_t pixels)
 {
     ptrdiff_t panels = (pixels + COLUMN_TILE - 1) / COLUMN_TILE;
-    return panels * ((ptrdiff_t)sizeof(struct pixels) + depth_block * COLUMN_TILE * (ptrdiff_t)sizeof(real)) +
+    ptrdiff_t elements = depth_block * (panels * COLUMN_TILE + DOT_ROWS);
+    return elements * (ptrdiff_t)sizeof(real) + panels * (ptrdiff_t)sizeof(struct pixels) +
            patches_size(g, panels, COLUMN_TILE) + VEC_BYTES;
+}
+
+/* One or two pixels do not fill a vector (7x7 is one more than a panel): over a long depth they have lanes along it. */
+enum { DOT_DEPTH = 256 };
+static ptrdiff_t count_dots(const struct pixels *panel, ptrdiff_t depth)
+{ return panel->count <= DOT_ROWS && depth >= DOT_DEPTH ? panel->count : 0; }
+
+/* lines[pixel][depth] of so few pixels, from their panel */
+static void take_lines(const real *panel, ptrdiff_t pixels, ptrdiff_t depth, real *lines)
+{
+    for (ptrdiff_t pixel = 0; pixel < pixels; pixel++)
+        for (ptrdiff_t d = 0; d < depth; d++) lines[pixel * depth + d] = panel[d * COLUMN_TILE + pixel];
+}
+
+/* tile[row][pixel] = dot(row of the weights, line), with lanes along the depth */
+static void multiply_lines(ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t depth, const real *weight, ptrdiff_t weight_row,
+                           const real *lines, real *tile)
+{
+    real sums[DOT_ROWS * DOT_LINES];
+    for (ptrdiff_t row = 0; row < rows; row += DOT_LINES) {
+        const real *line[DOT_LINES]; /* the last one again where there are no more */
+        for (ptrdiff_t l = 0; l < DOT_LINES; l++) line[l] = weight + smaller(row + l, rows - 1) * weight_row;
+        if (pixels == DOT_ROWS)
+            dot_tile(DOT_ROWS, depth, lines, depth, line, sums);
+        else
+            dot_tile(1, depth, lines, depth, line, sums);
+        for (ptrdiff_t pixel = 0; pixel < pixels; pixel++)
+            for (ptrdiff_t l = 0; l < smaller(DOT_LINES, rows - row); l++)
+                tile[(row + l) * COLUMN_TILE + pixel] = sums[pixel * DOT_LINES + l];
+    }
 }
 
 /* Output channels channel_start .. + channel_count (a multiple of ROW_TILE from the start) of one group, for pixels
  * pixel_start .. + pixels: all of the depth. `output` and `bias` point at the group's first channel. Weights that lie in
  * the order of the depth are read in place, with weight_row from one output channel to the next; packed ones have a
- * weight_row of 0. */
+ * weight_row of 0. Pixels that pack_pixels() has packed, block of the depth by block, are not gathered again. */
 static void tile(const struct conv_geometry *g, const void *input, const void *weight, ptrdiff_t weight_row,
                  ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start, ptrdiff_t pixels,
-                 ptrdiff_t channel_start, ptrdiff_t channel_count, const void *bias, void *output, void *scratch)
+                 const void *packed_pixels, ptrdiff_t channel_start, ptrdiff_t channel_count, const void *bias,
+                 void *output, void *scratch)
 {
     real buffer[ROW_TILE * COLUMN_TILE];
     ptrdiff_t panels = (pixels + COLUMN_TILE - 1) / COLUMN_TILE, depth_total = g->taps * g->channels;
     ptrdiff_t padded_channels = (out_channels + ROW_TILE - 1) / ROW_TILE * ROW_TILE;
     ptrdiff_t a_row = weight_row > 0 ? weight_row : 1, a_depth = weight_row > 0 ? 1 : ROW_TILE;
-    real *packed = scratch;
-    struct pixels *panel = (struct pixels *)(packed + panels * depth_block * COLUMN_TILE);
+    real *own = scratch, *lines = own + panels * depth_block * COLUMN_TILE;
+    struct pixels *panel = (struct pixels *)(lines + DOT_ROWS * depth_block);
     describe_panels(g, pixel_start, pixels, panel);
-    struct patches patches = find_patches(g, panel, panels, panel + panels);
+    ptrdiff_t dots = weight_row > 0 ? count_dots(&panel[panels - 1], depth_total) : 0;
+    struct patches patches = {0};
+    if (!packed_pixels) patches = find_patches(g, panel, panels, panel + panels);
 
     ptrdiff_t depth_start = 0;
     do { /* once even without any tap: the output is then the bias */
         ptrdiff_t depth = smaller(depth_block, depth_total - depth_start);
-        gather_panels(g, input, &patches, depth_start, depth, COLUMN_TILE, packed);
+        const real *packed = packed_pixels ? (const real *)packed_pixels + depth_start * panels * COLUMN_TILE : own;
+        if (!packed_pixels) gather_panels(g, input, &patches, depth_start, depth, COLUMN_TILE, own);
+        if (dots) take_lines(packed + (panels - 1) * depth * COLUMN_TILE, dots, depth, lines);
         for (ptrdiff_t k = channel_start; k < channel_start + channel_count; k += ROW_TILE) {
             ptrdiff_t rows = smaller(ROW_TILE, channel_start + channel_count - k);
             const real *row_bias = bias ? (const real *)bias + k : NULL, *a = weight;
@@ -323,7 +359,10 @@ static void tile(const struct conv_geometry *g, const void *input, const void *w
                     if (row_bias && depth_start == 0) add_bias(rows, row_bias, target, g->out_channel_stride);
                     continue;
                 }
-                multiply_ragged_tile(rows, panel[i].count, depth, a, a_row, a_depth, b, buffer, COLUMN_TILE, 0);
+                if (dots && i == panels - 1)
+                    multiply_lines(rows, dots, depth, a, a_row, lines, buffer);
+                else
+                    multiply_ragged_tile(rows, panel[i].count, depth, a, a_row, a_depth, b, buffer, COLUMN_TILE, 0);
                 scatter_tile(buffer, &panel[i], rows, row_bias, target, g->out_channel_stride, depth_start > 0);
             }
         }

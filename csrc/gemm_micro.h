@@ -92,6 +92,41 @@ static void multiply_ragged_tile(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t de
 INLINE ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 INLINE ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 
+enum { DOT_ROWS = 2, DOT_LINES = 4 };
+
+/* sum[row][l] += a[row] * line[l], a vector of each or the first `rest` lanes */
+INLINE void dot_step(const int rows, const int whole, ptrdiff_t rest, ptrdiff_t d, const real *a, ptrdiff_t a_row,
+                     const real *const *line, vec sum[DOT_ROWS][DOT_LINES])
+{
+    vec seen[DOT_LINES];
+#pragma GCC unroll 4
+    for (int l = 0; l < DOT_LINES; l++) seen[l] = whole ? vec_load(line[l] + d) : vec_load_tail(line[l] + d, rest);
+#pragma GCC unroll 2
+    for (int row = 0; row < rows; row++) {
+        vec value = whole ? vec_load(a + row * a_row + d) : vec_load_tail(a + row * a_row + d, rest);
+#pragma GCC unroll 4
+        for (int l = 0; l < DOT_LINES; l++) sum[row][l] += value * seen[l];
+    }
+}
+
+/* sums[row][l] = dot(row of A, line[l]), `rows` at most DOT_ROWS */
+INLINE void dot_tile(const int rows, ptrdiff_t depth, const real *a, ptrdiff_t a_row, const real *const *line,
+                     real *sums)
+{
+    vec sum[DOT_ROWS][DOT_LINES];
+#pragma GCC unroll 2
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 4
+        for (int l = 0; l < DOT_LINES; l++) sum[row][l] = (vec){0};
+    ptrdiff_t d = 0;
+    for (; d + LANES <= depth; d += LANES) dot_step(rows, 1, LANES, d, a, a_row, line, sum);
+    if (d < depth) dot_step(rows, 0, depth - d, d, a, a_row, line, sum);
+#pragma GCC unroll 2
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 4
+        for (int l = 0; l < DOT_LINES; l++) sums[row * DOT_LINES + l] = vec_sum(sum[row][l]);
+}
+
 /* packed[d][tile] of one panel from lines that are contiguous along the depth: transposes squares in registers. The last
  * square of a panel of more lines than lanes overlaps the one before it. Fewer lines than lanes are written over the
  * next row, which follows. */

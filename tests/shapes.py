@@ -40,6 +40,8 @@ CONVOLUTIONS_LARGE = [
 ]
 # Few pixels, whose backward-data meets every weight once: depth of several blocks, ragged panels of weights and pixels.
 CONVOLUTIONS_FEW = [
+    (2, 40, 25, (5, 5), (3, 3), 1, 1, 1, 1),  # two pixels past panels of float32
+    (1, 300, 13, (1, 25), (1, 1), 1, 0, 1, 1),  # one past panels of float64
     (1, 21, 150, (7, 7), (3, 3), 1, 1, 1, 1),
     (3, 50, 130, (5, 4), (1, 1), 1, 0, 1, 1),  # images share a panel
     (2, 36, 270, (6, 5), (3, 3), 1, 1, 1, 2),  # groups

@@ -350,8 +350,9 @@ def test_conv2d_backward_computes_only_what_is_needed(rng):
         CONVOLUTIONS_LARGE[1],
         CONVOLUTIONS_LARGE[2],
         (1, 64, 64, (28, 28), (3, 3), 1, 1, 1, 1),
-        CONVOLUTIONS_FEW[2],
-        CONVOLUTIONS_FEW[3],
+        (1, 70, 150, (7, 7), (3, 3), 1, 1, 1, 1),  # few pixels, packed once for all threads; one past a panel
+        CONVOLUTIONS_FEW[4],
+        CONVOLUTIONS_FEW[5],
         (1, 150, 270, (16, 16), (3, 3), 1, 1, 1, 1),  # few tiles: winograd splits the output channels
         (8, 33, 40, (29, 31), (3, 3), 1, 1, 1, 1),  # many tiles: its backward-weights sums parts of them
         (70, 20, 17, (9, 10), (5, 5), 1, 2, 1, 1),  # images in the lanes of vectors, bands by the threads

@@ -76,21 +76,26 @@ cdef correlate(np.ndarray like, const conv_geometry *geometry, const ptrdiff_t *
     cdef ptrdiff_t blocks = max(1, ceil_div(depth, DEPTH_BLOCK)), depth_block = ceil_div(depth, blocks)
     cdef ptrdiff_t padded_rows = ceil_div(rows, tiles.row_tile) * tiles.row_tile
     cdef ptrdiff_t pixel_tile = kernel.tile_panels * tiles.column_tile, row_tile = padded_rows
-    cdef ptrdiff_t task, group, pixel_tiles, row_tiles, pixel_start, row_start
+    cdef ptrdiff_t task, group, pixel_tiles, row_tiles, pixel_start, row_start, start
     if pixels == 0 or rows == 0:
         return
-    # Patches are gathered again for each tile of rows, so there are no more tiles than the threads need.
     cdef int threads = threads_for(groups * (2.0 * rows / FLOP_PER_NANOSECOND + 0.3) * depth * pixels)
     cdef ptrdiff_t enough_tasks = 1 if threads == 1 else 4 * threads
-    while pixel_tile > tiles.column_tile and (
+    depth_block = max(1, depth_block)
+    # Few pixels are packed once for all threads. More are gathered again for each tile of rows, so there are no more of
+    # those than the threads need.
+    cdef ptrdiff_t padded_pixels = ceil_div(pixels, tiles.column_tile) * tiles.column_tile
+    cdef ptrdiff_t shared_bytes = padded_pixels * depth * itemsize
+    cdef bint shared = threads > 1 and pixels <= pixel_tile and groups * shared_bytes <= SCRATCH_BYTES
+    while pixel_tile > tiles.column_tile and not shared and (
             groups * ceil_div(pixels, pixel_tile) < enough_tasks
             or kernel.scratch_size(geometry, depth_block, pixel_tile) > SCRATCH_BYTES):
         pixel_tile //= 2
     pixel_tiles = ceil_div(pixels, pixel_tile)
-    while row_tile > 4 * tiles.row_tile and groups * pixel_tiles * ceil_div(rows, row_tile) < enough_tasks:
+    cdef ptrdiff_t fewest_rows = tiles.row_tile if shared else 4 * tiles.row_tile
+    while row_tile > fewest_rows and groups * pixel_tiles * ceil_div(rows, row_tile) < enough_tasks:
         row_tile = ceil_div(row_tile, 2 * tiles.row_tile) * tiles.row_tile
     row_tiles = ceil_div(rows, row_tile)
-    depth_block = max(1, depth_block)
 
     cdef ptrdiff_t pack_tiles = ceil_div(rows, tiles.row_tile)
     cdef int pack_threads = threads_for(0.2 * groups * filter * channels * padded_rows)
@@ -105,6 +110,8 @@ cdef correlate(np.ndarray like, const conv_geometry *geometry, const ptrdiff_t *
             place[position[task]] = task
     cdef Block packed_memory = scratch(0 if position == NULL else groups * packed_bytes)
     cdef Block thread_memory = scratch(threads * scratch_bytes)
+    cdef Block shared_memory = scratch(groups * shared_bytes if shared else 0)
+    cdef char *pixels_packed = <char *> shared_memory.data
     cdef char *packed = <char *> packed_memory.data
     cdef const char *weights = weight.data if position == NULL else packed
     cdef ptrdiff_t group_bytes = weight.group_stride * itemsize if position == NULL else packed_bytes
@@ -116,6 +123,14 @@ cdef correlate(np.ndarray like, const conv_geometry *geometry, const ptrdiff_t *
                 weight.data + group * weight.group_stride * itemsize, weight.row_stride, weight.channel_stride, place,
                 geometry.taps, filter, channels, rows, task % pack_tiles * tiles.row_tile, depth_block,
                 packed + group * packed_bytes)
+        for task in prange(groups * blocks if shared else 0, num_threads=threads, schedule="static"):
+            group = task // blocks
+            start = task % blocks * depth_block
+            if start < depth:
+                kernel.pack_pixels(geometry, source.data + group * source.group_stride * itemsize, pixels, start,
+                                   min(depth_block, depth - start),
+                                   pixels_packed + group * shared_bytes + start * padded_pixels * itemsize,
+                                   thread_scratch + threadid() * scratch_bytes)
         for task in prange(groups * pixel_tiles * row_tiles, num_threads=threads, schedule="dynamic"):
             group = task // (pixel_tiles * row_tiles)
             pixel_start = task % (pixel_tiles * row_tiles) // row_tiles * pixel_tile
@@ -124,7 +139,7 @@ cdef correlate(np.ndarray like, const conv_geometry *geometry, const ptrdiff_t *
                 geometry, source.data + group * source.group_stride * itemsize, weights + group * group_bytes,
                 weight.row_stride if position == NULL else 0, rows, depth_block,
                 pixel_start, min(pixel_tile, pixels - pixel_start),
-                row_start, min(row_tile, rows - row_start),
+                pixels_packed + group * shared_bytes if shared else NULL, row_start, min(row_tile, rows - row_start),
                 bias + group * rows * itemsize if bias != NULL else NULL,
                 target.data + group * target.group_stride * itemsize, thread_scratch + threadid() * scratch_bytes)
 

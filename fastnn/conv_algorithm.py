@@ -3,6 +3,7 @@
 import math
 import os
 from contextlib import contextmanager
+from functools import lru_cache
 
 __all__ = ["conv_algorithm", "get_conv_algorithm", "set_conv_algorithm"]
 
@@ -123,20 +124,27 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
     (8, 64, 128, 56, 3, 2)             77    60   75    28   95    81
     ===============================  ==========  ==========  ==========
     """
+    sizes = (tuple(out_size), tuple(kernel), tuple(stride), tuple(dilation))
+    return choose_once(active, operation, images, channels, out_channels, *sizes, groups, lanes)
+
+
+@lru_cache(maxsize=4096)  # a small layer takes no longer than the choice
+def choose_once(wanted, operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes):
+    """choose(), where `wanted` is the algorithm that the user asks for."""
     blocks = [winograd_blocks(k, s) for k, s in zip(kernel, stride, strict=True)]
     winograd_runs = (
         len(kernel) == 2
         and min(kernel) >= 3
         and max(map(len, blocks)) <= 4
-        and tuple(stride) in ([(1, 1)] if operation == "conv_input_grad" else [(1, 1), (2, 2), (4, 4)])
-        and tuple(dilation) == (1, 1)
+        and stride in ([(1, 1)] if operation == "conv_input_grad" else [(1, 1), (2, 2), (4, 4)])
+        and dilation == (1, 1)
         and groups == 1
         # or the transformed patches of a few tiles fill a thread's 16 MB
         and max(channels * math.prod(map(len, blocks)), out_channels) <= 2048
     )
     direct_runs = len(kernel) <= 2
-    if active != "auto":
-        return active if {"winograd": winograd_runs, "direct": direct_runs}.get(active) else "im2col"
+    if wanted != "auto":
+        return wanted if {"winograd": winograd_runs, "direct": direct_runs}.get(wanted) else "im2col"
     if winograd_runs and winograd_gains(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
         return "winograd"
     shape = (images, channels // groups, out_channels // groups, out_size, kernel, stride, lanes)

@@ -49,4 +49,24 @@ INLINE void epilogue_store_sums(const struct conv_epilogue *epilogue, ptrdiff_t 
     to[epilogue->channels] = vec_sum(sums->squares);
 }
 
+/* Stores one pixel of `count` channels, at most LANES, bias included. */
+INLINE void epilogue_store_pixel(vec v, ptrdiff_t count, const real *residual, real slope, real *to,
+                                 struct channel_sums *sums)
+{
+    if (residual) v += vec_load_rest(residual, count);
+    v = epilogue_activate(v, slope);
+    sums->sum += v;
+    sums->squares += v * v;
+    vec_store_rest(to, v, count);
+}
+
+/* Writes the sums of `count` channels from k on of one unit, which are the lanes. */
+INLINE void epilogue_store_channels(const struct conv_epilogue *epilogue, ptrdiff_t unit, ptrdiff_t k, ptrdiff_t count,
+                                    const struct channel_sums *sums)
+{
+    real *to = (real *)epilogue->sums + 2 * unit * epilogue->channels + k;
+    vec_store_rest(to, sums->sum, count);
+    vec_store_rest(to + epilogue->channels, sums->squares, count);
+}
+
 #endif

@@ -109,8 +109,9 @@ struct winograd_geometry {
     ptrdiff_t blocks[2];                      /* how many in each dimension, and the first of their taps */
     ptrdiff_t block[2][WINOGRAD_BLOCKS];      /* the others are `stride` apart */
     ptrdiff_t in_size[2], out_size[2];
-    ptrdiff_t padding[2]; /* zeros above and left of the input; negative: that much is left out */
-    ptrdiff_t chunk_rows; /* output channels that are computed together: a multiple of row_tile */
+    ptrdiff_t padding[2];    /* zeros above and left of the input; negative: that much is left out */
+    ptrdiff_t chunk_rows;    /* output channels that are computed together: a multiple of row_tile */
+    ptrdiff_t channels_last; /* are the arrays (N, height, width, channels)? */
 };
 
 struct winograd_weight {

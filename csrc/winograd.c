@@ -116,11 +116,17 @@ static void describe_panel(const struct winograd_geometry *g, ptrdiff_t start, p
         panel->run[panel->runs++] = (struct run){count, panel->width - count, 0, PTRDIFF_MAX / 8, 0};
 }
 
-/* Images [N][channels][height][width]. */
+/* Images [N][channels][height][width], or channels last. */
 struct images {
     const real *data;
     ptrdiff_t count, channels, height, width;
 };
+
+INLINE struct images input_images(const struct winograd_geometry *g, const void *input)
+{ return (struct images){input, g->images, g->channels / (g->blocks[0] * g->blocks[1]), g->in_size[0], g->in_size[1]}; }
+
+INLINE struct images output_images(const struct winograd_geometry *g, const void *output)
+{ return (struct images){output, g->images, g->out_channels, g->out_size[0], g->out_size[1]}; }
 
 /* All ones from lane `first` on. */
 INLINE ivec lanes_from(ptrdiff_t first)
@@ -246,29 +252,35 @@ static void gather_both(const struct winograd_geometry *g, const struct images *
     }
 }
 
-/* to[position][tile] = B' patch B for one channel of a panel; positions stand plane_stride elements apart. */
+/* to[position][tile] = B' patch B of LANES tiles, whose gathered columns 0 to 3 and 4 to 7 are in `left` and `right`. */
+INLINE void transform_columns(const real *left, const real *right, ptrdiff_t row_stride, real *to,
+                              ptrdiff_t plane_stride)
+{
+    vec lines[6][6];
+#pragma GCC unroll 6
+    for (int row = 0; row < 6; row++) {
+        vec line[6];
+        split_columns(4, left + row * row_stride, line);
+        split_columns(2, right + row * row_stride, line + 4);
+        transform_patch_line(line, lines[row]);
+    }
+#pragma GCC unroll 6
+    for (int column = 0; column < 6; column++) {
+        vec line[6], v[6];
+        for (int row = 0; row < 6; row++) line[row] = lines[row][column];
+        transform_patch_line(line, v);
+        for (int row = 0; row < 6; row++) vec_store(to + (row * 6 + column) * plane_stride, v[row]);
+    }
+}
+
+/* The same for one channel of a panel; positions stand plane_stride elements apart. */
 static void transform_patches(const struct winograd_geometry *g, const struct images *images, ptrdiff_t channel,
                               const struct panel *panel, real *to, ptrdiff_t plane_stride)
 {
-    real left[6 * PATCH_ROW], right[6 * PATCH_ROW]; /* columns 0 to 3 of the patches, and 4 to 7 */
+    real left[6 * PATCH_ROW], right[6 * PATCH_ROW];
     gather_both(g, images, block_of(g, channel), panel, left, right);
-    for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES) {
-        vec lines[6][6];
-#pragma GCC unroll 6
-        for (int row = 0; row < 6; row++) {
-            vec line[6];
-            split_columns(4, left + row * PATCH_ROW + 4 * tile, line);
-            split_columns(2, right + row * PATCH_ROW + 4 * tile, line + 4);
-            transform_patch_line(line, lines[row]);
-        }
-#pragma GCC unroll 6
-        for (int column = 0; column < 6; column++) {
-            vec line[6], v[6];
-            for (int row = 0; row < 6; row++) line[row] = lines[row][column];
-            transform_patch_line(line, v);
-            for (int row = 0; row < 6; row++) vec_store(to + (row * 6 + column) * plane_stride + tile, v[row]);
-        }
-    }
+    for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES)
+        transform_columns(left + 4 * tile, right + 4 * tile, PATCH_ROW, to + tile, plane_stride);
 }
 
 /* G (or G4) f G' of a square of 3x3 or 4x4 vectors, stored plane_stride elements apart. */
@@ -321,6 +333,81 @@ static void multiply_panel(ptrdiff_t width, ptrdiff_t rows, ptrdiff_t depth_tota
         case 1: multiply_vectors(1, rows, depth, a, a_stride, b, c, c_stride, accumulate || start); break;
         case 2: multiply_vectors(2, rows, depth, a, a_stride, b, c, c_stride, accumulate || start); break;
         default: multiply_vectors(COLUMN_VECTORS, rows, depth, a, a_stride, b, c, c_stride, accumulate || start);
+        }
+    }
+}
+
+/* ---- Channels last: LANES channels of LANES tiles at a time, transposed in registers ---- */
+
+/* Gathered patches of one channel: columns 0 to 3 of LANES tiles in rows, and 4 to 7, with room in front for 0 to 3. */
+enum { LAST_ROW = 4 * LANES };
+struct last_patches {
+    real left[6 * LAST_ROW], before_right[4], right[6 * LAST_ROW];
+};
+
+/* LANES pixels of a row of the image, from x on, `stride` apart: LANES of the `rest` channels from `line` on; zeros outside. */
+INLINE void load_pixels(const real *line, const struct images *images, ptrdiff_t x, ptrdiff_t stride, int outside_rows,
+                        ptrdiff_t rest, vec square[LANES])
+{
+    ptrdiff_t step = stride * images->channels;
+    const real *from = line + x * images->channels;
+    if (!outside_rows && x >= 0 && x + (LANES - 1) * stride < images->width && rest >= LANES)
+        for (int k = 0; k < LANES; k++) square[k] = vec_load(from + k * step);
+    else
+        for (int k = 0; k < LANES; k++, x += stride)
+            square[k] = outside_rows || x < 0 || x >= images->width ? (vec){0} : vec_load_rest(from + k * step, rest);
+}
+
+/* What gather_patches() has for one channel, for LANES channels from `channel` on (those behind the last are zeros); the
+ * panel has LANES tiles. Columns 4 to 7 of a tile are columns 0 to 3 of the next one in its run: both are stored from one
+ * transposed square. The runs go backwards, as what a run stores in front of its columns 4 to 7 is not its own. */
+INLINE void gather_channels(const int rows, const int with_right, ptrdiff_t stride, const struct images *images,
+                            ptrdiff_t channel, const struct panel *panel, ptrdiff_t shift_y, ptrdiff_t shift_x,
+                            struct last_patches to[LANES])
+{
+    ptrdiff_t rest = images->channels - channel;
+    for (int row = rows - 1; row >= 0; row--)
+        for (ptrdiff_t i = panel->runs - 1; i >= 0; i--) {
+            const struct run *run = &panel->run[i];
+            ptrdiff_t y = (run->y + row) * stride + shift_y, count = 4 * run->count;
+            ptrdiff_t at = row * LAST_ROW + 4 * run->start;
+            int outside_rows = y >= images->height || y < 0;
+            const real *line = images->data;
+            if (!outside_rows) line += (run->image * images->height + y) * images->width * images->channels + channel;
+            for (ptrdiff_t j = 0; j < (with_right ? count + 2 : count); j += LANES) {
+                vec square[LANES];
+                load_pixels(line, images, (run->x + j) * stride + shift_x, stride, outside_rows, rest, square);
+                vec_transpose(square);
+                for (ptrdiff_t c = 0; c < LANES; c++) {
+                    if (j < count) vec_store_rest(to[c].left + at + j, square[c], count - j);
+                    if (with_right) vec_store_rest(to[c].right + at + j - 4, square[c], count - j + 4);
+                }
+            }
+        }
+}
+
+/* Transforms channels channel_start .. + channels of `count` tiles (at most a panel) from tile `start` on; those of the
+ * first channel go to to[position][tile], of the others channel_stride further each. */
+static void transform_last_patches(const struct winograd_geometry *g, const struct images *images, ptrdiff_t start,
+                                   ptrdiff_t count, ptrdiff_t channel_start, ptrdiff_t channels, real *to,
+                                   ptrdiff_t channel_stride, ptrdiff_t plane_stride)
+{
+    struct last_patches gathered[LANES];
+    ptrdiff_t blocks = g->blocks[0] * g->blocks[1], end = channel_start + channels;
+    for (ptrdiff_t tile = 0; tile < count; tile += LANES) {
+        struct panel panel;
+        describe_panel(g, start + tile, smaller(LANES, count - tile), &panel);
+        for (ptrdiff_t b = 0; b < blocks; b++) {
+            ptrdiff_t first = (channel_start - b + blocks - 1) / blocks, stop = (end - b + blocks - 1) / blocks;
+            for (ptrdiff_t c = larger(first, 0); c < stop; c += LANES) {
+                struct block block = block_of(g, c * blocks + b);
+                ptrdiff_t y = block.y - g->padding[0], x = block.x - g->padding[1];
+                gather_channels(6, 1, g->stride, images, c, &panel, y, x, gathered);
+                for (ptrdiff_t i = 0; i < smaller(LANES, stop - c); i++)
+                    transform_columns(gathered[i].left, gathered[i].right, LAST_ROW,
+                                      to + ((c + i) * blocks + b - channel_start) * channel_stride + tile,
+                                      plane_stride);
+            }
         }
     }
 }
@@ -432,14 +519,18 @@ static void transform_tiles(const struct winograd_geometry *g, const void *input
                             ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channels,
                             void *patches)
 {
-    struct images images = {input, g->images, g->channels / (g->blocks[0] * g->blocks[1]), g->in_size[0],
-                            g->in_size[1]};
+    struct images images = input_images(g, input);
     ptrdiff_t plane = plane_size(g->channels, round_up(block->tiles, LANES));
     for (ptrdiff_t start = tile_start; start < tile_start + tiles; start += COLUMN_TILE) {
         struct panel panel;
         describe_panel(g, block->start + start, smaller(COLUMN_TILE, tile_start + tiles - start), &panel);
-        for (ptrdiff_t c = channel_start; c < channel_start + channels; c++)
-            transform_patches(g, &images, c, &panel, (real *)patches + start * g->channels + c * panel.width, plane);
+        real *to = (real *)patches + start * g->channels;
+        if (g->channels_last)
+            transform_last_patches(g, &images, block->start + start, smaller(COLUMN_TILE, tile_start + tiles - start),
+                                   channel_start, channels, to + channel_start * panel.width, panel.width, plane);
+        else
+            for (ptrdiff_t c = channel_start; c < channel_start + channels; c++)
+                transform_patches(g, &images, c, &panel, to + c * panel.width, plane);
     }
 }
 
@@ -487,6 +578,46 @@ static void store_outputs(const struct winograd_geometry *g, const struct panel 
     if (epilogue->sums) epilogue_store_sums(epilogue, unit, k, &sums);
 }
 
+/* The same for `rows` output channels from k on, at most LANES, channels last; products[position][row][tile]. */
+static void store_last_outputs(const struct winograd_geometry *g, ptrdiff_t start, ptrdiff_t tiles, ptrdiff_t k,
+                               ptrdiff_t rows, const real *products, ptrdiff_t row_stride, ptrdiff_t plane_stride,
+                               const struct conv_epilogue *epilogue, ptrdiff_t unit, real *output)
+{
+    const real *bias = epilogue->bias, *residual = epilogue->residual, slope = (real)epilogue->slope;
+    ptrdiff_t height = g->out_size[0], width = g->out_size[1], channels = g->out_channels;
+    real gathered[LANES][4][4 * LANES];
+    memset(gathered, 0, sizeof gathered);
+    struct channel_sums sums = {0};
+    for (ptrdiff_t tile = 0; tile < tiles; tile += LANES) {
+        struct panel panel;
+        describe_panel(g, start + tile, smaller(LANES, tiles - tile), &panel);
+        for (ptrdiff_t i = 0; i < rows; i++) {
+            vec y[4][4];
+            transform_products(4, products + i * row_stride + tile, plane_stride, y);
+            for (int row = 0; row < 4; row++) {
+                for (int column = 0; column < 4; column++) y[row][column] += vec_set(bias ? bias[k + i] : 0);
+                join_columns(y[row], gathered[i][row]);
+            }
+        }
+        for (ptrdiff_t i = 0; i < panel.runs; i++) {
+            const struct run *run = &panel.run[i];
+            for (ptrdiff_t row = 0; row < smaller(4, height - run->y); row++) {
+                ptrdiff_t at = ((run->image * height + run->y + row) * width + run->x) * channels + k;
+                ptrdiff_t count = smaller(4 * run->count, width - run->x);
+                for (ptrdiff_t j = 0; j < count; j += LANES) {
+                    vec square[LANES];
+                    for (int c = 0; c < LANES; c++) square[c] = vec_load(gathered[c][row] + 4 * run->start + j);
+                    vec_transpose(square);
+                    for (ptrdiff_t x = 0; x < smaller(LANES, count - j); x++, at += channels)
+                        epilogue_store_pixel(square[x], rows, residual ? residual + at : NULL, slope, output + at,
+                                             &sums);
+                }
+            }
+        }
+    }
+    if (epilogue->sums) epilogue_store_channels(epilogue, unit, k, rows, &sums);
+}
+
 /* products[position][row][tile] of the `rows` output channels of a chunk, for tiles tile_start .. + tiles of a block. */
 static void multiply_chunk(const struct winograd_geometry *g, const real *chunk, ptrdiff_t rows, const real *patches,
                            const struct winograd_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, real *products,
@@ -523,9 +654,16 @@ static void multiply_tiles(const struct winograd_geometry *g, const struct winog
         for (ptrdiff_t start = 0; start < tiles; start += COLUMN_TILE) {
             struct panel panel;
             describe_panel(g, block->start + tile_start + start, smaller(COLUMN_TILE, tiles - start), &panel);
-            for (ptrdiff_t row = 0; row < rows; row++)
-                store_outputs(g, &panel, k + row, products + row * width + start, product_plane, epilogue,
-                              (block->start + tile_start + start) / COLUMN_TILE, output);
+            ptrdiff_t first = block->start + tile_start + start, unit = first / COLUMN_TILE;
+            if (g->channels_last)
+                for (ptrdiff_t row = 0; row < rows; row += LANES)
+                    store_last_outputs(g, first, smaller(COLUMN_TILE, tiles - start), k + row,
+                                       smaller(LANES, rows - row), products + row * width + start, width, product_plane,
+                                       epilogue, unit, output);
+            else
+                for (ptrdiff_t row = 0; row < rows; row++)
+                    store_outputs(g, &panel, k + row, products + row * width + start, product_plane, epilogue, unit,
+                                  output);
         }
     }
 }
@@ -542,6 +680,27 @@ static void transform_gradient(const struct images *images, ptrdiff_t channel, c
         vec filter[4][4];
         for (int row = 0; row < 4; row++) split_columns(4, rows + row * PATCH_ROW + 4 * tile, filter[row]);
         transform_filter(4, filter, to + tile, plane_stride);
+    }
+}
+
+/* The same for output channels k .. + rows, channels last; those of the first go to to[position][tile], of the others
+ * row_stride further each. */
+static void transform_last_gradients(const struct winograd_geometry *g, const struct images *images, ptrdiff_t start,
+                                     ptrdiff_t count, ptrdiff_t k, ptrdiff_t rows, real *to, ptrdiff_t row_stride,
+                                     ptrdiff_t plane_stride)
+{
+    struct last_patches gathered[LANES];
+    for (ptrdiff_t tile = 0; tile < count; tile += LANES) {
+        struct panel panel;
+        describe_panel(g, start + tile, smaller(LANES, count - tile), &panel);
+        for (ptrdiff_t first = 0; first < rows; first += LANES) {
+            gather_channels(4, 0, 1, images, k + first, &panel, 0, 0, gathered);
+            for (ptrdiff_t i = 0; i < smaller(LANES, rows - first); i++) {
+                vec filter[4][4];
+                for (int row = 0; row < 4; row++) split_columns(4, gathered[i].left + row * LAST_ROW, filter[row]);
+                transform_filter(4, filter, to + (first + i) * row_stride + tile, plane_stride);
+            }
+        }
     }
 }
 
@@ -563,14 +722,18 @@ static void sum_sizes(const struct winograd_sum *s, ptrdiff_t sizes[4])
 static void transform_sum_patches(const struct winograd_geometry *g, const struct winograd_sum *s, const void *input,
                                   ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch)
 {
-    struct images images = {input, g->images, g->channels / (g->blocks[0] * g->blocks[1]), g->in_size[0],
-                            g->in_size[1]};
+    struct images images = input_images(g, input);
     ptrdiff_t tiles = smaller(COLUMN_TILE, s->tiles - tile), channels = smaller(COLUMN_TILE, s->channels - channel);
     ptrdiff_t width = round_up(channels, LANES), plane = plane_size(COLUMN_TILE, COLUMN_TILE);
     struct panel panel;
     describe_panel(g, s->tile_start + tile, tiles, &panel);
-    for (ptrdiff_t c = 0; c < channels; c++)
-        transform_patches(g, &images, s->channel_start + channel + c, &panel, (real *)scratch + c * COLUMN_TILE, plane);
+    if (g->channels_last)
+        transform_last_patches(g, &images, s->tile_start + tile, tiles, s->channel_start + channel, channels, scratch,
+                               COLUMN_TILE, plane);
+    else
+        for (ptrdiff_t c = 0; c < channels; c++)
+            transform_patches(g, &images, s->channel_start + channel + c, &panel, (real *)scratch + c * COLUMN_TILE,
+                              plane);
     real *to = (real *)patches + channel * s->room + tile * width;
     for (ptrdiff_t position = 0; position < POSITIONS; position++, to += sum_patch_plane(s))
         pack_panels((real *)scratch + position * plane, COLUMN_TILE, 1, channels, tiles, width, to);
@@ -581,12 +744,16 @@ static void transform_sum_gradients(const struct winograd_geometry *g, const str
                                     const void *grad_output, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
                                     void *gradients)
 {
-    struct images images = {grad_output, g->images, g->out_channels, g->out_size[0], g->out_size[1]};
+    struct images images = output_images(g, grad_output);
     struct panel panel;
     describe_panel(g, s->tile_start + tile, smaller(COLUMN_TILE, s->tiles - tile), &panel);
-    for (ptrdiff_t k = row; k < row + rows; k++)
-        transform_gradient(&images, s->row_start + k, &panel, (real *)gradients + k * s->room + tile,
-                           sum_gradient_plane(s));
+    real *to = (real *)gradients + row * s->room + tile;
+    if (g->channels_last)
+        transform_last_gradients(g, &images, s->tile_start + tile, smaller(COLUMN_TILE, s->tiles - tile),
+                                 s->row_start + row, rows, to, s->room, sum_gradient_plane(s));
+    else
+        for (ptrdiff_t k = 0; k < rows; k++)
+            transform_gradient(&images, s->row_start + row + k, &panel, to + k * s->room, sum_gradient_plane(s));
 }
 
 /* The products of one position, for output channels row .. + rows: written, or added to those of the rounds before. */

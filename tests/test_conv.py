@@ -257,6 +257,44 @@ def test_conv2d_fused_keeps_nan_and_infinity_as_the_activation_does(isa, dtype, 
     np.testing.assert_allclose(y.ravel()[2:4], negative)
 
 
+def channels_last(x):
+    """The same array with its channels last in memory."""
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1)).transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2, 3, 5, (13, 11), (3, 3), 1, 1, 1, 1),
+        (3, 17, 33, (14, 15), (3, 3), 1, 1, 1, 1),  # channels one past a vector, panels across images
+        (1, 150, 130, (16, 16), (3, 3), 1, 1, 1, 1),  # several tasks
+        (2, 3, 16, (40, 41), (11, 11), 4, 2, 1, 1),
+        (3, 5, 18, (19, 20), (5, 4), 2, (2, 1), 1, 1),
+        (1, 2, 3, (9, 10), (7, 7), 1, 3, 1, 1),
+        (2, 20, 24, (7, 9), (1, 1), 1, 0, 1, 1),
+        (2, 8, 8, (9, 8), (3, 3), 2, 1, 1, 4),
+    ],
+    ids=str,
+)
+def test_conv2d_of_channels_last_arrays_is_that_of_channels_first_ones(isa, dtype, rng, algorithm, shape):
+    (x, weight, bias), arguments, dy = case(rng, shape, dtype)
+    residual = dy[::-1].copy()
+    epilogue = dict(residual=residual, activation="leaky_relu", statistics=True)
+    expected = F.conv2d_fused(x, weight, bias, *arguments, **epilogue)
+    gradients = F.conv2d_backward(dy, x, weight, bias, *arguments)
+    for residual in (epilogue["residual"], channels_last(epilogue["residual"])):
+        fused = F.conv2d_fused(channels_last(x), weight, bias, *arguments, **dict(epilogue, residual=residual))
+        assert_matches(fused[0], expected[0], TOLERANCE[algorithm])
+        assert np.moveaxis(fused[0], 1, -1).flags.c_contiguous
+        for a, b in zip(fused[1:], expected[1:], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
+    for grad_output in (dy, channels_last(dy)):
+        for a, b in zip(
+            F.conv2d_backward(grad_output, channels_last(x), weight, bias, *arguments), gradients, strict=True
+        ):
+            assert_matches(a, b, TOLERANCE[algorithm])
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

@@ -9,7 +9,8 @@ from cython.parallel cimport prange, threadid
 from fastnn.native.epilogue cimport Epilogue
 from fastnn.native.geometry cimport forward_taps, phase_taps, three
 from fastnn.native.kernels cimport conv_epilogue, conv_geometry, conv_kernels, conv_phase, gemm_kernels
-from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
+from fastnn.native.runtime cimport (
+    Block, ceil_div, channels_last, contiguous, empty_of_shape, is_channels_last, kernels_for, scratch, threads_for)
 
 import numpy as np
 
@@ -280,30 +281,36 @@ cdef str algorithm(str operation, np.ndarray source, ptrdiff_t out_channels, out
                   kernels_for(source).conv.lanes)
 
 
-cdef finish(np.ndarray y, Epilogue epilogue):
-    """The epilogue, but for the bias, of outputs that are already stored."""
+cdef np.ndarray laid_out(np.ndarray y, bint last):
+    """What a kernel for channels first made of an array that has them last."""
+    return channels_last(y) if last else y
+
+
+cdef finish(np.ndarray y, Epilogue epilogue, bint last):
+    """The epilogue, but for the bias, of outputs that are already stored, channels first."""
     cdef ptrdiff_t images = y.shape[0], channels = y.shape[1], positions = product((<object> y).shape[2:]), task
     cdef const conv_epilogue *values
     cdef const conv_kernels *kernels = kernels_for(y).conv
     cdef char *output = np.PyArray_BYTES(y)
     if epilogue.nothing_but_bias():
-        return y
+        return laid_out(y, last)
     values = epilogue.over(images, y)
     for task in prange(images * channels, nogil=True, num_threads=threads_for(0.3 * np.PyArray_SIZE(y)),
                        schedule="static"):
         kernels.finish(values, task // channels, task % channels, positions, output)
-    return epilogue.result(y)
+    return epilogue.result(laid_out(y, last))
 
 
 def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups, residual=None,
          double slope=1, bint statistics=False):
     """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel), through an epilogue."""
     cdef Epilogue epilogue = Epilogue(bias, residual, slope, statistics, weight.shape[0])
+    cdef bint last = is_channels_last(x)
     cdef str by = algorithm("conv", x, weight.shape[0], out_size, (<object> weight).shape[2:], stride, dilation, groups)
     if by == "winograd":
         return epilogue.result(winograd.conv(x, weight, epilogue, out_size, stride[0], padding))
     if by == "direct":
-        return finish(direct.conv(x, weight, bias, out_size, stride, padding, dilation, groups), epilogue)
+        return finish(direct.conv(x, weight, bias, out_size, stride, padding, dilation, groups), epilogue, last)
     x = contiguous(x)
     weight = contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], taps
@@ -322,7 +329,7 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
         plane_view(np.PyArray_BYTES(x), geometry.channels * geometry.in_channel_stride),
         plane_view(np.PyArray_BYTES(y), rows * geometry.out_channel_stride),
         groups, rows, NULL if bias is None else np.PyArray_BYTES(bias_values))
-    return finish(y, epilogue)
+    return finish(y, epilogue, last)
 
 
 def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, padding, dilation, ptrdiff_t groups):
@@ -332,8 +339,9 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
                             stride, dilation, groups)
     if by == "winograd":
         return winograd.conv_input_grad(grad, weight, Epilogue(bias, None, 1, False, weight.shape[1]), in_size, padding)
+    cdef bint last = is_channels_last(grad)
     if by == "direct":
-        return direct.conv_input_grad(grad, weight, bias, in_size, stride, padding, dilation, groups)
+        return laid_out(direct.conv_input_grad(grad, weight, bias, in_size, stride, padding, dilation, groups), last)
     grad = contiguous(grad)
     weight = contiguous(weight)
     cdef ptrdiff_t rows = weight.shape[1], out_channels = weight.shape[0]
@@ -378,12 +386,12 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     if spread_gains(grad.shape[0], grad_plane, out_channels, out_channels // groups, len(starts),
                     np.PyArray_ITEMSIZE(grad)):
         spread(grad, phases, len(starts), taps, weights, source, target, groups, rows, first_bias)
-        return result
+        return laid_out(result, last)
     for i in range(len(starts)):
         target.data = np.PyArray_BYTES(result) + phases[i].target * np.PyArray_ITEMSIZE(result)
         correlate(grad, &phases[i].geometry, phases[i].position, taps, weights, source, target, groups, rows,
                   first_bias)
-    return result
+    return laid_out(result, last)
 
 
 cdef few_weight_grad(np.ndarray grad, np.ndarray x, const conv_geometry *geometry, ptrdiff_t groups,

@@ -1,6 +1,6 @@
 """What a convolution does to its outputs as it stores them (csrc/epilogue.h): operands, and memory for the sums."""
 cimport numpy as np
-from fastnn.native.runtime cimport contiguous, empty_of_shape, kernels_for, scratch
+from fastnn.native.runtime cimport channels_last, contiguous, empty_of_shape, is_channels_last, kernels_for, scratch
 
 np.import_array()
 
@@ -13,17 +13,19 @@ cdef class Epilogue:
         if bias is not None:
             self.bias = contiguous(bias)
             self.values.bias = np.PyArray_DATA(self.bias)
-        if residual is not None:
-            self.residual = contiguous(residual)
-            self.values.residual = np.PyArray_DATA(self.residual)
+        self.residual = residual
         self.values.slope, self.values.channels, self.statistics = slope, channels, statistics
 
     cdef bint nothing_but_bias(self):
         return self.residual is None and self.values.slope == 1 and not self.statistics
 
     cdef const conv_epilogue *over(self, ptrdiff_t units, np.ndarray like):
-        """What the kernels take, which sum up so many parts of the outputs, each of all channels, by themselves."""
+        """What the kernels take that write outputs like this array, and sum up so many parts of them, each of all
+        channels, by themselves."""
         self.units = units
+        if self.residual is not None:
+            self.residual = channels_last(self.residual) if is_channels_last(like) else contiguous(self.residual)
+            self.values.residual = np.PyArray_DATA(self.residual)
         if self.statistics:
             self.partials = scratch(2 * units * self.values.channels * np.PyArray_ITEMSIZE(like))
             self.values.sums = self.partials.data

@@ -95,6 +95,7 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t out_size[2]
         ptrdiff_t padding[2]
         ptrdiff_t chunk_rows
+        ptrdiff_t channels_last
 
     struct winograd_block:
         ptrdiff_t start

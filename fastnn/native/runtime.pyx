@@ -262,6 +262,29 @@ cdef np.ndarray contiguous(np.ndarray x):
     return copy
 
 
+cdef bint is_channels_last(np.ndarray x):
+    """Whether x of shape (N, C, H, W) stands in memory as (N, H, W, C) without gaps, and not as (N, C, H, W) too."""
+    if np.PyArray_NDIM(x) != 4 or np.PyArray_IS_C_CONTIGUOUS(x) or not np.PyArray_ISALIGNED(x):
+        return False
+    return (<object> x).transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+cdef np.ndarray channels_last(np.ndarray x):
+    """x itself where it has its channels last, else a copy that has."""
+    cdef np.ndarray copy
+    if is_channels_last(x):
+        return x
+    copy = empty_channels_last((<object> x).shape, np.PyArray_TYPE(x))
+    np.PyArray_CopyInto(copy, x)
+    return copy
+
+
+cdef np.ndarray empty_channels_last(tuple shape, int typenum):
+    """An array of shape (N, C, H, W) that stands in memory as (N, H, W, C), contents undefined."""
+    n, c, h, w = shape
+    return (<object> empty_of_shape((n, h, w, c), typenum)).transpose(0, 3, 1, 2)
+
+
 def allocate(tuple shape, dtype):
     """A C-contiguous float32 or float64 array on a cached block, contents undefined."""
     return empty_of_shape(shape, np.dtype(dtype).num)

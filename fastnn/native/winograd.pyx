@@ -7,7 +7,9 @@ from cython.parallel cimport prange, threadid
 from fastnn.native.epilogue cimport Epilogue
 from fastnn.native.kernels cimport (
     conv_epilogue, conv_kernels, winograd_block, winograd_geometry, winograd_kernels, winograd_sum, winograd_weight)
-from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
+from fastnn.native.runtime cimport (
+    Block, ceil_div, channels_last, contiguous, empty_channels_last, empty_of_shape, is_channels_last, kernels_for,
+    scratch, threads_for)
 
 from fastnn.conv_algorithm import winograd_blocks
 
@@ -42,7 +44,7 @@ cdef ptrdiff_t tile_count(const winograd_geometry *geometry) noexcept nogil:
 cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_size, kernel, ptrdiff_t stride,
                                      padding):
     cdef winograd_geometry geometry
-    geometry.chunk_rows = 0
+    geometry.chunk_rows, geometry.channels_last = 0, is_channels_last(x)
     geometry.images, geometry.channels, geometry.out_channels = x.shape[0], x.shape[1], out_channels
     geometry.stride = stride
     for i in range(2):
@@ -173,12 +175,23 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
                           patches + threadid() * patch_bytes, thread_scratch + threadid() * scratch_bytes)
 
 
+cdef np.ndarray operand(np.ndarray x):
+    return x if is_channels_last(x) else contiguous(x)
+
+
+cdef np.ndarray empty_like_operand(np.ndarray x, tuple shape):
+    """An array for the result that has its channels where x has them."""
+    if is_channels_last(x):
+        return empty_channels_last(shape, np.PyArray_TYPE(x))
+    return empty_of_shape(shape, np.PyArray_TYPE(x))
+
+
 def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t stride, padding):
-    """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, R, S)."""
-    x = contiguous(x)
+    """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, R, S); with channels last like x."""
     weight = contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], taps = weight.shape[2] * weight.shape[3]
-    cdef np.ndarray y = empty_of_shape((x.shape[0], out_channels, *out_size), np.PyArray_TYPE(x))
+    cdef tuple shape = (x.shape[0], out_channels, *out_size)
+    x, y = operand(x), empty_like_operand(x, shape)
     cdef winograd_geometry geometry = make_geometry(x, out_channels, out_size, (<object> weight).shape[2:], stride,
                                                     padding)
     correlate(&geometry, x, winograd_weight(np.PyArray_BYTES(weight), taps * weight.shape[1], taps, 0, NULL), epilogue,
@@ -187,12 +200,12 @@ def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t
 
 
 def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_size, padding):
-    """The gradient (N, C, *in_size) by the input: a convolution of `grad` with the turned, transposed weights."""
-    grad = contiguous(grad)
+    """The gradient (N, C, *in_size) by the input, with channels last like `grad`: a convolution of `grad` with the
+    turned, transposed weights."""
     weight = contiguous(weight)
     cdef ptrdiff_t channels = weight.shape[1], taps = weight.shape[2] * weight.shape[3]
-    cdef tuple kernel = (<object> weight).shape[2:]
-    cdef np.ndarray result = empty_of_shape((grad.shape[0], channels, *in_size), np.PyArray_TYPE(grad))
+    cdef tuple kernel = (<object> weight).shape[2:], shape = (grad.shape[0], channels, *in_size)
+    grad, result = operand(grad), empty_like_operand(grad, shape)
     cdef winograd_geometry geometry = make_geometry(grad, channels, in_size, kernel, 1,
                                                     [k - 1 - p for k, p in zip(kernel, padding, strict=True)])
     correlate(&geometry, grad, winograd_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL), epilogue,
@@ -295,8 +308,8 @@ cdef void sum_part(sum_operands o, const sum_split *work, ptrdiff_t part, ptrdif
 
 def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stride, padding):
     """The gradient (K, C, R, S) by the weight, from the output's gradient and the input."""
-    grad = contiguous(grad)
-    x = contiguous(x)
+    x = operand(x)
+    grad = channels_last(grad) if is_channels_last(x) else contiguous(grad)
     cdef ptrdiff_t rows = grad.shape[1], itemsize = np.PyArray_ITEMSIZE(x)
     cdef winograd_geometry geometry = make_geometry(x, rows, (<object> grad).shape[2:], kernel, stride, padding)
     cdef const winograd_kernels *kernels = kernels_for(x).winograd

@@ -56,6 +56,7 @@ struct conv_geometry {
 struct conv_phase {
     struct conv_geometry geometry; /* of the convolution of the gradient, whose channels are one image after another */
     ptrdiff_t target;              /* offset of the first position in an input plane */
+    ptrdiff_t column;              /* that position's column */
     const ptrdiff_t *position;     /* [T]: where each tap stands in the filter */
 };
 

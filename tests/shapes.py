@@ -22,6 +22,7 @@ CONVOLUTIONS = [
     (1, 300, 7, (4, 3), (3, 3), 1, 1, 1, 1),  # depth of several blocks
     (5, 2, 3, (3, 3), (3, 3), 1, 5, 2, 1),  # taps that never meet the input
     (1, 2, 2, (4, 40), (1, 9), 1, (0, 4), 1, 1),  # one row of a kernel
+    (2, 2, 16, (3, 1), (3, 3), 2, (0, 1), 1, 1),  # one column: of the stride's phases none is beside another
 ]
 CONVOLUTIONS_OTHER_DIMENSIONS = [
     (2, 3, 4, (17,), (5,), 2, 2, 1, 1),

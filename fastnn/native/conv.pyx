@@ -365,6 +365,7 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
         phase.geometry.channels = out_channels // groups
         phase.geometry.in_channel_stride = grad_plane
         phase.geometry.in_image_stride = out_channels * grad_plane
+        phase.column = start[2]
         phase.geometry.out_channel_stride = plane
         phase.geometry.out_image_stride = rows * groups * plane
         for i in range(3):

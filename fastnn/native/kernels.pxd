@@ -42,6 +42,7 @@ cdef extern from "kernels.h" nogil:
     struct conv_phase:
         conv_geometry geometry
         ptrdiff_t target
+        ptrdiff_t column
         const ptrdiff_t *position
 
     struct conv_kernels:

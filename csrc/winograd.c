@@ -35,6 +35,7 @@ enum {
     POSITIONS = 36,
     PLANE_PADDING = 64 / sizeof(real),
     PATCH_ROW = 4 * COLUMN_TILE + LANES, /* elements of a row of patches, four per tile, and room for a whole vector */
+    MOST_TAPS = 144,                     /* of a filter: blocks of 3x3, WINOGRAD_BLOCKS in each dimension */
     DEPTH_BLOCK = 128,                   /* sums of 512 channels in one go err twice as much as in four parts */
 };
 
@@ -221,16 +222,20 @@ INLINE void join_columns(const vec *column, real *row)
     }
 }
 
-/* Channel `channel` of the convolution by 3x3: a channel of the image, and where its block of the filter begins. */
+/* A channel of the convolution by 3x3 is a channel of the image and a block of the filter. LANES channels of the image stand
+ * together, or as many as there are: all of them with the first block, then all with the second, and so on. */
 struct block {
-    ptrdiff_t channel, y, x;
+    ptrdiff_t channel, y, x; /* of the image; the block's first tap */
+    ptrdiff_t same;          /* so many channels from this one on have the same block, and follow in the image */
 };
 
 INLINE struct block block_of(const struct winograd_geometry *g, ptrdiff_t channel)
 {
     ptrdiff_t across = g->blocks[1], blocks = g->blocks[0] * across;
-    if (blocks == 1) return (struct block){channel, 0, 0};
-    return (struct block){channel / blocks, g->block[0][channel % blocks / across], g->block[1][channel % across]};
+    ptrdiff_t first = channel / (LANES * blocks) * LANES, count = smaller(LANES, g->channels / blocks - first);
+    ptrdiff_t at = channel - first * blocks, block = at / count;
+    return (struct block){first + at % count, g->block[0][block / across], g->block[1][block % across],
+                          count - at % count};
 }
 
 static void gather_both(const struct winograd_geometry *g, const struct images *images, struct block block,
@@ -283,8 +288,8 @@ static void transform_patches(const struct winograd_geometry *g, const struct im
         transform_columns(left + 4 * tile, right + 4 * tile, PATCH_ROW, to + tile, plane_stride);
 }
 
-/* G (or G4) f G' of a square of 3x3 or 4x4 vectors, stored plane_stride elements apart. */
-INLINE void transform_filter(const int count, vec filter[][4], real *to, ptrdiff_t plane_stride)
+/* G (or G4) f G' of a square of 3x3 or 4x4 vectors, stored plane_stride elements apart: the first `lanes` of each. */
+INLINE void transform_filter(const int count, vec filter[][4], ptrdiff_t lanes, real *to, ptrdiff_t plane_stride)
 {
     vec lines[4][6];
 #pragma GCC unroll 4
@@ -294,7 +299,7 @@ INLINE void transform_filter(const int count, vec filter[][4], real *to, ptrdiff
         vec line[4], u[6];
         for (int row = 0; row < count; row++) line[row] = lines[row][column];
         transform_filter_line(count, line, u);
-        for (int row = 0; row < 6; row++) vec_store(to + (row * 6 + column) * plane_stride, u[row]);
+        for (int row = 0; row < 6; row++) vec_store_rest(to + (row * 6 + column) * plane_stride, u[row], lanes);
     }
 }
 
@@ -393,21 +398,17 @@ static void transform_last_patches(const struct winograd_geometry *g, const stru
                                    ptrdiff_t channel_stride, ptrdiff_t plane_stride)
 {
     struct last_patches gathered[LANES];
-    ptrdiff_t blocks = g->blocks[0] * g->blocks[1], end = channel_start + channels;
     for (ptrdiff_t tile = 0; tile < count; tile += LANES) {
         struct panel panel;
         describe_panel(g, start + tile, smaller(LANES, count - tile), &panel);
-        for (ptrdiff_t b = 0; b < blocks; b++) {
-            ptrdiff_t first = (channel_start - b + blocks - 1) / blocks, stop = (end - b + blocks - 1) / blocks;
-            for (ptrdiff_t c = larger(first, 0); c < stop; c += LANES) {
-                struct block block = block_of(g, c * blocks + b);
-                ptrdiff_t y = block.y - g->padding[0], x = block.x - g->padding[1];
-                gather_channels(6, 1, g->stride, images, c, &panel, y, x, gathered);
-                for (ptrdiff_t i = 0; i < smaller(LANES, stop - c); i++)
-                    transform_columns(gathered[i].left, gathered[i].right, LAST_ROW,
-                                      to + ((c + i) * blocks + b - channel_start) * channel_stride + tile,
-                                      plane_stride);
-            }
+        for (ptrdiff_t c = 0, some; c < channels; c += some) {
+            struct block block = block_of(g, channel_start + c);
+            some = smaller(block.same, channels - c);
+            gather_channels(6, 1, g->stride, images, block.channel, &panel, block.y - g->padding[0],
+                            block.x - g->padding[1], gathered);
+            for (ptrdiff_t i = 0; i < some; i++)
+                transform_columns(gathered[i].left, gathered[i].right, LAST_ROW, to + (c + i) * channel_stride + tile,
+                                  plane_stride);
         }
     }
 }
@@ -434,37 +435,22 @@ static void find_taps(const struct winograd_geometry *g, ptrdiff_t turned, struc
     }
 }
 
-/* taps[t][i] = tap t of a filter of 3x3, for `count` filters `stride` apart: squares transposed in registers, and the taps
- * that do not fill half a square one by one. */
-INLINE void transpose_taps(const real *from, ptrdiff_t stride, ptrdiff_t count, real taps[9][LANES])
+/* to[t][i] = tap t of filter i, for `count` filters of `taps` taps, `stride` apart: squares transposed in registers, and
+ * taps that do not fill half a square one by one. */
+INLINE void transpose_taps(const real *from, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t taps, real to[][LANES])
 {
-    for (int first = 0; first < 9; first += LANES) {
-        const int some = first + (int)LANES > 9 ? 9 - first : (int)LANES;
+    for (ptrdiff_t first = 0; first < taps; first += LANES) {
+        ptrdiff_t some = smaller(LANES, taps - first);
         if (2 * some < LANES) {
             for (ptrdiff_t i = 0; i < count; i++)
-                for (int t = first; t < 9; t++) taps[t][i] = from[i * stride + t];
+                for (ptrdiff_t t = first; t < taps; t++) to[t][i] = from[i * stride + t];
             continue;
         }
         vec square[LANES];
         for (int i = 0; i < LANES; i++)
             square[i] = i < count ? vec_load_rest(from + i * stride + first, some) : (vec){0};
         vec_transpose(square);
-        for (int t = 0; t < some; t++) vec_store(taps[first + t], square[t]);
-    }
-}
-
-/* The rows of transformed weights of one output channel in its chunk, for a filter of 3x3 that is a block itself. */
-static void transform_small_row(const struct winograd_geometry *g, const struct winograd_weight *weight, ptrdiff_t k,
-                                real *to)
-{
-    ptrdiff_t channels = g->channels, plane_stride = plane_size(g->chunk_rows, round_up(channels, LANES));
-    const real *from = (const real *)weight->data + k * weight->row_stride;
-    for (ptrdiff_t c = 0; c < channels; c += LANES, from += LANES * weight->channel_stride) {
-        real taps[9][LANES];
-        vec filter[3][4];
-        transpose_taps(from, weight->channel_stride, smaller(LANES, channels - c), taps);
-        for (int t = 0; t < 9; t++) filter[t / 3][t % 3] = vec_load(taps[weight->turned ? 8 - t : t]);
-        transform_filter(3, filter, to + c, plane_stride);
+        for (ptrdiff_t t = 0; t < some; t++) vec_store(to[first + t], square[t]);
     }
 }
 
@@ -473,26 +459,20 @@ static void transform_small_row(const struct winograd_geometry *g, const struct 
 static void transform_row(const struct winograd_geometry *g, const struct winograd_weight *weight, ptrdiff_t k,
                           real *to)
 {
-    ptrdiff_t channels = g->channels, plane_stride = plane_size(g->chunk_rows, round_up(channels, LANES));
-    ptrdiff_t tap[WINOGRAD_BLOCKS * WINOGRAD_BLOCKS][9], blocks = g->blocks[0] * g->blocks[1], block = 0;
-    if (blocks == 1 && g->filter[0] == 3 && g->filter[1] == 3) {
-        transform_small_row(g, weight, k, to);
-        return;
-    }
-    for (ptrdiff_t b = 0; b < blocks; b++) find_taps(g, weight->turned, block_of(g, b), tap[b]);
+    ptrdiff_t plane_stride = plane_size(g->chunk_rows, round_up(g->channels, LANES));
     const real *from = (const real *)weight->data + k * weight->row_stride;
-    real taps[9][LANES] = {{0}};
-    for (ptrdiff_t c = 0; c < channels; c += LANES) {
-        for (ptrdiff_t i = 0; i < smaller(LANES, channels - c); i++) {
-            for (int t = 0; t < 9; t++) taps[t][i] = tap[block][t] < 0 ? 0 : from[tap[block][t]];
-            if (++block == blocks) {
-                block = 0;
-                from += weight->channel_stride;
-            }
-        }
+    real taps[MOST_TAPS][LANES];
+    for (ptrdiff_t c = 0; c < g->channels;) {
+        struct block block = block_of(g, c);
+        if (block.y == 0 && block.x == 0) /* the first of these channels' blocks */
+            transpose_taps(from + block.channel * weight->channel_stride, weight->channel_stride, block.same,
+                           g->filter[0] * g->filter[1], taps);
+        ptrdiff_t tap[9];
         vec filter[3][4];
-        for (int t = 0; t < 9; t++) filter[t / 3][t % 3] = vec_load(taps[t]);
-        transform_filter(3, filter, to + c, plane_stride);
+        find_taps(g, weight->turned, block, tap);
+        for (int t = 0; t < 9; t++) filter[t / 3][t % 3] = tap[t] < 0 ? (vec){0} : vec_load(taps[tap[t]]);
+        transform_filter(3, filter, block.same, to + c, plane_stride);
+        c += block.same;
     }
 }
 
@@ -679,7 +659,7 @@ static void transform_gradient(const struct images *images, ptrdiff_t channel, c
     for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES) {
         vec filter[4][4];
         for (int row = 0; row < 4; row++) split_columns(4, rows + row * PATCH_ROW + 4 * tile, filter[row]);
-        transform_filter(4, filter, to + tile, plane_stride);
+        transform_filter(4, filter, LANES, to + tile, plane_stride);
     }
 }
 
@@ -698,7 +678,7 @@ static void transform_last_gradients(const struct winograd_geometry *g, const st
             for (ptrdiff_t i = 0; i < smaller(LANES, rows - first); i++) {
                 vec filter[4][4];
                 for (int row = 0; row < 4; row++) split_columns(4, gathered[i].left + row * LAST_ROW, filter[row]);
-                transform_filter(4, filter, to + (first + i) * row_stride + tile, plane_stride);
+                transform_filter(4, filter, LANES, to + (first + i) * row_stride + tile, plane_stride);
             }
         }
     }
@@ -769,19 +749,26 @@ static void multiply_sum(const struct winograd_sum *s, ptrdiff_t position, ptrdi
                        from + c * s->room, to + c, row_length, accumulate);
 }
 
-/* grad_weight[k][c][3x3] of one of the sum's output channels, from the products. */
+/* grad_weight[k][channel of the image][tap] of one of the sum's output channels, from the products. */
 static void store_sum(const struct winograd_geometry *g, const struct winograd_sum *s, ptrdiff_t row,
                       const void *products, void *grad_weight)
 {
     const real *from = (const real *)products + row * round_up(s->channels, LANES);
-    real *to = (real *)grad_weight + ((s->row_start + row) * g->channels + s->channel_start) * 9;
-    for (ptrdiff_t c = 0; c < s->channels; c += LANES, to += 9 * LANES) {
+    ptrdiff_t filter = g->filter[0] * g->filter[1], channels = g->channels / (g->blocks[0] * g->blocks[1]);
+    real *filters = (real *)grad_weight + (s->row_start + row) * channels * filter;
+    for (ptrdiff_t c = 0, some; c < s->channels; c += some) {
+        struct block block = block_of(g, s->channel_start + c);
         vec weight[3][4];
         real taps[9][LANES];
+        ptrdiff_t tap[9];
+        some = smaller(block.same, s->channels - c);
+        find_taps(g, 0, block, tap);
         transform_products(3, from + c, sum_product_plane(s), weight);
         for (int t = 0; t < 9; t++) vec_store(taps[t], weight[t / 3][t % 3]);
-        for (ptrdiff_t i = 0; i < smaller(LANES, s->channels - c); i++)
-            for (int t = 0; t < 9; t++) to[9 * i + t] = taps[t][i];
+        real *to = filters + block.channel * filter;
+        for (ptrdiff_t i = 0; i < some; i++, to += filter)
+            for (int t = 0; t < 9; t++)
+                if (tap[t] >= 0) to[tap[t]] = taps[t][i];
     }
 }
 

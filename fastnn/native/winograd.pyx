@@ -276,7 +276,7 @@ cdef void multiply_round(const sum_operands *o, const winograd_sum *part, bint f
 
 cdef void sum_tiles(const sum_operands *o, const sum_split *work, ptrdiff_t start, ptrdiff_t end, int threads,
                     char *target) noexcept nogil:
-    """target (K, C, 3, 3) = the sums over tiles start .. end: block by block of the weights, each round by round."""
+    """target (K, C, R, S) = the sums over tiles start .. end: block by block of the weights, each round by round."""
     cdef ptrdiff_t rows = o.geometry.out_channels, channels = o.geometry.channels, row, channel, sum_round, task
     cdef ptrdiff_t rounds = ceil_div(end - start, work.round_tiles)
     cdef winograd_sum part
@@ -314,11 +314,11 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
     cdef winograd_geometry geometry = make_geometry(x, rows, (<object> grad).shape[2:], kernel, stride, padding)
     cdef const winograd_kernels *kernels = kernels_for(x).winograd
     cdef const conv_kernels *reduction = kernels_for(x).conv
-    cdef ptrdiff_t tiles = tile_count(&geometry), weights = 9 * geometry.channels
-    cdef np.ndarray result = empty_of_shape((rows, geometry.channels, 3, 3), np.PyArray_TYPE(x))
+    cdef ptrdiff_t tiles = tile_count(&geometry), weights = x.shape[1] * geometry.filter[0] * geometry.filter[1]
+    cdef np.ndarray result = empty_of_shape((rows, x.shape[1], *kernel), np.PyArray_TYPE(x))
     if tiles == 0:
         result[...] = 0
-        return joined_blocks(result, x.shape[1], kernel, stride)
+        return result
 
     cdef sum_split work = split_sum(&geometry, kernels, itemsize)
     cdef ptrdiff_t parts = ceil_div(tiles, work.part_tiles), part_bytes = rows * weights * itemsize, task
@@ -351,18 +351,4 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
                                schedule="static"):
                 reduction.reduce_weight(partials + task * weights * itemsize, parts, rows * weights, 1, weights,
                                         target + task * weights * itemsize)
-    return joined_blocks(result, x.shape[1], kernel, stride)
-
-
-cdef joined_blocks(blocks, ptrdiff_t channels, tuple kernel, ptrdiff_t stride):
-    """Filters (K, C, *kernel) from their blocks (K, C * blocks, 3, 3)."""
-    if kernel == (3, 3) and stride == 1:
-        return blocks
-    down, across = [winograd_blocks(size, stride) for size in kernel]
-    blocks = blocks.reshape(-1, channels, len(down), len(across), 3, 3)
-    result = empty_of_shape((blocks.shape[0], channels, *kernel), np.PyArray_TYPE(blocks))
-    for i, y in enumerate(down):
-        for j, x in enumerate(across):
-            taps = result[:, :, y:y + 3 * stride:stride, x:x + 3 * stride:stride]
-            taps[...] = blocks[:, :, i, j, :taps.shape[2], :taps.shape[3]]
     return result

@@ -145,12 +145,16 @@ INLINE void vec_store_rest(real *p, vec v, ptrdiff_t rest)
 /* Transposes LANES x LANES elements in registers: log2(LANES) rounds of zipping row i with row i + LANES / 2. */
 INLINE void vec_transpose(vec rows[LANES])
 {
+    /* Without the pragmas GCC keeps the rows in memory in large functions. */
+#pragma GCC unroll 4
     for (int width = 1; width < LANES; width *= 2) {
         vec zipped[LANES];
+#pragma GCC unroll 8
         for (int i = 0; i < LANES / 2; i++) {
             zipped[2 * i] = VEC_ZIP_LOW(rows[i], rows[i + LANES / 2]);
             zipped[2 * i + 1] = VEC_ZIP_HIGH(rows[i], rows[i + LANES / 2]);
         }
+#pragma GCC unroll 16
         for (int i = 0; i < LANES; i++) rows[i] = zipped[i];
     }
 }

@@ -436,7 +436,7 @@ static void find_taps(const struct winograd_geometry *g, ptrdiff_t turned, struc
 }
 
 /* to[t][i] = tap t of filter i, for `count` filters of `taps` taps, `stride` apart: squares transposed in registers, and
- * taps that do not fill half a square one by one. */
+ * taps that do not fill half a square one by one. `to` has room for whole squares. */
 INLINE void transpose_taps(const real *from, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t taps, real to[][LANES])
 {
     for (ptrdiff_t first = 0; first < taps; first += LANES) {
@@ -447,10 +447,12 @@ INLINE void transpose_taps(const real *from, ptrdiff_t stride, ptrdiff_t count, 
             continue;
         }
         vec square[LANES];
-        for (int i = 0; i < LANES; i++)
-            square[i] = i < count ? vec_load_rest(from + i * stride + first, some) : (vec){0};
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) /* behind the last filter, that one again */
+            square[i] = vec_load_tail(from + smaller(i, count - 1) * stride + first, some);
         vec_transpose(square);
-        for (ptrdiff_t t = 0; t < some; t++) vec_store(to[first + t], square[t]);
+#pragma GCC unroll 16
+        for (int t = 0; t < LANES; t++) vec_store(to[first + t], square[t]);
     }
 }
 
@@ -461,7 +463,7 @@ static void transform_row(const struct winograd_geometry *g, const struct winogr
 {
     ptrdiff_t plane_stride = plane_size(g->chunk_rows, round_up(g->channels, LANES));
     const real *from = (const real *)weight->data + k * weight->row_stride;
-    real taps[MOST_TAPS][LANES];
+    real taps[MOST_TAPS + LANES][LANES];
     for (ptrdiff_t c = 0; c < g->channels;) {
         struct block block = block_of(g, c);
         if (block.y == 0 && block.x == 0) /* the first of these channels' blocks */

@@ -257,17 +257,20 @@ static void pack_weight(const void *weight, ptrdiff_t row_stride, ptrdiff_t chan
 INLINE void scatter_tile(const real *buffer, const struct pixels *pixels, ptrdiff_t rows, const real *bias,
                          real *output, ptrdiff_t row_stride, int accumulate)
 {
-    for (ptrdiff_t row = 0; row < rows; row++, output += row_stride, buffer += COLUMN_TILE)
+    for (ptrdiff_t row = 0; row < rows; row++, output += row_stride, buffer += COLUMN_TILE) {
+        real first = bias ? bias[row] : 0;
         for (ptrdiff_t j = 0; j < pixels->count; j += pixels->contiguous ? LANES : 1) {
             real *target = output + pixels->target[j];
             if (pixels->contiguous) {
                 ptrdiff_t rest = pixels->count - j;
-                vec before = accumulate ? vec_load_rest(target, rest) : vec_set(bias ? bias[row] : 0);
+                vec before = vec_set(first);
+                if (accumulate) before += vec_load_rest(target, rest);
                 vec_store_rest(target, vec_load(buffer + j) + before, rest);
             } else {
-                *target = buffer[j] + (accumulate ? *target : bias ? bias[row] : 0);
+                *target = buffer[j] + (accumulate ? *target + first : first);
             }
         }
+    }
 }
 
 /* Adds the bias to a tile just stored, still in the first-level cache. */
@@ -278,6 +281,33 @@ INLINE void add_bias(ptrdiff_t rows, const real *bias, real *output, ptrdiff_t r
             real *target = output + row * row_stride + j;
             vec_store(target, vec_load(target) + vec_set(bias[row]));
         }
+}
+
+/* Stores a buffered tile, whose depth is complete, through the epilogue: the output's own memory is touched once, and its
+ * lines are waited for once. Adds to the sums of the tile's rows, if they are wanted; `residual` has the outputs' strides. */
+static void finish_tile(const struct conv_epilogue *epilogue, real *buffer, const struct pixels *pixels, ptrdiff_t rows,
+                        const real *bias, const real *residual, real *output, ptrdiff_t row_stride, int accumulate,
+                        struct channel_sums *sums)
+{
+    const real slope = (real)epilogue->slope;
+    const ptrdiff_t *target = pixels->target;
+    for (ptrdiff_t row = 0; row < rows; row++, buffer += COLUMN_TILE, output += row_stride) {
+        struct channel_sums *row_sums = epilogue->sums ? &sums[row] : NULL;
+        const real *from = residual ? residual + row * row_stride : NULL, first = bias ? bias[row] : 0;
+        if (pixels->contiguous) {
+            for (ptrdiff_t j = 0; j < pixels->count; j += LANES) {
+                vec v = vec_load(buffer + j) + vec_set(first);
+                if (accumulate) v += vec_load_rest(output + target[0] + j, pixels->count - j);
+                vec_store(buffer + j, v);
+            }
+            epilogue_store(buffer, pixels->count, from ? from + target[0] : NULL, slope, output + target[0], row_sums);
+            continue;
+        }
+        for (ptrdiff_t j = 0; j < pixels->count; j++)
+            buffer[j] += first + (accumulate ? output[target[j]] : 0) + (from ? from[target[j]] : 0);
+        epilogue_store(buffer, pixels->count, NULL, slope, buffer, row_sums);
+        for (ptrdiff_t j = 0; j < pixels->count; j++) output[target[j]] = buffer[j];
+    }
 }
 
 /* Bytes of scratch memory for tile(): the packed pixels of one depth block, their description, and the table of patches. */
@@ -319,55 +349,122 @@ static void multiply_lines(ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t depth, co
     }
 }
 
-/* Output channels channel_start .. + channel_count (a multiple of ROW_TILE from the start) of one group, for pixels
- * pixel_start .. + pixels: all of the depth. `output` and `bias` point at the group's first channel. Weights that lie in
- * the order of the depth are read in place, with weight_row from one output channel to the next; packed ones have a
- * weight_row of 0. Pixels that pack_pixels() has packed, block of the depth by block, are not gathered again. */
-static void tile(const struct conv_geometry *g, const void *input, const void *weight, ptrdiff_t weight_row,
-                 ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start, ptrdiff_t pixels,
-                 const void *packed_pixels, ptrdiff_t channel_start, ptrdiff_t channel_count, const void *bias,
-                 void *output, void *scratch)
+/* The products of one tile of output channels with the panels of one depth block, added to earlier blocks' or not. */
+struct products {
+    ptrdiff_t rows, depth, a_row, a_depth, panels;
+    ptrdiff_t dots; /* pixels of the last panel that are dot products with `lines`, or none */
+    const real *a, *packed, *lines;
+    const struct pixels *panel;
+    int accumulate;
+};
+
+INLINE void multiply_into_buffer(const struct products *p, ptrdiff_t i, real *buffer)
 {
-    real buffer[ROW_TILE * COLUMN_TILE];
+    if (p->dots && i == p->panels - 1)
+        multiply_lines(p->rows, p->dots, p->depth, p->a, p->a_row, p->lines, buffer);
+    else
+        multiply_ragged_tile(p->rows, p->panel[i].count, p->depth, p->a, p->a_row, p->a_depth,
+                             p->packed + i * p->depth * COLUMN_TILE, buffer, COLUMN_TILE, 0);
+}
+
+/* Products that are not complete yet, or have no epilogue but a bias: whole panels are multiplied where they stand. */
+INLINE void store_products(const struct products *p, const real *bias, real *output, ptrdiff_t row_stride)
+{
+    for (ptrdiff_t i = 0; i < p->panels; i++) {
+        const struct pixels *panel = &p->panel[i];
+        if (panel->contiguous && panel->count == COLUMN_TILE) {
+            real *target = output + panel->target[0];
+            multiply_some_rows(p->rows, COLUMN_VECTORS, p->depth, p->a, p->a_row, p->a_depth,
+                               p->packed + i * p->depth * COLUMN_TILE, COLUMN_TILE, target, row_stride, p->accumulate);
+            if (bias) add_bias(p->rows, bias, target, row_stride);
+            continue;
+        }
+        real buffer[ROW_TILE * COLUMN_TILE];
+        multiply_into_buffer(p, i, buffer);
+        scatter_tile(buffer, panel, p->rows, bias, output, row_stride, p->accumulate);
+    }
+}
+
+INLINE void prefetch_tile(const struct pixels *pixels, ptrdiff_t rows, const real *from, ptrdiff_t row_stride)
+{
+    for (ptrdiff_t row = 0; row < rows; row++, from += row_stride)
+        for (ptrdiff_t j = 0; j < pixels->count; j += LANES) __builtin_prefetch(from + pixels->target[j], 1);
+}
+
+/* Complete products through the epilogue, from output channel `channel` on; `unit` is that of the first panel's sums.
+ * In a function of its own, for inlined into tile() it costs the other products a tenth. */
+static __attribute__((noinline)) void finish_products(const struct products *p, const struct conv_epilogue *epilogue,
+                                                      ptrdiff_t channel, ptrdiff_t unit, ptrdiff_t unit_panels,
+                                                      real *output, ptrdiff_t row_stride)
+{
+    const real *bias = epilogue->bias, *residual = epilogue->residual;
+    if (bias) bias += channel;
+    if (residual) residual += channel * row_stride;
+    real *target = output + channel * row_stride, buffer[ROW_TILE * COLUMN_TILE];
+    struct channel_sums sums[ROW_TILE];
+    for (ptrdiff_t i = 0; i < p->panels; i++) {
+        if (i % unit_panels == 0) memset(sums, 0, sizeof sums);
+        if (residual) prefetch_tile(&p->panel[i], p->rows, residual, row_stride);
+        prefetch_tile(&p->panel[i], p->rows, target, row_stride);
+        multiply_into_buffer(p, i, buffer);
+        finish_tile(epilogue, buffer, &p->panel[i], p->rows, bias, residual, target, row_stride, p->accumulate, sums);
+        if (epilogue->sums && (i % unit_panels == unit_panels - 1 || i == p->panels - 1))
+            for (ptrdiff_t row = 0; row < p->rows; row++)
+                epilogue_store_sums(epilogue, unit + i / unit_panels, channel + row, &sums[row]);
+    }
+}
+
+/* Output channels channel_start .. + channel_count (a multiple of ROW_TILE from the start) of one group, for pixels
+ * pixel_start .. + pixels: all of the depth. `output` and `epilogue` are those of all groups. Weights that lie in
+ * the order of the depth are read in place, with weight_row from one output channel to the next; packed ones have a
+ * weight_row of 0. Pixels that pack_pixels() has packed, block of the depth by block, are not gathered again. The units of
+ * the epilogue's sums are unit_panels panels, from the first pixel of all; pixel_start is that of a unit. */
+static void tile(const struct conv_geometry *g, const void *input, const void *weight, ptrdiff_t weight_row,
+                 ptrdiff_t group, ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start,
+                 ptrdiff_t pixels, const void *packed_pixels, ptrdiff_t channel_start, ptrdiff_t channel_count,
+                 const struct conv_epilogue *epilogue, ptrdiff_t unit_panels, void *output, void *scratch)
+{
     ptrdiff_t panels = (pixels + COLUMN_TILE - 1) / COLUMN_TILE, depth_total = g->taps * g->channels;
     ptrdiff_t padded_channels = (out_channels + ROW_TILE - 1) / ROW_TILE * ROW_TILE;
-    ptrdiff_t a_row = weight_row > 0 ? weight_row : 1, a_depth = weight_row > 0 ? 1 : ROW_TILE;
     real *own = scratch, *lines = own + panels * depth_block * COLUMN_TILE;
     struct pixels *panel = (struct pixels *)(lines + DOT_ROWS * depth_block);
     describe_panels(g, pixel_start, pixels, panel);
     ptrdiff_t dots = weight_row > 0 ? count_dots(&panel[panels - 1], depth_total) : 0;
     struct patches patches = {0};
     if (!packed_pixels) patches = find_patches(g, panel, panels, panel + panels);
+    const int only_bias = !epilogue->residual && epilogue->slope == 1 && !epilogue->sums;
 
     ptrdiff_t depth_start = 0;
+    int last;
     do { /* once even without any tap: the output is then the bias */
         ptrdiff_t depth = smaller(depth_block, depth_total - depth_start);
         const real *packed = packed_pixels ? (const real *)packed_pixels + depth_start * panels * COLUMN_TILE : own;
         if (!packed_pixels) gather_panels(g, input, &patches, depth_start, depth, COLUMN_TILE, own);
         if (dots) take_lines(packed + (panels - 1) * depth * COLUMN_TILE, dots, depth, lines);
+        last = depth_start + depth >= depth_total;
+        struct products p = {.depth = depth,
+                             .a_row = weight_row > 0 ? weight_row : 1,
+                             .a_depth = weight_row > 0 ? 1 : ROW_TILE,
+                             .panels = panels,
+                             .dots = dots,
+                             .packed = packed,
+                             .lines = lines,
+                             .panel = panel,
+                             .accumulate = depth_start > 0};
         for (ptrdiff_t k = channel_start; k < channel_start + channel_count; k += ROW_TILE) {
-            ptrdiff_t rows = smaller(ROW_TILE, channel_start + channel_count - k);
-            const real *row_bias = bias ? (const real *)bias + k : NULL, *a = weight;
-            a += weight_row > 0 ? k * weight_row + depth_start : depth_start * padded_channels + k * depth;
-            for (ptrdiff_t i = 0; i < panels; i++) {
-                const real *b = packed + i * depth * COLUMN_TILE;
-                real *target = (real *)output + k * g->out_channel_stride;
-                if (panel[i].contiguous && panel[i].count == COLUMN_TILE) {
-                    target += panel[i].target[0];
-                    multiply_some_rows(rows, COLUMN_VECTORS, depth, a, a_row, a_depth, b, COLUMN_TILE, target,
-                                       g->out_channel_stride, depth_start > 0);
-                    if (row_bias && depth_start == 0) add_bias(rows, row_bias, target, g->out_channel_stride);
-                    continue;
-                }
-                if (dots && i == panels - 1)
-                    multiply_lines(rows, dots, depth, a, a_row, lines, buffer);
-                else
-                    multiply_ragged_tile(rows, panel[i].count, depth, a, a_row, a_depth, b, buffer, COLUMN_TILE, 0);
-                scatter_tile(buffer, &panel[i], rows, row_bias, target, g->out_channel_stride, depth_start > 0);
-            }
+            ptrdiff_t channel = group * out_channels + k;
+            p.rows = smaller(ROW_TILE, channel_start + channel_count - k);
+            p.a = weight;
+            p.a += weight_row > 0 ? k * weight_row + depth_start : depth_start * padded_channels + k * depth;
+            if (last && !only_bias)
+                finish_products(&p, epilogue, channel, pixel_start / COLUMN_TILE / unit_panels, unit_panels, output,
+                                g->out_channel_stride);
+            else
+                store_products(&p, last && epilogue->bias ? (const real *)epilogue->bias + channel : NULL,
+                               (real *)output + channel * g->out_channel_stride, g->out_channel_stride);
         }
         depth_start += depth;
-    } while (depth_start < depth_total);
+    } while (!last);
 }
 
 /* packed[panel][d][COLUMN_TILE] of pixels 0 .. + pixels, for a part of the depth. */

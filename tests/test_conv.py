@@ -212,6 +212,9 @@ EPILOGUES = [
         (1, 4, 6, (31, 33), (5, 5), 2, 2, 1, 1),
         (2, 4, 6, (12, 11), (3, 3), 1, 2, 2, 2),  # groups
         (2, 5, 7, (50, 49), (1, 1), 1, 0, 1, 1),
+        (1, 40, 10, (7, 7), (3, 3), 1, 1, 1, 1),  # two blocks of the depth, one pixel past a panel
+        (2, 340, 9, (6, 8), (1, 1), 1, 0, 1, 1),  # whole panels, several blocks
+        (3, 4, 34, (31, 37), (2, 3), 1, 0, 1, 2),  # several units of sums
     ],
     ids=str,
 )

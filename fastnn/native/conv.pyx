@@ -64,11 +64,22 @@ cdef struct plane_view:
     ptrdiff_t group_stride
 
 
+cdef ptrdiff_t sum_unit(const conv_geometry *geometry, const conv_kernels *kernel, ptrdiff_t pixels,
+                        ptrdiff_t depth_block, ptrdiff_t most, ptrdiff_t least):
+    """How many pixels the sums of outputs are taken over by themselves, by the shape alone: whole tiles, but as small
+    as many threads need."""
+    while most > least and (ceil_div(pixels, most) < ENOUGH_TASKS
+                            or kernel.scratch_size(geometry, depth_block, most) > SCRATCH_BYTES):
+        most //= 2
+    return most
+
+
 cdef correlate(np.ndarray like, const conv_geometry *geometry, const ptrdiff_t *position, ptrdiff_t filter,
-               weight_view weight, plane_view source, plane_view target, ptrdiff_t groups, ptrdiff_t rows,
-               const char *bias):
-    """target[n, k, p] = bias[k] + sum over taps and channels, in tiles of pixels x rows. Weights that are not in the
-    depth's order already (position is NULL: all of the filter is) are packed first."""
+               weight_view weight, plane_view source, char *target, ptrdiff_t groups, ptrdiff_t rows,
+               Epilogue epilogue, np.ndarray result):
+    """target[n, k, p] = sum over taps and channels, through the epilogue, in tiles of pixels x rows; `target` is where
+    the first output stands in `result`. Weights that are not in the depth's order already (position is NULL: all of the
+    filter is) are packed first."""
     cdef const conv_kernels *kernel = kernels_for(like).conv
     cdef const gemm_kernels *tiles = kernels_for(like).gemm
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(like), channels = geometry.channels
@@ -79,6 +90,7 @@ cdef correlate(np.ndarray like, const conv_geometry *geometry, const ptrdiff_t *
     cdef ptrdiff_t pixel_tile = kernel.tile_panels * tiles.column_tile, row_tile = padded_rows
     cdef ptrdiff_t task, group, pixel_tiles, row_tiles, pixel_start, row_start, start
     if pixels == 0 or rows == 0:
+        epilogue.over(0, result)
         return
     cdef int threads = threads_for(groups * (2.0 * rows / FLOP_PER_NANOSECOND + 0.3) * depth * pixels)
     cdef ptrdiff_t enough_tasks = 1 if threads == 1 else 4 * threads
@@ -88,7 +100,10 @@ cdef correlate(np.ndarray like, const conv_geometry *geometry, const ptrdiff_t *
     cdef ptrdiff_t padded_pixels = ceil_div(pixels, tiles.column_tile) * tiles.column_tile
     cdef ptrdiff_t shared_bytes = padded_pixels * depth * itemsize
     cdef bint shared = threads > 1 and pixels <= pixel_tile and groups * shared_bytes <= SCRATCH_BYTES
-    while pixel_tile > tiles.column_tile and not shared and (
+    cdef ptrdiff_t unit = tiles.column_tile
+    if epilogue.statistics:
+        unit = sum_unit(geometry, kernel, groups * pixels, depth_block, pixel_tile, tiles.column_tile)
+    while pixel_tile > unit and not shared and (
             groups * ceil_div(pixels, pixel_tile) < enough_tasks
             or kernel.scratch_size(geometry, depth_block, pixel_tile) > SCRATCH_BYTES):
         pixel_tile //= 2
@@ -117,6 +132,7 @@ cdef correlate(np.ndarray like, const conv_geometry *geometry, const ptrdiff_t *
     cdef const char *weights = weight.data if position == NULL else packed
     cdef ptrdiff_t group_bytes = weight.group_stride * itemsize if position == NULL else packed_bytes
     cdef char *thread_scratch = <char *> thread_memory.data
+    cdef const conv_epilogue *values = epilogue.over(ceil_div(pixels, unit), result)
     with nogil:
         for task in prange(0 if position == NULL else groups * pack_tiles, num_threads=pack_threads, schedule="static"):
             group = task // pack_tiles
@@ -138,11 +154,10 @@ cdef correlate(np.ndarray like, const conv_geometry *geometry, const ptrdiff_t *
             row_start = task % row_tiles * row_tile
             kernel.tile(
                 geometry, source.data + group * source.group_stride * itemsize, weights + group * group_bytes,
-                weight.row_stride if position == NULL else 0, rows, depth_block,
+                weight.row_stride if position == NULL else 0, group, rows, depth_block,
                 pixel_start, min(pixel_tile, pixels - pixel_start),
                 pixels_packed + group * shared_bytes if shared else NULL, row_start, min(row_tile, rows - row_start),
-                bias + group * rows * itemsize if bias != NULL else NULL,
-                target.data + group * target.group_stride * itemsize, thread_scratch + threadid() * scratch_bytes)
+                values, unit // tiles.column_tile, target, thread_scratch + threadid() * scratch_bytes)
 
 
 cdef bint spread_gains(ptrdiff_t images, ptrdiff_t positions, ptrdiff_t out_channels, ptrdiff_t depth,
@@ -320,16 +335,14 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
     cdef tuple shape = (<object> x).shape[:2] + three((<object> x).shape[2:], 1)
     cdef Block _taps = forward_geometry(&geometry, shape, size, kernel, three(stride, 1), three(padding, 0),
                                         three(dilation, 1), groups, out_channels)
-    cdef np.ndarray bias_values = None if bias is None else contiguous(bias)
     taps = geometry.taps
     cdef ptrdiff_t rows = out_channels // groups
     correlate(
         x, &geometry, NULL, taps,
         weight_view(np.PyArray_BYTES(weight), rows * geometry.channels * taps, geometry.channels * taps, taps),
         plane_view(np.PyArray_BYTES(x), geometry.channels * geometry.in_channel_stride),
-        plane_view(np.PyArray_BYTES(y), rows * geometry.out_channel_stride),
-        groups, rows, NULL if bias is None else np.PyArray_BYTES(bias_values))
-    return finish(y, epilogue, last)
+        np.PyArray_BYTES(y), groups, rows, epilogue, y)
+    return epilogue.result(laid_out(y, last))
 
 
 def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, padding, dilation, ptrdiff_t groups):
@@ -349,7 +362,6 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     cdef tuple kernel = three((<object> weight).shape[2:], 1), grad_size = three((<object> grad).shape[2:], 1)
     cdef tuple size = three(in_size, 1)
     cdef ptrdiff_t taps = product(kernel), plane = product(size), grad_plane = product(grad_size)
-    cdef np.ndarray bias_values = None if bias is None else contiguous(bias)
     cdef Block memory = scratch(4 * taps * sizeof(ptrdiff_t))
     cdef ptrdiff_t *tap = <ptrdiff_t *> memory.data
     cdef ptrdiff_t *position = tap + 3 * taps
@@ -383,15 +395,16 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
                                            rows * taps)
     cdef plane_view source = plane_view(np.PyArray_BYTES(grad), out_channels // groups * grad_plane)
     cdef plane_view target = plane_view(np.PyArray_BYTES(result), rows * plane)
-    cdef const char *first_bias = NULL if bias is None else np.PyArray_BYTES(bias_values)
+    cdef Epilogue epilogue = Epilogue(bias, None, 1, False, rows * groups)
     if spread_gains(grad.shape[0], grad_plane, out_channels, out_channels // groups, len(starts),
                     np.PyArray_ITEMSIZE(grad)):
-        spread(grad, phases, len(starts), taps, weights, source, target, groups, rows, first_bias)
+        spread(grad, phases, len(starts), taps, weights, source, target, groups, rows,
+               <const char *> epilogue.values.bias)
         return laid_out(result, last)
     for i in range(len(starts)):
-        target.data = np.PyArray_BYTES(result) + phases[i].target * np.PyArray_ITEMSIZE(result)
-        correlate(grad, &phases[i].geometry, phases[i].position, taps, weights, source, target, groups, rows,
-                  first_bias)
+        correlate(grad, &phases[i].geometry, phases[i].position, taps, weights, source,
+                  np.PyArray_BYTES(result) + phases[i].target * np.PyArray_ITEMSIZE(result), groups, rows, epilogue,
+                  result)
     return laid_out(result, last)
 
 

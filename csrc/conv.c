@@ -17,8 +17,9 @@
 #include "gemm_micro.h"
 #include "kernels.h"
 
-/* Pixels that backward-weights reduces per pass over its operands, and rows of them in its buffer. */
-enum { REDUCE_PIXELS = 192, BUFFER_ROWS = (int)ROW_TILE > (int)COLUMN_TILE ? (int)ROW_TILE : (int)COLUMN_TILE };
+/* Pixels that backward-weights reduces per pass over its operands, and rows of them in its buffer: COLUMN_TILE or more,
+ * squares of channels-last pixels and tiles of rows both fill it. */
+enum { REDUCE_PIXELS = 192, BUFFER_ROWS = 3 * (int)LANES };
 /* Panels of pixels in a tile: 4 to 32 are within 4 % of each other. */
 enum { TILE_PANELS = 8 };
 
@@ -109,7 +110,7 @@ static struct lanes *cut_run(ptrdiff_t start, ptrdiff_t count, ptrdiff_t offset,
 static struct lanes *find_parts(const struct conv_geometry *g, const struct pixels *pixels, const ptrdiff_t *tap,
                                 struct lanes *part)
 {
-    ptrdiff_t stride = g->stride[2], width = g->in_size[2];
+    ptrdiff_t stride = g->stride[2], width = g->in_size[2], step = g->in_pixel_stride;
     for (const struct run *run = pixels->run; run < pixels->run + pixels->runs; run++) {
         ptrdiff_t z = run->position[0] + tap[0], y = run->position[1] + tap[1], x = run->position[2] + tap[2];
         if (z < 0 || z >= g->in_size[0] || y < 0 || y >= g->in_size[1]) continue;
@@ -117,8 +118,8 @@ static struct lanes *find_parts(const struct conv_geometry *g, const struct pixe
         ptrdiff_t end = x >= width ? 0 : stride == 1 ? width - x : (width - x + stride - 1) / stride;
         end = smaller(end, run->count);
         if (first >= end) continue;
-        ptrdiff_t offset = run->image + (z * g->in_size[1] + y) * width + x + first * stride;
-        part = cut_run(run->start + first, end - first, offset, stride, part);
+        ptrdiff_t offset = run->image + ((z * g->in_size[1] + y) * width + x + first * stride) * step;
+        part = cut_run(run->start + first, end - first, offset, stride * step, part);
     }
     return part;
 }
@@ -185,12 +186,70 @@ INLINE void gather_row(const real *plane, ptrdiff_t ahead, const struct lanes *p
     }
 }
 
+/* The first channel whose depth under this tap is not before d. */
+INLINE ptrdiff_t channel_from(const struct conv_geometry *g, ptrdiff_t d, ptrdiff_t tap)
+{ return (d - tap + g->taps - 1) / g->taps; }
+
+/* Channels last: to[channel][pixel] of `channels` channels from `input` on, of the pixels of one vector, whose parts these
+ * are. Squares of LANES pixels by LANES channels are transposed in registers. */
+INLINE void gather_squares(const real *input, const struct lanes *part, const struct lanes *end, ptrdiff_t step,
+                           ptrdiff_t channels, ptrdiff_t row_stride, real *to)
+{
+    const real *from[LANES] = {NULL};
+    const int whole = end - part == 1 && part->first == 0 && part->end == LANES;
+    const real *line = whole ? input + part->offset : NULL;
+    for (; part < end; part++)
+        for (ptrdiff_t lane = part->first; lane < part->end; lane++) from[lane] = input + part->offset + lane * step;
+    for (ptrdiff_t c = 0; c < channels; c += LANES, to += LANES * row_stride) {
+        ptrdiff_t rest = channels - c;
+        vec square[LANES];
+        if (whole && rest >= LANES)
+            for (int i = 0; i < LANES; i++) {
+                square[i] = vec_load(line + c + i * step);
+                __builtin_prefetch(line + c + (i + LANES) * step); /* the next pixels, which are far apart */
+            }
+        else
+            for (int i = 0; i < LANES; i++) square[i] = from[i] ? vec_load_rest(from[i] + c, rest) : (vec){0};
+        vec_transpose(square);
+        for (int i = 0; i < LANES; i++)
+            if (i < rest) vec_store(to + i * row_stride, square[i]);
+    }
+}
+
+/* The same for all vectors of one panel under one tap. */
+static void gather_tap(const struct conv_geometry *g, const real *input, const struct patches *patches, ptrdiff_t panel,
+                       ptrdiff_t tap, ptrdiff_t channels, ptrdiff_t row_length, ptrdiff_t row_stride, real *to)
+{
+    const ptrdiff_t *first = patches->first + tap * patches->panels + panel;
+    const struct lanes *part = patches->part + first[0], *end = patches->part + first[1], *stop;
+    for (ptrdiff_t vector = 0; vector * LANES < row_length; vector++, part = stop) {
+        for (stop = part; stop < end && stop->vector == vector;) stop++;
+        gather_squares(input, part, stop, g->stride[2] * g->in_pixel_stride, channels, row_stride, to + vector * LANES);
+    }
+}
+
+/* gather_panels() for channels last */
+static void gather_last(const struct conv_geometry *g, const real *input, const struct patches *patches,
+                        ptrdiff_t depth_start, ptrdiff_t depth, ptrdiff_t row_length, real *packed)
+{
+    for (ptrdiff_t i = 0; i < patches->panels; i++, packed += depth * row_length)
+        for (ptrdiff_t tap = 0; tap < g->taps; tap++) {
+            ptrdiff_t c = channel_from(g, depth_start, tap), end = channel_from(g, depth_start + depth, tap);
+            gather_tap(g, input + c, patches, i, tap, end - c, row_length, g->taps * row_length,
+                       packed + (c * g->taps + tap - depth_start) * row_length);
+        }
+}
+
 /* panel[i][d][pixel] for depth_start <= d < depth_start + depth, `row_length` elements a row; zeros outside the image and
  * behind the last pixel. For all panels together, whose pixels are neighbours in memory. */
 static void gather_panels(const struct conv_geometry *g, const real *input, const struct patches *patches,
                           ptrdiff_t depth_start, ptrdiff_t depth, ptrdiff_t row_length, real *packed)
 {
     if (depth == 0) return;
+    if (g->in_pixel_stride > 1) {
+        gather_last(g, input, patches, depth_start, depth, row_length, packed);
+        return;
+    }
     ptrdiff_t panels = patches->panels, tap = depth_start % g->taps, ahead = CHANNELS_AHEAD * g->in_channel_stride;
     const real *plane = input + depth_start / g->taps * g->in_channel_stride;
     for (ptrdiff_t d = 0; d < depth; d++) {
@@ -414,11 +473,81 @@ static __attribute__((noinline)) void finish_products(const struct products *p, 
     }
 }
 
+/* Products for outputs with their channels last: product[row][panel][COLUMN_TILE]. */
+static __attribute__((noinline)) void add_products(const struct products *p, real *product)
+{
+    ptrdiff_t row_stride = p->panels * COLUMN_TILE;
+    for (ptrdiff_t i = 0; i < p->panels; i++, product += COLUMN_TILE) {
+        if (!p->dots || i < p->panels - 1) {
+            multiply_ragged_tile(p->rows, p->panel[i].count, p->depth, p->a, p->a_row, p->a_depth,
+                                 p->packed + i * p->depth * COLUMN_TILE, product, row_stride, p->accumulate);
+            continue;
+        }
+        real buffer[ROW_TILE * COLUMN_TILE];
+        multiply_into_buffer(p, i, buffer);
+        for (ptrdiff_t row = 0; row < p->rows; row++)
+            for (ptrdiff_t j = 0; j < p->dots; j++) {
+                real *to = product + row * row_stride + j;
+                *to = buffer[row * COLUMN_TILE + j] + (p->accumulate ? *to : 0);
+            }
+    }
+}
+
+/* Stores `count` channels, at most LANES, of pixels j .. j + LANES of a panel, channels last, from rows[channel][pixel].
+ * `residual` and `output` point at the first channel. */
+INLINE void store_square(const struct pixels *pixels, ptrdiff_t j, const real *rows, ptrdiff_t row_stride,
+                         ptrdiff_t count, vec bias, const real *residual, real slope, real *output,
+                         struct channel_sums *sums)
+{
+    struct channel_sums own = *sums; /* in registers */
+    vec square[LANES];
+    for (int c = 0; c < LANES; c++) square[c] = c < count ? vec_load(rows + c * row_stride + j) : (vec){0};
+    vec_transpose(square);
+    const ptrdiff_t *target = pixels->target + j;
+    ptrdiff_t rest = pixels->count - j;
+#pragma GCC unroll 16
+    for (int x = 0; x < LANES; x++) {
+        if (x >= rest) continue;
+        if (x + LANES < rest) __builtin_prefetch(output + target[x + LANES], 1);
+        epilogue_store_pixel(square[x] + bias, count, residual ? residual + target[x] : NULL, slope, output + target[x],
+                             &own);
+    }
+    *sums = own;
+}
+
+/* Groups of LANES output channels that are stored together, pixel by pixel: one by one they write to lines far apart. */
+enum { CHANNEL_GROUPS = 16 };
+
+/* finish_products() for `count` output channels from `channel` on, at most CHANNEL_GROUPS * LANES, channels last. */
+static void finish_last(const struct pixels *panel, ptrdiff_t panels, const real *product,
+                        const struct conv_epilogue *epilogue, ptrdiff_t channel, ptrdiff_t count, ptrdiff_t unit,
+                        ptrdiff_t unit_panels, real *output)
+{
+    const real *residual = epilogue->residual, *bias = epilogue->bias;
+    ptrdiff_t row_stride = panels * COLUMN_TILE;
+    struct channel_sums sums[CHANNEL_GROUPS];
+    for (ptrdiff_t i = 0; i < panels; i++) {
+        if (i % unit_panels == 0) memset(sums, 0, sizeof sums);
+        for (ptrdiff_t j = 0; j < panel[i].count; j += LANES)
+            for (ptrdiff_t c = 0; c < count; c += LANES) {
+                ptrdiff_t k = channel + c, some = smaller(LANES, count - c);
+                store_square(&panel[i], j, product + c * row_stride + i * COLUMN_TILE, row_stride, some,
+                             bias ? vec_load_rest(bias + k, some) : (vec){0}, residual ? residual + k : NULL,
+                             (real)epilogue->slope, output + k, &sums[c / LANES]);
+            }
+        if (!epilogue->sums || (i % unit_panels < unit_panels - 1 && i < panels - 1)) continue;
+        for (ptrdiff_t c = 0; c < count; c += LANES)
+            epilogue_store_channels(epilogue, unit + i / unit_panels, channel + c, smaller(LANES, count - c),
+                                    &sums[c / LANES]);
+    }
+}
+
 /* Output channels channel_start .. + channel_count (a multiple of ROW_TILE from the start) of one group, for pixels
  * pixel_start .. + pixels: all of the depth. `output` and `epilogue` are those of all groups. Weights that lie in
  * the order of the depth are read in place, with weight_row from one output channel to the next; packed ones have a
  * weight_row of 0. Pixels that pack_pixels() has packed, block of the depth by block, are not gathered again. The units of
- * the epilogue's sums are unit_panels panels, from the first pixel of all; pixel_start is that of a unit. */
+ * the epilogue's sums are unit_panels panels, from the first pixel of all; pixel_start is that of a unit. Behind
+ * the scratch memory is room for [channel_count][pixels rounded up to COLUMN_TILE] if outputs have their channels last. */
 static void tile(const struct conv_geometry *g, const void *input, const void *weight, ptrdiff_t weight_row,
                  ptrdiff_t group, ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start,
                  ptrdiff_t pixels, const void *packed_pixels, ptrdiff_t channel_start, ptrdiff_t channel_count,
@@ -433,6 +562,10 @@ static void tile(const struct conv_geometry *g, const void *input, const void *w
     struct patches patches = {0};
     if (!packed_pixels) patches = find_patches(g, panel, panels, panel + panels);
     const int only_bias = !epilogue->residual && epilogue->slope == 1 && !epilogue->sums;
+    const int channels_last = g->out_channel_stride == 1;
+    uintptr_t behind = (uintptr_t)scratch + (uintptr_t)scratch_size(g, depth_block, pixels);
+    real *product = (real *)((behind + 63) & ~(uintptr_t)63);
+    ptrdiff_t unit = pixel_start / COLUMN_TILE / unit_panels, row_length = panels * COLUMN_TILE;
 
     ptrdiff_t depth_start = 0;
     int last;
@@ -456,15 +589,20 @@ static void tile(const struct conv_geometry *g, const void *input, const void *w
             p.rows = smaller(ROW_TILE, channel_start + channel_count - k);
             p.a = weight;
             p.a += weight_row > 0 ? k * weight_row + depth_start : depth_start * padded_channels + k * depth;
-            if (last && !only_bias)
-                finish_products(&p, epilogue, channel, pixel_start / COLUMN_TILE / unit_panels, unit_panels, output,
-                                g->out_channel_stride);
+            if (channels_last)
+                add_products(&p, product + (k - channel_start) * row_length);
+            else if (last && !only_bias)
+                finish_products(&p, epilogue, channel, unit, unit_panels, output, g->out_channel_stride);
             else
                 store_products(&p, last && epilogue->bias ? (const real *)epilogue->bias + channel : NULL,
                                (real *)output + channel * g->out_channel_stride, g->out_channel_stride);
         }
         depth_start += depth;
     } while (!last);
+    const ptrdiff_t together = CHANNEL_GROUPS * LANES;
+    for (ptrdiff_t k = 0; k < (channels_last ? channel_count : 0); k += together)
+        finish_last(panel, panels, product + k * row_length, epilogue, group * out_channels + channel_start + k,
+                    smaller(together, channel_count - k), unit, unit_panels, output);
 }
 
 /* packed[panel][d][COLUMN_TILE] of pixels 0 .. + pixels, for a part of the depth. */
@@ -546,6 +684,21 @@ static int are_pair(const struct conv_phase *phase, ptrdiff_t phases)
            phase[1].geometry.grid[2] == phase->geometry.grid[2];
 }
 
+/* One panel of LANES or fewer channels from their products, channels last. */
+static void add_last_channels(const struct conv_phase *phase, const struct patches *patches, ptrdiff_t i,
+                              const struct pixels *pixels, const real *product, ptrdiff_t channel_stride,
+                              ptrdiff_t row_length, ptrdiff_t count, const real *bias, real *output)
+{
+    real sum[LANES][COLUMN_TILE + LANES];
+    struct channel_sums ignored = {0};
+    for (ptrdiff_t c = 0; c < count; c++) {
+        for (int v = 0; v < COLUMN_VECTORS; v++) vec_store(sum[c] + v * LANES, vec_set(bias ? bias[c] : 0));
+        add_taps(phase, patches, i, product + c * channel_stride, row_length, sum[c]);
+    }
+    for (ptrdiff_t j = 0; j < pixels->count; j += LANES)
+        store_square(pixels, j, sum[0], COLUMN_TILE + LANES, count, (vec){0}, NULL, 1, output, &ignored);
+}
+
 /* The input's gradient at the positions of one phase, or of two that are a pair, from the products of all taps. */
 static void add_phases(const struct conv_phase *phase, int pair, const real *product, ptrdiff_t filter,
                        ptrdiff_t row_length, ptrdiff_t channels, const real *bias, real *output, void *scratch)
@@ -561,6 +714,13 @@ static void add_phases(const struct conv_phase *phase, int pair, const real *pro
         memory = patches[j].part + patches[j].first[phase[j].geometry.taps * panels];
     }
     output += phase->target;
+    if (g->out_channel_stride == 1) {
+        for (ptrdiff_t c = 0; c < channels; c += LANES)
+            for (ptrdiff_t i = 0; i < panels; i++)
+                add_last_channels(phase, patches, i, &panel[i], product + c * filter * row_length, filter * row_length,
+                                  row_length, smaller(LANES, channels - c), bias ? bias + c : NULL, output + c);
+        return;
+    }
     for (ptrdiff_t c = 0; c < channels; c++, product += filter * row_length, output += g->out_channel_stride)
         for (ptrdiff_t i = 0; i < panels; i++) {
             real sum[2][COLUMN_TILE + LANES];
@@ -613,6 +773,16 @@ static void input_tile(const struct conv_phase *phase, ptrdiff_t phases, const v
     }
 }
 
+/* packed[pixel][COLUMN_TILE] of `lines` channels of the gradient, channels last. */
+INLINE void pack_last_gradient(const real *grad, const struct pixels *pixels, ptrdiff_t lines, real *packed)
+{
+    for (ptrdiff_t p = 0; p < pixels->count; p++, packed += COLUMN_TILE)
+        for (ptrdiff_t k = 0; k < COLUMN_TILE; k += LANES) {
+            const real *from = grad + pixels->target[p] + k;
+            vec_store(packed + k, k < lines ? vec_load_rest(from, lines - k) : (vec){0});
+        }
+}
+
 /* packed[k / COLUMN_TILE][pixel][COLUMN_TILE]: the gradient of these pixels. Where they do not follow one another, they
  * are first brought together, in `rows` [COLUMN_TILE][REDUCE_PIXELS]. */
 static void pack_gradient(const struct conv_geometry *g, const real *grad_output, ptrdiff_t out_channels,
@@ -621,6 +791,10 @@ static void pack_gradient(const struct conv_geometry *g, const real *grad_output
     for (ptrdiff_t k = 0; k < out_channels; k += COLUMN_TILE, packed += pixels->count * COLUMN_TILE) {
         const real *grad = grad_output + k * g->out_channel_stride;
         ptrdiff_t lines = smaller(COLUMN_TILE, out_channels - k);
+        if (g->out_channel_stride == 1) {
+            pack_last_gradient(grad, pixels, lines, packed);
+            continue;
+        }
         if (pixels->contiguous) {
             pack_panels(grad + pixels->target[0], g->out_channel_stride, 1, lines, pixels->count, COLUMN_TILE, packed);
             continue;
@@ -645,9 +819,30 @@ static ptrdiff_t weight_scratch_size(const struct conv_geometry *g, ptrdiff_t ou
 /* Whether the rows of the matrix of patches are the channels of the image as they lie. */
 static int reads_in_place(const struct conv_geometry *g)
 {
-    int same = g->taps == 1;
+    int same = g->taps == 1 && g->in_pixel_stride == 1;
     for (int i = 0; i < 3; i++) same &= g->tap[i] == 0 && g->stride[i] == 1 && g->grid[i] == g->in_size[i];
     return same;
+}
+
+/* weight_tile() of one block of pixels with their channels last: some channels under one tap at a time. */
+static void sum_last_patches(const struct conv_geometry *g, const real *input, const struct patches *patches,
+                             ptrdiff_t pixels, ptrdiff_t depth_start, ptrdiff_t depth_count, const real *packed_grad,
+                             ptrdiff_t out_channels, real *rows, real *partial, int accumulate)
+{
+    ptrdiff_t row_stride = padded_columns(out_channels);
+    for (ptrdiff_t tap = 0; tap < g->taps; tap++) {
+        ptrdiff_t c = channel_from(g, depth_start, tap), end = channel_from(g, depth_start + depth_count, tap);
+        for (; c < end; c += BUFFER_ROWS) {
+            ptrdiff_t count = smaller(BUFFER_ROWS, end - c);
+            gather_tap(g, input + c, patches, 0, tap, count, pixels, REDUCE_PIXELS, rows);
+            real *sums = partial + (c * g->taps + tap - depth_start) * row_stride;
+            for (ptrdiff_t row = 0; row < count; row += ROW_TILE)
+                for (ptrdiff_t k = 0; k < out_channels; k += COLUMN_TILE)
+                    multiply_ragged_tile(smaller(ROW_TILE, count - row), out_channels - k, pixels,
+                                         rows + row * REDUCE_PIXELS, REDUCE_PIXELS, 1, packed_grad + k * pixels,
+                                         sums + row * g->taps * row_stride + k, g->taps * row_stride, accumulate);
+        }
+    }
 }
 
 /* partial[d - depth_start][k] = sum over these pixels, with out_channels rounded up to COLUMN_TILE. The gradient is packed;
@@ -670,6 +865,11 @@ static void weight_tile(const struct conv_geometry *g, const void *input, const 
         pack_gradient(g, grad_output, out_channels, block, rows, packed_grad);
         int in_place = block->contiguous && reads_in_place(g);
         struct patches patches = find_patches(g, block, 1, block + 1);
+        if (g->in_pixel_stride > 1) {
+            sum_last_patches(g, input, &patches, count, depth_start, depth_count, packed_grad, out_channels, rows,
+                             partial, done > 0);
+            continue;
+        }
         for (ptrdiff_t d = 0; d < depth_count; d += ROW_TILE) {
             ptrdiff_t row_count = smaller(ROW_TILE, depth_count - d), a_row = REDUCE_PIXELS;
             const real *a = rows;

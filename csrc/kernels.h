@@ -43,6 +43,7 @@ struct conv_geometry {
     ptrdiff_t in_size[3];        /* depth, height, width of the input image */
     ptrdiff_t in_image_stride;   /* elements from one image to the next */
     ptrdiff_t in_channel_stride; /* elements from one input channel to the next */
+    ptrdiff_t in_pixel_stride;   /* elements from one pixel of a row to the next: 1, or more if channels are last */
     ptrdiff_t images;            /* N */
     ptrdiff_t grid[3];           /* output positions computed: depth, height, width */
     ptrdiff_t stride[3];         /* input position = grid position * stride + tap */

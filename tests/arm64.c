@@ -116,6 +116,7 @@ static void check_convolutions(const struct kernels *table)
         .in_size = {1, H, W},
         .in_image_stride = C * PLANE,
         .in_channel_stride = PLANE,
+        .in_pixel_stride = 1,
         .images = N,
         .grid = {1, H, W},
         .stride = {1, 1, 1},

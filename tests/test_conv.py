@@ -276,6 +276,12 @@ def channels_last(x):
         (1, 2, 3, (9, 10), (7, 7), 1, 3, 1, 1),
         (2, 20, 24, (7, 9), (1, 1), 1, 0, 1, 1),
         (2, 8, 8, (9, 8), (3, 3), 2, 1, 1, 4),
+        (1, 43, 21, (7, 7), (3, 3), 1, 1, 1, 1),  # two blocks of the depth, one pixel past a panel
+        (2, 340, 9, (6, 8), (1, 1), 1, 0, 1, 1),  # whole panels
+        (2, 34, 54, (31, 37), (2, 3), 1, 0, (1, 2), 2),  # groups that end within vectors, several units of sums
+        (5, 19, 35, (25, 18), (3, 3), 2, 1, 1, 1),  # phases of the stride, many pixels
+        (2, 9, 10, (25, 18), (1, 1), 3, 0, 1, 1),
+        (3, 20, 9, (2, 2), (2, 2), 1, 0, 1, 1),  # one pixel an image
     ],
     ids=str,
 )
@@ -410,6 +416,36 @@ def test_conv2d_has_the_same_bits_for_any_number_of_threads(isa, dtype, rng, alg
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 70, 150, (7, 7), (3, 3), 1, 1, 1, 1),
+        (8, 33, 40, (29, 31), (3, 3), 1, 1, 1, 1),
+        (4, 40, 24, (29, 31), (3, 3), 2, 1, 1, 2),
+    ],
+    ids=str,
+)
+def test_conv2d_of_channels_last_arrays_has_the_same_bits_for_any_number_of_threads(isa, dtype, rng, algorithm, shape):
+    (x, weight, bias), arguments, dy = case(rng, shape, dtype)
+    x, dy = channels_last(x), channels_last(dy)
+    results = []
+    for threads in (1, 2, 5):
+        with fastnn.threads(threads):
+            fused = F.conv2d_fused(x, weight, bias, *arguments, residual=dy, activation="relu", statistics=True)
+            results.append((*F.conv2d_backward(dy, x, weight, bias, *arguments), *fused))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_conv2d_nan_outside_a_channels_last_image_reaches_nothing(isa, dtype, algorithm):
+    base = np.full((3, 9, 10, 20), np.nan, dtype)
+    base[1] = 1
+    x = base[1:2].transpose(0, 3, 1, 2)
+    y = F.conv2d(x, np.ones((6, 20, 3, 3), dtype), padding=1)
+    assert np.isfinite(y).all()
 
 
 def test_conv2d_nan_and_infinity_reach_only_what_they_touch(dtype):

@@ -10,7 +10,8 @@ from fastnn.native.epilogue cimport Epilogue
 from fastnn.native.geometry cimport forward_taps, phase_taps, three
 from fastnn.native.kernels cimport conv_epilogue, conv_geometry, conv_kernels, conv_phase, gemm_kernels
 from fastnn.native.runtime cimport (
-    Block, ceil_div, channels_last, contiguous, empty_of_shape, is_channels_last, kernels_for, scratch, threads_for)
+    Block, ceil_div, channels_last, contiguous, empty_channels_last, empty_of_shape, is_channels_last, kernels_for,
+    scratch, threads_for)
 
 import numpy as np
 
@@ -95,6 +96,9 @@ cdef correlate(np.ndarray like, const conv_geometry *geometry, const ptrdiff_t *
     cdef int threads = threads_for(groups * (2.0 * rows / FLOP_PER_NANOSECOND + 0.3) * depth * pixels)
     cdef ptrdiff_t enough_tasks = 1 if threads == 1 else 4 * threads
     depth_block = max(1, depth_block)
+    cdef ptrdiff_t squares = geometry.taps * kernel.lanes
+    if geometry.in_pixel_stride > 1 and depth_block < depth and squares <= DEPTH_BLOCK:
+        depth_block = ceil_div(depth_block, squares) * squares
     # Few pixels are packed once for all threads. More are gathered again for each tile of rows, so there are no more of
     # those than the threads need.
     cdef ptrdiff_t padded_pixels = ceil_div(pixels, tiles.column_tile) * tiles.column_tile
@@ -116,6 +120,8 @@ cdef correlate(np.ndarray like, const conv_geometry *geometry, const ptrdiff_t *
     cdef ptrdiff_t pack_tiles = ceil_div(rows, tiles.row_tile)
     cdef int pack_threads = threads_for(0.2 * groups * filter * channels * padded_rows)
     cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, depth_block, pixel_tile)
+    if geometry.out_channel_stride == 1:
+        scratch_bytes += row_tile * pixel_tile * itemsize + 64  # products, before they are stored; where a line begins
     cdef ptrdiff_t packed_bytes = depth * padded_rows * itemsize
     cdef Block place_memory = scratch(filter * sizeof(ptrdiff_t))
     cdef ptrdiff_t *place = <ptrdiff_t *> place_memory.data
@@ -208,6 +214,7 @@ cdef spread(np.ndarray grad, conv_phase *phases, ptrdiff_t count, ptrdiff_t filt
     for i in range(count):
         phases[i].geometry.images = together
         phases[i].geometry.in_image_stride = positions  # the product's images follow one another
+        phases[i].geometry.in_pixel_stride = 1
     cdef int threads = threads_for(groups * (2.0 * depth / FLOP_PER_NANOSECOND + 0.3) * rows * filter * pixels)
     cdef ptrdiff_t block = max(1, min(rows, TASK_WEIGHTS // filter)), blocks
     while block > 1 and groups * ceil_div(rows, block) < 2 * threads and threads > 1:
@@ -265,25 +272,29 @@ cdef ptrdiff_t fill_taps(list taps, tuple kernel, ptrdiff_t *tap, ptrdiff_t *pos
 
 
 cdef Block forward_geometry(conv_geometry *geometry, tuple in_shape, tuple out_size, tuple kernel, tuple stride,
-                            tuple padding, tuple dilation, ptrdiff_t groups, ptrdiff_t out_channels):
-    """The geometry of a convolution; in_shape is (N, C, D, H, W), padding the zeros before each dimension. Keep the
-    block returned, which holds the taps, while the geometry is used."""
+                            tuple padding, tuple dilation, ptrdiff_t groups, ptrdiff_t out_channels, bint in_last,
+                            bint out_last):
+    """The geometry of a convolution; in_shape is (N, C, D, H, W), padding the zeros before each dimension, in_last and
+    out_last whether input and output have their channels last. Keep the block returned, which holds the taps, while
+    the geometry is used."""
     cdef ptrdiff_t taps = product(kernel), in_plane = product(in_shape[2:]), out_plane = product(out_size)
     cdef Block memory = scratch(4 * taps * sizeof(ptrdiff_t))
     cdef ptrdiff_t *tap = <ptrdiff_t *> memory.data
+    cdef ptrdiff_t out_pixel = out_channels if out_last else 1
     geometry.images = in_shape[0]
     geometry.channels = in_shape[1] // groups
-    geometry.in_channel_stride = in_plane
+    geometry.in_channel_stride = 1 if in_last else in_plane
+    geometry.in_pixel_stride = in_shape[1] if in_last else 1
     geometry.in_image_stride = in_shape[1] * in_plane
-    geometry.out_channel_stride = out_plane
+    geometry.out_channel_stride = 1 if out_last else out_plane
     geometry.out_image_stride = out_channels * out_plane
     for i in range(3):
         geometry.in_size[i] = in_shape[2 + i]
         geometry.grid[i] = out_size[i]
         geometry.stride[i] = stride[i]
-    geometry.out_stride[0] = out_size[1] * out_size[2]
-    geometry.out_stride[1] = out_size[2]
-    geometry.out_stride[2] = 1
+    geometry.out_stride[0] = out_size[1] * out_size[2] * out_pixel
+    geometry.out_stride[1] = out_size[2] * out_pixel
+    geometry.out_stride[2] = out_pixel
     geometry.taps = taps
     geometry.tap = tap
     fill_taps([forward_taps(kernel[i], padding[i], dilation[i]) for i in range(3)], kernel, tap, tap + 3 * taps)
@@ -294,6 +305,17 @@ cdef str algorithm(str operation, np.ndarray source, ptrdiff_t out_channels, out
                    ptrdiff_t groups):
     return choose(operation, source.shape[0], source.shape[1], out_channels, out_size, kernel, stride, dilation, groups,
                   kernels_for(source).conv.lanes)
+
+
+cdef bint fills_squares(np.ndarray like, ptrdiff_t channels):
+    """Whether so many channels of a group, last in memory, go well through transposed squares; else copies do."""
+    return 2 * channels >= kernels_for(like).conv.lanes
+
+
+cdef np.ndarray empty_result(tuple shape, np.ndarray like, bint last):
+    if last:
+        return empty_channels_last(shape, np.PyArray_TYPE(like))
+    return empty_of_shape(shape, np.PyArray_TYPE(like))
 
 
 cdef np.ndarray laid_out(np.ndarray y, bint last):
@@ -326,15 +348,18 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
         return epilogue.result(winograd.conv(x, weight, epilogue, out_size, stride[0], padding))
     if by == "direct":
         return finish(direct.conv(x, weight, bias, out_size, stride, padding, dilation, groups), epilogue, last)
-    x = contiguous(x)
     weight = contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], taps
-    cdef np.ndarray y = empty_of_shape((x.shape[0], out_channels, *out_size), np.PyArray_TYPE(x))
+    cdef bint in_last = last and fills_squares(x, x.shape[1] // groups)
+    cdef bint out_last = last and fills_squares(x, out_channels // groups)
+    if not in_last:
+        x = contiguous(x)
+    cdef np.ndarray y = empty_result((x.shape[0], out_channels, *out_size), x, out_last)
     cdef conv_geometry geometry
     cdef tuple kernel = three((<object> weight).shape[2:], 1), size = three(out_size, 1)
     cdef tuple shape = (<object> x).shape[:2] + three((<object> x).shape[2:], 1)
     cdef Block _taps = forward_geometry(&geometry, shape, size, kernel, three(stride, 1), three(padding, 0),
-                                        three(dilation, 1), groups, out_channels)
+                                        three(dilation, 1), groups, out_channels, in_last, out_last)
     taps = geometry.taps
     cdef ptrdiff_t rows = out_channels // groups
     correlate(
@@ -355,13 +380,18 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     cdef bint last = is_channels_last(grad)
     if by == "direct":
         return laid_out(direct.conv_input_grad(grad, weight, bias, in_size, stride, padding, dilation, groups), last)
-    grad = contiguous(grad)
     weight = contiguous(weight)
     cdef ptrdiff_t rows = weight.shape[1], out_channels = weight.shape[0]
-    cdef np.ndarray result = empty_of_shape((grad.shape[0], rows * groups, *in_size), np.PyArray_TYPE(grad))
+    cdef bint grad_last = last and fills_squares(grad, out_channels // groups)
+    cdef bint result_last = last and fills_squares(grad, rows)
+    if not grad_last:
+        grad = contiguous(grad)
+    cdef ptrdiff_t grad_pixel = out_channels if grad_last else 1, pixel = rows * groups if result_last else 1
+    cdef np.ndarray result = empty_result((grad.shape[0], rows * groups, *in_size), grad, result_last)
     cdef tuple kernel = three((<object> weight).shape[2:], 1), grad_size = three((<object> grad).shape[2:], 1)
     cdef tuple size = three(in_size, 1)
     cdef ptrdiff_t taps = product(kernel), plane = product(size), grad_plane = product(grad_size)
+    cdef ptrdiff_t channel = 1 if result_last else plane, grad_channel = 1 if grad_last else grad_plane
     cdef Block memory = scratch(4 * taps * sizeof(ptrdiff_t))
     cdef ptrdiff_t *tap = <ptrdiff_t *> memory.data
     cdef ptrdiff_t *position = tap + 3 * taps
@@ -372,18 +402,19 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     cdef conv_phase *phase = phases
     cdef ptrdiff_t i, done = 0
     for start in starts:
-        phase.target = (start[0] * <ptrdiff_t> size[1] + start[1]) * <ptrdiff_t> size[2] + start[2]
+        phase.target = ((start[0] * <ptrdiff_t> size[1] + start[1]) * <ptrdiff_t> size[2] + start[2]) * pixel
         phase.geometry.images = grad.shape[0]
         phase.geometry.channels = out_channels // groups
-        phase.geometry.in_channel_stride = grad_plane
+        phase.geometry.in_channel_stride = grad_channel
+        phase.geometry.in_pixel_stride = grad_pixel
         phase.geometry.in_image_stride = out_channels * grad_plane
         phase.column = start[2]
-        phase.geometry.out_channel_stride = plane
+        phase.geometry.out_channel_stride = channel
         phase.geometry.out_image_stride = rows * groups * plane
         for i in range(3):
             phase.geometry.in_size[i] = grad_size[i]
             phase.geometry.stride[i] = 1
-            phase.geometry.out_stride[i] = stride[i] * product(size[i + 1:])
+            phase.geometry.out_stride[i] = stride[i] * product(size[i + 1:]) * pixel
             phase.geometry.grid[i] = ceil_div(<ptrdiff_t> size[i] - <ptrdiff_t> start[i], <ptrdiff_t> stride[i])
         seen = [phase_taps(start[i], kernel[i], stride[i], padding[i], dilation[i]) for i in range(3)]
         phase.geometry.tap = tap + 3 * done
@@ -393,8 +424,8 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
         phase += 1
     cdef weight_view weights = weight_view(np.PyArray_BYTES(weight), out_channels // groups * rows * taps, taps,
                                            rows * taps)
-    cdef plane_view source = plane_view(np.PyArray_BYTES(grad), out_channels // groups * grad_plane)
-    cdef plane_view target = plane_view(np.PyArray_BYTES(result), rows * plane)
+    cdef plane_view source = plane_view(np.PyArray_BYTES(grad), out_channels // groups * grad_channel)
+    cdef plane_view target = plane_view(np.PyArray_BYTES(result), rows * channel)
     cdef Epilogue epilogue = Epilogue(bias, None, 1, False, rows * groups)
     if spread_gains(grad.shape[0], grad_plane, out_channels, out_channels // groups, len(starts),
                     np.PyArray_ITEMSIZE(grad)):
@@ -421,7 +452,7 @@ cdef few_weight_grad(np.ndarray grad, np.ndarray x, const conv_geometry *geometr
     cdef ptrdiff_t rows = grad.shape[1] // groups, depth = geometry.taps * geometry.channels
     cdef ptrdiff_t pixels = geometry.images * geometry.grid[0] * geometry.grid[1] * geometry.grid[2]
     cdef np.ndarray by_channel = grad
-    if geometry.images > 1:  # the pixels of all images together
+    if geometry.images > 1 or not np.PyArray_IS_C_CONTIGUOUS(grad):  # the pixels of all images together
         by_channel = empty_of_shape((grad.shape[1], grad.shape[0], *(<object> grad).shape[2:]), np.PyArray_TYPE(x))
         by_channel[...] = grad.swapaxes(0, 1)
     cdef int threads = threads_for(groups * (2.0 * rows / FLOP_PER_NANOSECOND + 0.5) * depth * pixels)
@@ -452,15 +483,19 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
         return winograd.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
     if by == "direct":
         return direct.conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups)
-    grad = contiguous(grad)
-    x = contiguous(x)
+    cdef bint in_last = is_channels_last(x) and fills_squares(x, x.shape[1] // groups)
+    cdef bint grad_last = is_channels_last(grad)
+    if not in_last:
+        x = contiguous(x)
+    if not grad_last:
+        grad = contiguous(grad)
     cdef ptrdiff_t out_channels = grad.shape[1], rows = out_channels // groups
     cdef np.ndarray result = empty_of_shape((out_channels, x.shape[1] // groups, *kernel), np.PyArray_TYPE(x))
     cdef conv_geometry geometry
     cdef tuple shape = (<object> x).shape[:2] + three((<object> x).shape[2:], 1)
     cdef Block _taps = forward_geometry(
         &geometry, shape, three((<object> grad).shape[2:], 1), three(kernel, 1), three(stride, 1), three(padding, 0),
-        three(dilation, 1), groups, out_channels)
+        three(dilation, 1), groups, out_channels, in_last, grad_last)
     cdef const conv_kernels *kernels = kernels_for(x).conv
     cdef ptrdiff_t row_tile = kernels_for(x).gemm.row_tile, column_tile = kernels_for(x).gemm.column_tile
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), lanes = kernels.lanes
@@ -476,6 +511,8 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     # Tasks: blocks of the depth, times parts of the pixels; parts cost memory and a sum, so only as many as needed.
     cdef ptrdiff_t blocks = ceil_div(depth, DEPTH_BLOCK)
     cdef ptrdiff_t depth_block = ceil_div(ceil_div(depth, blocks), row_tile) * row_tile
+    if in_last and blocks > 1 and geometry.taps * lanes <= DEPTH_BLOCK:
+        depth_block = ceil_div(depth_block, geometry.taps * lanes) * geometry.taps * lanes
     blocks = ceil_div(depth, depth_block)
     cdef ptrdiff_t part_stride = groups * depth * row_length
     cdef ptrdiff_t parts = max(1, min(ceil_div(ENOUGH_TASKS, blocks * groups), pixels // PARTIAL_PIXELS,

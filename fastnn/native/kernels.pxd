@@ -30,6 +30,7 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t in_size[3]
         ptrdiff_t in_image_stride
         ptrdiff_t in_channel_stride
+        ptrdiff_t in_pixel_stride
         ptrdiff_t images
         ptrdiff_t grid[3]
         ptrdiff_t stride[3]

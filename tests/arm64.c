@@ -168,19 +168,23 @@ static void check_convolutions(const struct kernels *table)
                                        .channels = C,
                                        .out_channels = K,
                                        .filter = {3, 3},
+                                       .stride = 1,
+                                       .blocks = {1, 1},
                                        .in_size = {H, W},
                                        .out_size = {H, W},
                                        .padding = {1, 1},
                                        .chunk_rows = 8 * winograd->row_tile};
     struct winograd_weight taps = {.data = weight, .row_stride = DEPTH, .channel_stride = TAPS};
-    ptrdiff_t tiles = N * ((H + 3) / 4) * ((W + 3) / 4);
-    ptrdiff_t width = (tiles + winograd->lanes - 1) / winograd->lanes * winograd->lanes;
+    struct winograd_block block = {0, N * ((H + 3) / 4) * ((W + 3) / 4)};
     void *transformed = memory(winograd->weight_size(&tiling));
-    scratch = memory(winograd->scratch_size(&tiling, width, 1));
+    void *patches = memory(winograd->patches_size(&tiling, block.tiles));
+    scratch = memory(winograd->scratch_size(&tiling, block.tiles, 1));
     for (int k = 0; k < K; k++) winograd->transform_weight(&tiling, &taps, k, transformed);
     taps.transformed = transformed;
     y = numbers(N * K * PLANE);
-    winograd->tile(&tiling, x, &taps, 0, tiles, 0, K, bias, y, scratch);
+    winograd->transform_tiles(&tiling, x, &block, 0, block.tiles, 0, C, patches);
+    winograd->multiply_tiles(&tiling, &taps, patches, &block, 0, block.tiles, 0, K,
+                             &(struct conv_epilogue){.bias = bias, .slope = 1, .channels = K}, y, scratch);
     compare("winograd", y, expected, N * K * PLANE, 2e-5);
 }
 

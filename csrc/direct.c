@@ -22,6 +22,7 @@
  * [row of taps][C][tap of the row], so that the rows of taps that fall beside the image are a piece at either end, which
  * is left out. Packed weights: [tile of up to ROW_TILE output channels][d][ROW_TILE].
  */
+#include "epilogue.h"
 #include "gemm_micro.h"
 #include "kernels.h"
 
@@ -310,9 +311,10 @@ static void panel_of_images(ptrdiff_t position, ptrdiff_t positions, ptrdiff_t v
     }
 }
 
-/* target[row][place] = bias[row] + sum over d of a[d][row] * copy[base + offset[d]], or without bias added to it */
+/* target[row][place] = bias[row] + sum over d of a[d][row] * copy[base + offset[d]], or without bias added to it; then
+ * activated */
 INLINE void multiply_panel(const int rows, ptrdiff_t depth, const real *a, const real *copy, const ptrdiff_t *offset,
-                           const struct panel *panel, const real *bias, int accumulate, real *target,
+                           const struct panel *panel, const real *bias, int accumulate, real slope, real *target,
                            ptrdiff_t row_stride)
 {
     const int vectors = panel_vectors(rows);
@@ -339,20 +341,27 @@ INLINE void multiply_panel(const int rows, ptrdiff_t depth, const real *a, const
         }
     }
 
+    if (accumulate)
 #pragma GCC unroll 8
-    for (int row = 0; row < rows; row++, target += row_stride)
+        for (int row = 0; row < rows; row++)
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) {
-            real *to = target + panel->place[v];
-            vec_store(to, accumulate ? vec_load(to) + sum[row][v] : sum[row][v]);
-        }
+            for (int v = 0; v < vectors; v++) sum[row][v] += vec_load(target + row * row_stride + panel->place[v]);
+    if (slope != 1)
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; row++)
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; v++) sum[row][v] = epilogue_activate(sum[row][v], slope);
+#pragma GCC unroll 8
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) vec_store(target + row * row_stride + panel->place[v], sum[row][v]);
 }
 
 static void multiply_some_panel(ptrdiff_t rows, ptrdiff_t depth, const real *a, const real *copy,
                                 const ptrdiff_t *offset, const struct panel *panel, const real *bias, int accumulate,
-                                real *target, ptrdiff_t row_stride)
+                                real slope, real *target, ptrdiff_t row_stride)
 {
-#define ROWS(count) multiply_panel(count, depth, a, copy, offset, panel, bias, accumulate, target, row_stride)
+#define ROWS(count) multiply_panel(count, depth, a, copy, offset, panel, bias, accumulate, slope, target, row_stride)
     switch (rows) {
     case 1: ROWS(1); break;
     case 2: ROWS(2); break;
@@ -368,12 +377,13 @@ static void multiply_some_panel(ptrdiff_t rows, ptrdiff_t depth, const real *a, 
 #undef ROWS
 }
 
-/* What a tile of output channels is computed from, in one phase and band. */
+/* What a tile of output channels is computed from, in one phase and band, and how the micro-kernels activate it. */
 struct product {
     const struct direct_geometry *geometry;
     const struct direct_phase *phase;
     ptrdiff_t band_start, height, rows;
     const real *weight, *copy, *bias;
+    real slope;
 };
 
 /* One panel: the rows of taps that it sees, in blocks which begin at the same depths for every panel. */
@@ -385,7 +395,7 @@ static void compute_panel(const struct product *p, const struct panel *panel, re
     do { /* once even without any tap: the output is then the bias */
         ptrdiff_t next = smaller(end, (d / DEPTH_BLOCK + 1) * DEPTH_BLOCK);
         multiply_some_panel(p->rows, next - d, p->weight + d * ROW_TILE, p->copy, p->phase->offset + d, panel, p->bias,
-                            d > first, target, row_stride);
+                            d > first, next < end ? 1 : p->slope, target, row_stride);
         d = next;
     } while (d < end);
 }
@@ -467,35 +477,57 @@ static void compute_images(const struct product *p, ptrdiff_t images, real *outp
     }
 }
 
-/* Output rows band_start ... of all phases, all of a group's `rows` output channels, of one image or of those from there on
- * that are interleaved. `input`, `bias` and `output` point at the group's first channel, packed_weight at its first phase. */
-static void tile(const struct direct_geometry *g, const struct direct_phase *phase, ptrdiff_t phases, const void *input,
-                 const void *packed_weight, ptrdiff_t rows, ptrdiff_t image, ptrdiff_t band_start, const void *bias,
-                 void *output, void *scratch)
+/* Applies an epilogue with residual or sums to a tile's outputs, which are still in the cache. */
+static void finish(const struct product *p, const struct conv_epilogue *epilogue, ptrdiff_t unit, ptrdiff_t k,
+                   ptrdiff_t images, ptrdiff_t at, real *output)
 {
-    const real no_bias[ROW_TILE] = {0};
+    const struct direct_geometry *g = p->geometry;
+    ptrdiff_t count = p->height * p->phase->grid[1];
+    for (ptrdiff_t row = 0; row < p->rows; row++, at += g->out_channel_stride) {
+        struct channel_sums sums = {0};
+        for (ptrdiff_t image = 0; image < images; image++) {
+            ptrdiff_t first = at + image * g->out_image_stride;
+            const real *residual = epilogue->residual ? (const real *)epilogue->residual + first : NULL;
+            epilogue_store(output + first, count, residual, (real)epilogue->slope, output + first, &sums);
+        }
+        if (epilogue->sums) epilogue_store_sums(epilogue, unit, k + row, &sums);
+    }
+}
+
+/* Output rows band_start ... of all phases, all of a group's `rows` output channels, of one image or of those from there on
+ * that are interleaved: the unit of the epilogue's sums. These and a residual are for a single phase. `input` points at the
+ * group's first channel, packed_weight at its first phase; of the outputs it is channel `first`. */
+static void tile(const struct direct_geometry *g, const struct direct_phase *phase, ptrdiff_t phases, const void *input,
+                 const void *packed_weight, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t image, ptrdiff_t band_start,
+                 const struct conv_epilogue *epilogue, void *output, void *scratch)
+{
+    const real no_bias[ROW_TILE] = {0}, *bias = epilogue->bias;
+    const int late = epilogue->residual || epilogue->sums;
+    ptrdiff_t unit = image / g->interleave * ((g->grid[0] + g->band - 1) / g->band) + band_start / g->band;
+    ptrdiff_t images = smaller(g->interleave, g->images - image);
     real *copy = scratch;
     copy_band(g, input, image, band_start, smaller(g->band, g->grid[0] - band_start), copy);
     for (const real *weight = packed_weight; phases > 0; phases--, phase++) {
         ptrdiff_t depth = g->channels * phase->taps[0].count * phase->taps[1].count;
         ptrdiff_t height = smaller(g->band, phase->grid[0] - band_start);
-        real *plane = (real *)output + image * g->out_image_stride + phase->target + band_start * g->out_stride[0];
+        ptrdiff_t plane = image * g->out_image_stride + phase->target + band_start * g->out_stride[0];
         for (ptrdiff_t i = 0; i < tile_count(rows); i++, weight += depth * ROW_TILE) {
             if (height <= 0 || phase->grid[1] == 0) continue;
-            ptrdiff_t k = tile_start(rows, i);
+            ptrdiff_t k = first + tile_start(rows, i), at = plane + k * g->out_channel_stride;
             struct product product = {.geometry = g,
                                       .phase = phase,
                                       .band_start = band_start,
                                       .height = height,
-                                      .rows = tile_start(rows, i + 1) - k,
+                                      .rows = tile_start(rows, i + 1) - tile_start(rows, i),
                                       .weight = weight,
                                       .copy = copy,
-                                      .bias = bias ? (const real *)bias + k : no_bias};
+                                      .bias = bias ? bias + k : no_bias,
+                                      .slope = late ? 1 : (real)epilogue->slope};
             if (g->interleave == 1)
-                compute_image(&product, plane + k * g->out_channel_stride);
+                compute_image(&product, (real *)output + at);
             else
-                compute_images(&product, smaller(LANES, g->images - image), plane + k * g->out_channel_stride,
-                               copy + copy_size(g));
+                compute_images(&product, images, (real *)output + at, copy + copy_size(g));
+            if (late) finish(&product, epilogue, unit, k, images, at, output);
         }
     }
 }

@@ -202,8 +202,8 @@ struct direct_kernels {
     void (*pack_weight)(const void *weight, ptrdiff_t row_stride, ptrdiff_t channel_stride, ptrdiff_t filter_width,
                         const struct direct_phase *phase, ptrdiff_t channels, ptrdiff_t rows, void *packed);
     void (*tile)(const struct direct_geometry *geometry, const struct direct_phase *phase, ptrdiff_t phases,
-                 const void *input, const void *packed_weight, ptrdiff_t rows, ptrdiff_t image, ptrdiff_t band_start,
-                 const void *bias, void *output, void *scratch);
+                 const void *input, const void *packed_weight, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t image,
+                 ptrdiff_t band_start, const struct conv_epilogue *epilogue, void *output, void *scratch);
     ptrdiff_t (*weight_scratch_size)(const struct direct_geometry *geometry, ptrdiff_t depth, ptrdiff_t rows);
     void (*weight_tile)(const struct direct_geometry *geometry, const struct direct_phase *phase, const void *input,
                         const void *grad_output, ptrdiff_t rows, ptrdiff_t unit, ptrdiff_t units, void *partial,

@@ -215,6 +215,11 @@ EPILOGUES = [
         (1, 40, 10, (7, 7), (3, 3), 1, 1, 1, 1),  # two blocks of the depth, one pixel past a panel
         (2, 340, 9, (6, 8), (1, 1), 1, 0, 1, 1),  # whole panels, several blocks
         (3, 4, 34, (31, 37), (2, 3), 1, 0, 1, 2),  # several units of sums
+        (19, 3, 9, (10, 9), (5, 5), 1, (0, 1), 1, 1),  # images in the lanes of vectors, the last group ragged
+        (18, 24, 11, (9, 11), (5, 5), 1, 2, 1, 1),  # depth of several blocks
+        (33, 6, 6, (7, 7), (3, 3), 1, 1, 1, 6),  # depthwise
+        (2, 8, 8, (40, 33), (3, 3), 1, 1, 1, 8),
+        (1, 40, 9, (70, 66), (5, 5), 1, 2, 1, 1),  # several bands
     ],
     ids=str,
 )
@@ -403,6 +408,7 @@ def test_conv2d_backward_computes_only_what_is_needed(rng):
         (1, 150, 270, (16, 16), (3, 3), 1, 1, 1, 1),  # few tiles: winograd splits the output channels
         (8, 33, 40, (29, 31), (3, 3), 1, 1, 1, 1),  # many tiles: its backward-weights sums parts of them
         (70, 20, 17, (9, 10), (5, 5), 1, 2, 1, 1),  # images in the lanes of vectors, bands by the threads
+        (1, 3, 9, (150, 66), (3, 3), 1, 1, 1, 1),  # bands by the threads, but for statistics
     ],
     ids=str,
 )

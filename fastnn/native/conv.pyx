@@ -323,38 +323,25 @@ cdef np.ndarray laid_out(np.ndarray y, bint last):
     return channels_last(y) if last else y
 
 
-cdef finish(np.ndarray y, Epilogue epilogue, bint last):
-    """The epilogue, but for the bias, of outputs that are already stored, channels first."""
-    cdef ptrdiff_t images = y.shape[0], channels = y.shape[1], positions = product((<object> y).shape[2:]), task
-    cdef const conv_epilogue *values
-    cdef const conv_kernels *kernels = kernels_for(y).conv
-    cdef char *output = np.PyArray_BYTES(y)
-    if epilogue.nothing_but_bias():
-        return laid_out(y, last)
-    values = epilogue.over(images, y)
-    for task in prange(images * channels, nogil=True, num_threads=threads_for(0.3 * np.PyArray_SIZE(y)),
-                       schedule="static"):
-        kernels.finish(values, task // channels, task % channels, positions, output)
-    return epilogue.result(laid_out(y, last))
-
-
 def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups, residual=None,
          double slope=1, bint statistics=False):
     """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel), through an epilogue."""
     cdef Epilogue epilogue = Epilogue(bias, residual, slope, statistics, weight.shape[0])
     cdef bint last = is_channels_last(x)
+    cdef np.ndarray y
     cdef str by = algorithm("conv", x, weight.shape[0], out_size, (<object> weight).shape[2:], stride, dilation, groups)
     if by == "winograd":
         return epilogue.result(winograd.conv(x, weight, epilogue, out_size, stride[0], padding))
     if by == "direct":
-        return finish(direct.conv(x, weight, bias, out_size, stride, padding, dilation, groups), epilogue, last)
+        y = direct.conv(x, weight, epilogue, out_size, stride, padding, dilation, groups)
+        return epilogue.result(laid_out(y, last))
     weight = contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], taps
     cdef bint in_last = last and fills_squares(x, x.shape[1] // groups)
     cdef bint out_last = last and fills_squares(x, out_channels // groups)
     if not in_last:
         x = contiguous(x)
-    cdef np.ndarray y = empty_result((x.shape[0], out_channels, *out_size), x, out_last)
+    y = empty_result((x.shape[0], out_channels, *out_size), x, out_last)
     cdef conv_geometry geometry
     cdef tuple kernel = three((<object> weight).shape[2:], 1), size = three(out_size, 1)
     cdef tuple shape = (<object> x).shape[:2] + three((<object> x).shape[2:], 1)
@@ -379,7 +366,9 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
         return winograd.conv_input_grad(grad, weight, Epilogue(bias, None, 1, False, weight.shape[1]), in_size, padding)
     cdef bint last = is_channels_last(grad)
     if by == "direct":
-        return laid_out(direct.conv_input_grad(grad, weight, bias, in_size, stride, padding, dilation, groups), last)
+        only_bias = Epilogue(bias, None, 1, False, weight.shape[1] * groups)
+        grad = direct.conv_input_grad(grad, weight, only_bias, in_size, stride, padding, dilation, groups)
+        return laid_out(grad, last)
     weight = contiguous(weight)
     cdef ptrdiff_t rows = weight.shape[1], out_channels = weight.shape[0]
     cdef bint grad_last = last and fills_squares(grad, out_channels // groups)

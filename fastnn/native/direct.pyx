@@ -5,8 +5,10 @@ convolution of the output's gradient per phase of the stride, see conv.pyx.
 """
 cimport numpy as np
 from cython.parallel cimport prange, threadid
+from fastnn.native.epilogue cimport Epilogue
 from fastnn.native.geometry cimport forward_taps, phase_taps, two
-from fastnn.native.kernels cimport conv_kernels, direct_geometry, direct_kernels, direct_phase, direct_taps
+from fastnn.native.kernels cimport (
+    conv_epilogue, conv_kernels, direct_geometry, direct_kernels, direct_phase, direct_taps)
 from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
 
 import numpy as np
@@ -144,24 +146,27 @@ cdef class Plan:
 
 
 cdef correlate(Plan plan, np.ndarray image, np.ndarray weight, ptrdiff_t group_stride, ptrdiff_t row_stride,
-               ptrdiff_t channel_stride, ptrdiff_t rows, bias, np.ndarray result):
-    """result[n, k, p] = bias[k] + sum over taps and channels; the strides are those of the weights, in elements."""
+               ptrdiff_t channel_stride, ptrdiff_t rows, Epilogue epilogue, np.ndarray result):
+    """result[n, k, p] = sum over taps and channels, through the epilogue; the strides are those of the weights, in
+    elements."""
     cdef direct_geometry *g = &plan.geometry
     cdef const direct_kernels *kernel = plan.kernel
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(image), groups = plan.groups
     cdef ptrdiff_t padded_rows = ceil_div(rows, kernel.row_tile) * kernel.row_tile
     if np.PyArray_SIZE(result) == 0:
+        epilogue.over(0, result)
         return
     plan.interleave(rows, True)
     cdef ptrdiff_t outputs = g.images * g.grid[0] * g.grid[1], phases = plan.phases
     cdef int threads = threads_for(groups * outputs * (rows * 2.0 * plan.taps / FLOP_PER_NANOSECOND + 1) * g.channels)
-    plan.cut(g.grid[0] * g.grid[1] * g.interleave, 1 if threads == 1 else 4 * threads)
+    # Bands are what statistics are summed up over by themselves, so they must not depend on the threads then.
+    cdef ptrdiff_t enough_tasks = ENOUGH_TASKS if epilogue.statistics else 1 if threads == 1 else 4 * threads
+    plan.cut(g.grid[0] * g.grid[1] * g.interleave, enough_tasks)
     cdef ptrdiff_t bands = ceil_div(g.grid[0], g.band), batches = plan.batches()
     cdef ptrdiff_t packed_bytes = padded_rows * g.channels * plan.taps * itemsize
     cdef ptrdiff_t scratch_bytes = kernel.scratch_size(g)
     cdef Block packed_memory = scratch(groups * packed_bytes), thread_memory = scratch(threads * scratch_bytes)
-    cdef np.ndarray bias_values = None if bias is None else contiguous(bias)
-    cdef const char *row_bias = NULL if bias is None else np.PyArray_BYTES(bias_values)
+    cdef const conv_epilogue *values = epilogue.over(batches * bands, result)
     cdef const char *weights = np.PyArray_BYTES(weight)
     cdef const char *source = np.PyArray_BYTES(image)
     cdef char *target = np.PyArray_BYTES(result)
@@ -181,9 +186,8 @@ cdef correlate(Plan plan, np.ndarray image, np.ndarray weight, ptrdiff_t group_s
             group = task // bands % groups
             kernel.tile(
                 g, plan.phase, phases, source + group * g.channels * g.in_channel_stride * itemsize,
-                packed + group * packed_bytes, rows, batch * g.interleave, task % bands * g.band,
-                row_bias + group * rows * itemsize if row_bias != NULL else NULL,
-                target + group * rows * g.out_channel_stride * itemsize, thread_scratch + threadid() * scratch_bytes)
+                packed + group * packed_bytes, rows, group * rows, batch * g.interleave, task % bands * g.band,
+                values, target, thread_scratch + threadid() * scratch_bytes)
 
 
 cdef Plan forward_plan(np.ndarray image, tuple out_shape, kernel, stride, padding, dilation, ptrdiff_t groups):
@@ -193,20 +197,22 @@ cdef Plan forward_plan(np.ndarray image, tuple out_shape, kernel, stride, paddin
     return Plan(image, groups, two(stride, 1), kernel, (out_shape[0], *size), (1, 1), [((0, 0), size, taps)])
 
 
-def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups):
-    """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel)."""
+def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, stride, padding, dilation, ptrdiff_t groups):
+    """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel), through an epilogue."""
     x = contiguous(x)
     weight = contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], channels = weight.shape[1], rows = out_channels // groups
     cdef np.ndarray y = empty_of_shape((x.shape[0], out_channels, *out_size), np.PyArray_TYPE(x))
     cdef Plan plan = forward_plan(x, (out_channels, *out_size), (<object> weight).shape[2:], stride, padding, dilation,
                                   groups)
-    correlate(plan, x, weight, rows * channels * plan.taps, channels * plan.taps, plan.taps, rows, bias, y)
+    correlate(plan, x, weight, rows * channels * plan.taps, channels * plan.taps, plan.taps, rows, epilogue, y)
     return y
 
 
-def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, padding, dilation, ptrdiff_t groups):
-    """The gradient (N, C, *in_size) by the input of a convolution with output gradient `grad`, plus a bias."""
+def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_size, stride, padding, dilation,
+                    ptrdiff_t groups):
+    """The gradient (N, C, *in_size) by the input of a convolution with output gradient `grad`, plus a bias: there is
+    neither residual nor statistics."""
     grad = contiguous(grad)
     weight = contiguous(weight)
     cdef ptrdiff_t rows = weight.shape[1], channels = weight.shape[0] // groups
@@ -218,7 +224,7 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
          [phase_taps(start[d], kernel[d], stride[d], padding[d], dilation[d]) for d in range(2)])
         for start in np.ndindex(*[min(stride[d], size[d]) for d in range(2)])]
     cdef Plan plan = Plan(grad, groups, (1, 1), kernel, (rows * groups, *size), stride, phases)
-    correlate(plan, grad, weight, channels * rows * plan.taps, plan.taps, rows * plan.taps, rows, bias, result)
+    correlate(plan, grad, weight, channels * rows * plan.taps, plan.taps, rows * plan.taps, rows, epilogue, result)
     return result
 
 

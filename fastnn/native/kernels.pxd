@@ -186,8 +186,8 @@ cdef extern from "kernels.h" nogil:
         void (*pack_weight)(const void *weight, ptrdiff_t row_stride, ptrdiff_t channel_stride, ptrdiff_t filter_width,
                             const direct_phase *phase, ptrdiff_t channels, ptrdiff_t rows, void *packed) noexcept nogil
         void (*tile)(const direct_geometry *geometry, const direct_phase *phase, ptrdiff_t phases, const void *input,
-                     const void *packed_weight, ptrdiff_t rows, ptrdiff_t image, ptrdiff_t band_start,
-                     const void *bias, void *output, void *scratch) noexcept nogil
+                     const void *packed_weight, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t image,
+                     ptrdiff_t band_start, const conv_epilogue *epilogue, void *output, void *scratch) noexcept nogil
         ptrdiff_t (*weight_scratch_size)(const direct_geometry *geometry, ptrdiff_t depth,
                                          ptrdiff_t rows) noexcept nogil
         void (*weight_tile)(const direct_geometry *geometry, const direct_phase *phase, const void *input,

@@ -38,6 +38,8 @@ enum { MOST_VECTORS = 8, MOST_LANES = MOST_VECTORS * LANES };
 enum { CHUNK = 48 };
 /* Longer sums are taken in blocks of so many terms, which keeps their rounding errors small. */
 enum { DEPTH_BLOCK = 256 };
+/* Pixels of so many channels, side by side, are transposed in squares, of fewer they are picked one by one. */
+enum { LEAST_PIXEL = 4 };
 /* Backward-weights reads a band again for every few channels and taps: so many positions stay in the first-level cache. */
 enum { GRADIENT_POSITIONS = 1024 };
 
@@ -154,6 +156,11 @@ static void interleave(const real *from, ptrdiff_t image_stride, ptrdiff_t image
     }
 }
 
+/* first ... end - 1 of something */
+struct range {
+    ptrdiff_t first, end;
+};
+
 /* Where an image stands under a row of the copy, that begins at `from`: elements first ... end - 1 are inside, `step` apart. */
 struct row_source {
     const real *from;
@@ -178,6 +185,88 @@ static void copy_row_of_images(const struct row_source *row, ptrdiff_t image_str
     for (ptrdiff_t x = end; x < pitch; x++) vec_store(to + x * LANES, (vec){0});
 }
 
+/* The row of the image, in its first channel, under a row of the copy's plane (phase_y, phase_x). */
+static struct row_source find_row(const struct direct_geometry *g, const real *input, ptrdiff_t row, ptrdiff_t phase_y,
+                                  ptrdiff_t phase_x)
+{
+    ptrdiff_t y = row * g->stride[0] + phase_y + g->first[0], shift = phase_x + g->first[1], step = g->stride[1];
+    ptrdiff_t first = shift < 0 ? (-shift + step - 1) / step : 0;
+    ptrdiff_t end = g->in_size[1] > shift ? (g->in_size[1] - shift + step - 1) / step : 0;
+    int outside = y < 0 || y >= g->in_size[0];
+    return (struct row_source){input + y * g->in_stride[0] + shift * g->in_stride[1], first, outside ? 0 : end,
+                               step * g->in_stride[1]};
+}
+
+/* square[channel][pixel] from pixels seen.first ... seen.end - 1, `stride` apart, with their channels side by side: of
+ * these a vector, or as many as there are. */
+INLINE void load_pixels(const real *from, ptrdiff_t stride, struct range seen, ptrdiff_t channels, vec square[LANES])
+{
+    for (int i = 0; i < LANES; i++)
+        square[i] = i >= seen.first && i < seen.end ? vec_load_rest(from + i * stride, channels) : (vec){0};
+    vec_transpose(square);
+}
+
+/* copy_row() for all channels, which are last. */
+static void copy_row_of_pixels(const struct row_source *row, ptrdiff_t pitch, ptrdiff_t channels,
+                               ptrdiff_t channel_stride, real *to)
+{
+    for (ptrdiff_t x = 0; x < pitch; x += LANES)
+        for (ptrdiff_t c = 0; c < channels; c += LANES) {
+            vec square[LANES];
+            load_pixels(row->from + x * row->step + c, row->step, (struct range){row->first - x, row->end - x},
+                        channels - c, square);
+#pragma GCC unroll 16 /* or GCC calls memcpy() */
+            for (ptrdiff_t j = 0; j < LANES; j++)
+                if (c + j < channels) vec_store_rest(to + (c + j) * channel_stride + x, square[j], pitch - x);
+        }
+}
+
+/* The inside of a row of all planes from interleaved images with channels last: `from` has `count` elements, pixels from
+ * column `start` on, counted from the first that the copy has. */
+static void interleave_pixels(const struct direct_geometry *g, const real *from, ptrdiff_t images, ptrdiff_t start,
+                              ptrdiff_t count, real *to)
+{
+    ptrdiff_t plane = plane_rows(g) * row_pitch(g), channel_stride = phase_count(g, 0) * phase_count(g, 1) * plane;
+    ptrdiff_t x = start, c = 0, place = x % g->stride[1] * plane + x / g->stride[1];
+    for (ptrdiff_t i = 0; i < count; i += LANES) {
+        real square[LANES * LANES];
+        interleave(from + i, g->in_image_stride, images, 1, smaller(LANES, count - i), square);
+        for (ptrdiff_t j = 0; j < smaller(LANES, count - i); j++) {
+            if (x % g->stride[1] < phase_count(g, 1) && x / g->stride[1] < row_pitch(g))
+                vec_store(to + (place + c * channel_stride) * LANES, vec_load(square + j * LANES));
+            if (++c == g->channels) {
+                c = 0;
+                x++;
+                place = x % g->stride[1] * plane + x / g->stride[1];
+            }
+        }
+    }
+}
+
+/* copy_band() of several images, or of many channels, with channels last. */
+static void copy_last_band(const struct direct_geometry *g, const real *input, ptrdiff_t images, ptrdiff_t band_start,
+                           ptrdiff_t used, real *copy)
+{
+    ptrdiff_t pitch = row_pitch(g), rows = plane_rows(g), phases_y = phase_count(g, 0), phases_x = phase_count(g, 1);
+    ptrdiff_t channel_stride = phases_y * phases_x * rows * pitch;
+    if (g->interleave > 1) memset(copy, 0, (size_t)(g->channels * channel_stride * LANES) * sizeof(real));
+    for (ptrdiff_t phase_y = 0; phase_y < phases_y; phase_y++)
+        for (ptrdiff_t row = 0; row < used; row++) {
+            real *to = copy + (phase_y * phases_x * rows + row) * pitch * g->interleave;
+            if (g->interleave == 1) {
+                for (ptrdiff_t phase_x = 0; phase_x < phases_x; phase_x++, to += rows * pitch) {
+                    struct row_source source = find_row(g, input, band_start + row, phase_y, phase_x);
+                    copy_row_of_pixels(&source, pitch, g->channels, channel_stride, to);
+                }
+                continue;
+            }
+            ptrdiff_t y = (band_start + row) * g->stride[0] + phase_y + g->first[0], x = larger(0, g->first[1]);
+            if (y >= 0 && y < g->in_size[0])
+                interleave_pixels(g, input + y * g->in_stride[0] + x * g->in_stride[1], images, x - g->first[1],
+                                  (g->in_size[1] - x) * g->channels, to);
+        }
+}
+
 /* Copies what `height` output rows from band_start on see of one image, or of those from there on that are interleaved. */
 static void copy_band(const struct direct_geometry *g, const real *input, ptrdiff_t image, ptrdiff_t band_start,
                       ptrdiff_t height, real *copy)
@@ -185,17 +274,16 @@ static void copy_band(const struct direct_geometry *g, const real *input, ptrdif
     ptrdiff_t images = smaller(g->interleave, g->images - image);
     input += image * g->in_image_stride;
     ptrdiff_t pitch = row_pitch(g), rows = plane_rows(g), used = height + g->reach[0] / g->stride[0];
-    ptrdiff_t phases_y = phase_count(g, 0), phases_x = phase_count(g, 1), step = g->stride[1];
+    ptrdiff_t phases_y = phase_count(g, 0), phases_x = phase_count(g, 1);
+    if (g->channels_last && (g->interleave > 1 || g->channels >= LEAST_PIXEL)) {
+        copy_last_band(g, input, images, band_start, used, copy);
+        return;
+    }
     for (ptrdiff_t plane = 0; plane < g->channels * phases_y; plane++)
         for (ptrdiff_t phase_x = 0; phase_x < phases_x; phase_x++, copy += rows * pitch * g->interleave) {
-            ptrdiff_t shift = phase_x + g->first[1];
-            ptrdiff_t first = shift < 0 ? (-shift + step - 1) / step : 0;
-            ptrdiff_t end = g->in_size[1] > shift ? (g->in_size[1] - shift + step - 1) / step : 0;
+            const real *channel = input + plane / phases_y * g->in_channel_stride;
             for (ptrdiff_t row = 0; row < used; row++) {
-                ptrdiff_t y = (band_start + row) * g->stride[0] + plane % phases_y + g->first[0];
-                int outside = y < 0 || y >= g->in_size[0];
-                const real *from = input + plane / phases_y * g->in_channel_stride + y * g->in_size[1] + shift;
-                struct row_source source = {from, first, outside ? 0 : end, step};
+                struct row_source source = find_row(g, channel, band_start + row, plane % phases_y, phase_x);
                 if (g->interleave == 1)
                     copy_row(&source, pitch, copy + row * pitch);
                 else
@@ -203,11 +291,6 @@ static void copy_band(const struct direct_geometry *g, const real *input, ptrdif
             }
         }
 }
-
-/* first ... end - 1 of something */
-struct range {
-    ptrdiff_t first, end;
-};
 
 /* The rows of taps that any of the band's output rows y.first ... y.end - 1 sees inside the image. The taps' positions
  * rise or fall steadily, so the others are at the ends. */
@@ -400,10 +483,48 @@ static void compute_panel(const struct product *p, const struct panel *panel, re
     } while (d < end);
 }
 
-/* Stores the outputs among a buffered panel's lanes. */
-static void store_panel(const real *buffer, const struct panel *panel, ptrdiff_t rows, real *output,
-                        ptrdiff_t row_stride, ptrdiff_t step)
+enum { PIXEL = LANES < 8 ? LANES : 8 };
+
+/* Channels last: output[i * step][row] = buffer[row][i] for i < count. PIXEL rows are transposed at a time, by as many
+ * rounds of zipping as make vectors of whole pixels. */
+static void store_pixels(const real *buffer, ptrdiff_t row_stride, ptrdiff_t rows, ptrdiff_t count, real *output,
+                         ptrdiff_t step)
 {
+    for (; rows > 0; rows -= PIXEL, buffer += PIXEL * row_stride, output += PIXEL) {
+        real pixels[PIXEL * LANES];
+        vec line[PIXEL], zipped[PIXEL];
+        for (int i = 0; i < PIXEL; i++) line[i] = i < rows ? vec_load(buffer + i * row_stride) : (vec){0};
+        for (int width = 1; width < PIXEL; width *= 2) {
+            for (int i = 0; i < PIXEL / 2; i++) {
+                zipped[2 * i] = VEC_ZIP_LOW(line[i], line[i + PIXEL / 2]);
+                zipped[2 * i + 1] = VEC_ZIP_HIGH(line[i], line[i + PIXEL / 2]);
+            }
+            for (int i = 0; i < PIXEL; i++) line[i] = zipped[i];
+        }
+        for (int i = 0; i < PIXEL; i++) vec_store(pixels + i * LANES, line[i]);
+        for (ptrdiff_t i = 0; i < count; i++) {
+            const real *from = pixels + i * PIXEL;
+            real *to = output + i * step;
+            if (rows >= PIXEL) {
+                memcpy(to, from, PIXEL * sizeof(real));
+                continue;
+            }
+            if (rows & 4) memcpy(to, from, 4 * sizeof(real)); /* masked stores take longer */
+            for (ptrdiff_t j = rows & 4; j < rows; j++) to[j] = from[j];
+        }
+    }
+}
+
+/* Stores the outputs among a buffered panel's lanes. */
+static void store_panel(const struct direct_geometry *g, const real *buffer, const struct panel *panel, ptrdiff_t rows,
+                        real *output)
+{
+    ptrdiff_t row_stride = g->out_channel_stride, step = g->out_stride[1];
+    if (g->channels_last) {
+        for (const struct run *run = panel->run; run < panel->run + panel->runs; run++)
+            store_pixels(buffer + run->lane, MOST_LANES, rows, run->count, output + run->target, step);
+        return;
+    }
     for (ptrdiff_t row = 0; row < rows; row++, buffer += MOST_LANES, output += row_stride)
         for (const struct run *run = panel->run; run < panel->run + panel->runs; run++) {
             real *target = output + run->target;
@@ -412,6 +533,13 @@ static void store_panel(const real *buffer, const struct panel *panel, ptrdiff_t
             else
                 for (ptrdiff_t i = 0; i < run->count; i++) target[i * step] = buffer[run->lane + i];
         }
+}
+
+/* Pixels are far apart: their lines come while the sums are taken. */
+static void prefetch_pixels(const struct direct_geometry *g, const struct panel *panel, const real *output)
+{
+    for (const struct run *run = panel->run; run < panel->run + panel->runs; run++)
+        for (ptrdiff_t i = 0; i < run->count; i++) __builtin_prefetch(output + run->target + i * g->out_stride[1], 1);
 }
 
 /* All outputs of one image. */
@@ -427,8 +555,9 @@ static void compute_image(const struct product *p, real *output)
         if (place_in_output(&panel, vectors, g->out_stride[1])) {
             compute_panel(p, &panel, output, g->out_channel_stride);
         } else {
+            if (g->channels_last) prefetch_pixels(g, &panel, output);
             compute_panel(p, &panel, buffer, MOST_LANES);
-            store_panel(buffer, &panel, p->rows, output, g->out_channel_stride, g->out_stride[1]);
+            store_panel(g, buffer, &panel, p->rows, output);
         }
     }
 }
@@ -466,7 +595,10 @@ static void compute_images(const struct product *p, ptrdiff_t images, real *outp
             panel_of_images(i, end, vectors, width, row_pitch(g), &panel);
             compute_panel(p, &panel, buffer + (i - start) * LANES, CHUNK * LANES);
         }
-        for (ptrdiff_t i = start, count; i < end; i += count) {
+        for (ptrdiff_t i = start; g->channels_last && i < end; i++)
+            store_pixels(buffer + (i - start) * LANES, CHUNK * LANES, p->rows, images,
+                         output + i / width * g->out_stride[0] + i % width * g->out_stride[1], g->out_image_stride);
+        for (ptrdiff_t i = start, count; !g->channels_last && i < end; i += count) {
             ptrdiff_t y = i / width, x = i % width;
             count = gapless ? end - i : smaller(width - x, end - i);
             for (ptrdiff_t row = 0; row < p->rows; row++)
@@ -491,6 +623,23 @@ static void finish(const struct product *p, const struct conv_epilogue *epilogue
             epilogue_store(output + first, count, residual, (real)epilogue->slope, output + first, &sums);
         }
         if (epilogue->sums) epilogue_store_sums(epilogue, unit, k + row, &sums);
+    }
+}
+
+/* The same for all of the `rows` channels of a band, last: sums are taken in lanes. */
+static void finish_last(const struct direct_geometry *g, const struct conv_epilogue *epilogue, ptrdiff_t unit,
+                        ptrdiff_t rows, ptrdiff_t height, ptrdiff_t images, ptrdiff_t at, real *output)
+{
+    for (ptrdiff_t k = 0; k < rows; k += LANES) {
+        struct channel_sums sums = {0};
+        for (ptrdiff_t image = 0; image < images; image++)
+            for (ptrdiff_t i = 0; i < height * g->grid[1]; i++) {
+                ptrdiff_t place = at + image * g->out_image_stride + i * rows + k;
+                const real *residual = epilogue->residual ? (const real *)epilogue->residual + place : NULL;
+                epilogue_store_pixel(vec_load_rest(output + place, rows - k), rows - k, residual, (real)epilogue->slope,
+                                     output + place, &sums);
+            }
+        if (epilogue->sums) epilogue_store_channels(epilogue, unit, k, rows - k, &sums);
     }
 }
 
@@ -527,8 +676,9 @@ static void tile(const struct direct_geometry *g, const struct direct_phase *pha
                 compute_image(&product, (real *)output + at);
             else
                 compute_images(&product, images, (real *)output + at, copy + copy_size(g));
-            if (late) finish(&product, epilogue, unit, k, images, at, output);
+            if (late && !g->channels_last) finish(&product, epilogue, unit, k, images, at, output);
         }
+        if (late && g->channels_last) finish_last(g, epilogue, unit, rows, height, images, plane, output);
     }
 }
 
@@ -611,7 +761,7 @@ INLINE void accumulate_gradient(const int rows, const struct bands *b, const rea
 static void copy_gradient(const struct direct_geometry *g, const struct bands *b, const real *grad, ptrdiff_t image,
                           ptrdiff_t start, real *to)
 {
-    grad += image * g->out_image_stride + start * g->grid[1];
+    grad += image * g->out_image_stride + start * g->out_stride[0];
     if (g->interleave > 1) {
         interleave(grad, g->out_image_stride, smaller(LANES, g->images - image), 1, b->height * g->grid[1], to);
         return;
@@ -620,6 +770,31 @@ static void copy_gradient(const struct direct_geometry *g, const struct bands *b
         for (ptrdiff_t y = 0; y < b->height; y++)
             for (ptrdiff_t x = 0; x < b->width; x += LANES, to += LANES)
                 vec_store(to, vec_load_rest(grad + y * b->width + x, b->width - x));
+}
+
+/* The same for `rows` output channels, at most LANES, which are last. */
+static void copy_last_gradients(const struct direct_geometry *g, const struct bands *b, const real *grad,
+                                ptrdiff_t rows, ptrdiff_t image, ptrdiff_t start, real *to)
+{
+    ptrdiff_t row_stride = b->images * b->height * b->grad_row, positions = b->height * g->grid[1];
+    struct range seen = {0, smaller(g->interleave, g->images - image)};
+    grad += image * g->out_image_stride + start * g->out_stride[0];
+    for (ptrdiff_t i = 0, x = 0; i < b->images * positions; to += LANES) {
+        const real *from = grad + i / positions * g->out_image_stride + i % positions * g->out_stride[1];
+        vec square[LANES];
+        if (g->interleave > 1) {
+            load_pixels(from, g->out_image_stride, seen, rows, square);
+            i++;
+        } else {
+            ptrdiff_t count = smaller(LANES, b->width - x);
+            load_pixels(from, g->out_stride[1], (struct range){0, count}, rows, square);
+            i += count;
+            x = (x + count) % b->width;
+        }
+#pragma GCC unroll 16 /* or GCC calls memcpy() */
+        for (ptrdiff_t row = 0; row < LANES; row++)
+            if (row < rows) vec_store(to + row * row_stride, square[row]);
+    }
 }
 
 /* Small images are reduced several at a time. */
@@ -678,6 +853,7 @@ static void weight_tile(const struct direct_geometry *g, const struct direct_pha
 {
     ptrdiff_t bands = (g->grid[0] + g->band - 1) / g->band,
               depth = g->channels * phase->taps[0].count * phase->taps[1].count;
+    ptrdiff_t together = g->channels_last ? LANES : 1; /* output channels whose gradients are copied */
     ptrdiff_t stride = sum_vectors(depth) * LANES, tiles = (rows + GRADIENT_ROWS - 1) / GRADIENT_ROWS;
     struct bands b = {.width = g->grid[1] * g->interleave,
                       .pitch = row_pitch(g) * g->interleave,
@@ -693,9 +869,14 @@ static void weight_tile(const struct direct_geometry *g, const struct direct_pha
             copy_band(g, input, image + i, start, b.height, copy + i * b.copy_image);
         for (ptrdiff_t i = 0; i < tiles; i++) {
             ptrdiff_t k = i * rows / tiles, count = (i + 1) * rows / tiles - k;
-            for (ptrdiff_t row = 0; row < count; row++)
-                copy_gradient(g, &b, (const real *)grad_output + (k + row) * g->out_channel_stride, image, start,
-                              grads + row * b.images * b.height * b.grad_row);
+            const real *from = (const real *)grad_output + k * g->out_channel_stride;
+            for (ptrdiff_t row = 0; row < count; row += together) {
+                real *to = grads + row * b.images * b.height * b.grad_row;
+                if (g->channels_last)
+                    copy_last_gradients(g, &b, from + row, smaller(together, count - row), image, start, to);
+                else
+                    copy_gradient(g, &b, from + row * g->out_channel_stride, image, start, to);
+            }
             for (ptrdiff_t d = 0; d < depth; d += accumulator_columns((int)count)) {
                 const ptrdiff_t *offset = phase->offset + d;
                 ptrdiff_t end = smaller(d + accumulator_columns((int)count), depth);

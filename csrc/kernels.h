@@ -166,12 +166,14 @@ struct winograd_kernels {
 struct direct_geometry {
     ptrdiff_t channels;           /* channels of the image, per group */
     ptrdiff_t images, interleave; /* N; neighbouring images in the lanes of a vector: `lanes`, or 1 for none */
+    ptrdiff_t channels_last;      /* of images and outputs? Then there is one group */
     ptrdiff_t in_size[2];         /* height, width of the image */
     ptrdiff_t in_image_stride, in_channel_stride;
-    ptrdiff_t grid[2];   /* output positions: of the largest phase */
-    ptrdiff_t stride[2]; /* image position = grid position * stride + first + tap */
-    ptrdiff_t first[2];  /* image position under the first tap of the first output; negative: padding */
-    ptrdiff_t reach[2];  /* the largest tap */
+    ptrdiff_t in_stride[2]; /* elements from one row, and one column, of the image to the next */
+    ptrdiff_t grid[2];      /* output positions: of the largest phase */
+    ptrdiff_t stride[2];    /* image position = grid position * stride + first + tap */
+    ptrdiff_t first[2];     /* image position under the first tap of the first output; negative: padding */
+    ptrdiff_t reach[2];     /* the largest tap */
     ptrdiff_t out_image_stride, out_channel_stride;
     ptrdiff_t out_stride[2]; /* elements of the output per step of the grid */
     ptrdiff_t band;          /* output rows computed from one copy */

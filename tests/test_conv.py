@@ -287,6 +287,14 @@ def channels_last(x):
         (5, 19, 35, (25, 18), (3, 3), 2, 1, 1, 1),  # phases of the stride, many pixels
         (2, 9, 10, (25, 18), (1, 1), 3, 0, 1, 1),
         (3, 20, 9, (2, 2), (2, 2), 1, 0, 1, 1),  # one pixel an image
+        (19, 3, 9, (10, 9), (5, 5), 1, (0, 1), 1, 1),  # images in the lanes of vectors
+        (21, 18, 6, (13, 11), (3, 3), 2, 1, 1, 1),
+        (17, 2, 5, (3, 5), (3, 3), 1, 4, 2, 1),  # outputs that see no row of the image
+        (33, 3, 5, (14, 7), (2, 3), (2, 4), (0, 1), 1, 1),  # columns between the filter's steps
+        (1, 40, 9, (70, 66), (5, 5), 1, 2, 1, 1),  # several bands, depth of several blocks
+        (1, 3, 21, (67, 63), (11, 11), 4, 0, 1, 1),  # phases of the stride
+        (9, 2, 10, (14, 15), (5, 5), 1, 0, 1, 1),  # several images' gradients together
+        (2, 5, 1, (20, 33), (3, 3), 1, 1, 1, 1),
     ],
     ids=str,
 )

@@ -9,7 +9,9 @@ from fastnn.native.epilogue cimport Epilogue
 from fastnn.native.geometry cimport forward_taps, phase_taps, two
 from fastnn.native.kernels cimport (
     conv_epilogue, conv_kernels, direct_geometry, direct_kernels, direct_phase, direct_taps)
-from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
+from fastnn.native.runtime cimport (
+    Block, ceil_div, channels_last, contiguous, empty_channels_last, empty_of_shape, is_channels_last, kernels_for,
+    scratch, threads_for)
 
 import numpy as np
 
@@ -48,17 +50,21 @@ cdef class Plan:
         under the first output), each as (down, across). out_shape: (K, height, width)."""
         cdef direct_geometry *g = &self.geometry
         cdef tuple in_size = two((<object> image).shape[2:], 1)
-        cdef ptrdiff_t width = out_shape[2]
+        cdef ptrdiff_t width = out_shape[2], channels = image.shape[1], step
         self.kernel = kernels_for(image).direct
         self.groups = groups
         self.phases, self.taps, self.filter_width = len(phases), kernel[0] * kernel[1], kernel[1]
         g.images = image.shape[0]
-        g.channels = image.shape[1] // groups
-        g.in_channel_stride = in_size[0] * in_size[1]
-        g.in_image_stride = image.shape[1] * g.in_channel_stride
-        g.out_channel_stride = out_shape[1] * width
-        g.out_image_stride = out_shape[0] * g.out_channel_stride
-        g.out_stride[0], g.out_stride[1] = out_stride[0] * width, out_stride[1]
+        g.channels = channels // groups
+        g.channels_last = is_channels_last(image)
+        g.in_stride[1] = channels if g.channels_last else 1
+        g.in_stride[0] = in_size[1] * g.in_stride[1]
+        g.in_channel_stride = 1 if g.channels_last else in_size[0] * in_size[1]
+        g.in_image_stride = channels * in_size[0] * in_size[1]
+        step = out_shape[0] if g.channels_last else 1
+        g.out_channel_stride = 1 if g.channels_last else out_shape[1] * width
+        g.out_image_stride = out_shape[0] * out_shape[1] * width
+        g.out_stride[0], g.out_stride[1] = out_stride[0] * width * step, out_stride[1] * step
         for i in range(2):
             positions = [position for _, _, taps in phases for _, position in taps[i]] or [0]
             g.in_size[i], g.stride[i] = in_size[i], stride[i]
@@ -73,7 +79,7 @@ cdef class Plan:
         cdef direct_phase *phase = self.phase
         cdef ptrdiff_t seen, axis, j
         for start, count, taps in phases:
-            phase.target = start[0] * width + start[1]
+            phase.target = (start[0] * width + start[1]) * step
             for axis in range(2):
                 phase.grid[axis] = count[axis]
                 seen = len(taps[axis])
@@ -190,6 +196,19 @@ cdef correlate(Plan plan, np.ndarray image, np.ndarray weight, ptrdiff_t group_s
                 values, target, thread_scratch + threadid() * scratch_bytes)
 
 
+cdef np.ndarray operand(np.ndarray x, ptrdiff_t groups):
+    """x where it is computed as it stands, else a copy with channels first. Groups have their channels too far apart in
+    arrays with channels last."""
+    return x if groups == 1 and is_channels_last(x) else contiguous(x)
+
+
+cdef np.ndarray empty_like_operand(np.ndarray x, tuple shape):
+    """An array for the result that has its channels where x has them."""
+    if is_channels_last(x):
+        return empty_channels_last(shape, np.PyArray_TYPE(x))
+    return empty_of_shape(shape, np.PyArray_TYPE(x))
+
+
 cdef Plan forward_plan(np.ndarray image, tuple out_shape, kernel, stride, padding, dilation, ptrdiff_t groups):
     cdef tuple size = two(out_shape[1:], 1)
     kernel, padding, dilation = two(kernel, 1), two(padding, 0), two(dilation, 1)
@@ -199,10 +218,10 @@ cdef Plan forward_plan(np.ndarray image, tuple out_shape, kernel, stride, paddin
 
 def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, stride, padding, dilation, ptrdiff_t groups):
     """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel), through an epilogue."""
-    x = contiguous(x)
+    x = operand(x, groups)
     weight = contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], channels = weight.shape[1], rows = out_channels // groups
-    cdef np.ndarray y = empty_of_shape((x.shape[0], out_channels, *out_size), np.PyArray_TYPE(x))
+    cdef np.ndarray y = empty_like_operand(x, (x.shape[0], out_channels, *out_size))
     cdef Plan plan = forward_plan(x, (out_channels, *out_size), (<object> weight).shape[2:], stride, padding, dilation,
                                   groups)
     correlate(plan, x, weight, rows * channels * plan.taps, channels * plan.taps, plan.taps, rows, epilogue, y)
@@ -213,10 +232,10 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_si
                     ptrdiff_t groups):
     """The gradient (N, C, *in_size) by the input of a convolution with output gradient `grad`, plus a bias: there is
     neither residual nor statistics."""
-    grad = contiguous(grad)
+    grad = operand(grad, groups)
     weight = contiguous(weight)
     cdef ptrdiff_t rows = weight.shape[1], channels = weight.shape[0] // groups
-    cdef np.ndarray result = empty_of_shape((grad.shape[0], rows * groups, *in_size), np.PyArray_TYPE(grad))
+    cdef np.ndarray result = empty_like_operand(grad, (grad.shape[0], rows * groups, *in_size))
     cdef tuple kernel = two((<object> weight).shape[2:], 1), size = two(in_size, 1)
     stride, padding, dilation = two(stride, 1), two(padding, 0), two(dilation, 1)
     phases = [
@@ -230,8 +249,8 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_si
 
 def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups):
     """The gradient (K, C / groups, *kernel) by the weight, from the output's gradient and the input."""
-    grad = contiguous(grad)
-    x = contiguous(x)
+    x = operand(x, groups)
+    grad = channels_last(grad) if is_channels_last(x) else contiguous(grad)
     cdef ptrdiff_t out_channels = grad.shape[1], rows = out_channels // groups
     cdef np.ndarray result = empty_of_shape((out_channels, x.shape[1] // groups, *kernel), np.PyArray_TYPE(x))
     cdef Plan plan = forward_plan(x, (<object> grad).shape[1:], kernel, stride, padding, dilation, groups)

@@ -151,9 +151,11 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t channels
         ptrdiff_t images
         ptrdiff_t interleave
+        ptrdiff_t channels_last
         ptrdiff_t in_size[2]
         ptrdiff_t in_image_stride
         ptrdiff_t in_channel_stride
+        ptrdiff_t in_stride[2]
         ptrdiff_t grid[2]
         ptrdiff_t stride[2]
         ptrdiff_t first[2]

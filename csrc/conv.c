@@ -991,17 +991,6 @@ static void channel_sum(const void *x, ptrdiff_t images, ptrdiff_t image_stride,
     *(real *)sum = (real)total;
 }
 
-/* The epilogue, but for the bias, of the stored outputs of one channel of one image; the unit of the sums is the image. */
-static void finish(const struct conv_epilogue *epilogue, ptrdiff_t image, ptrdiff_t k, ptrdiff_t positions,
-                   void *output)
-{
-    ptrdiff_t at = (image * epilogue->channels + k) * positions;
-    struct channel_sums sums = {0};
-    epilogue_store((real *)output + at, positions, epilogue->residual ? (const real *)epilogue->residual + at : NULL,
-                   (real)epilogue->slope, (real *)output + at, epilogue->sums ? &sums : NULL);
-    if (epilogue->sums) epilogue_store_sums(epilogue, image, k, &sums);
-}
-
 /* sums[i] = the sum over units of partials[unit][i] */
 static void add_units(const void *partials, ptrdiff_t units, ptrdiff_t count, double *sums)
 {
@@ -1024,7 +1013,6 @@ const struct conv_kernels FASTNN_TABLE(conv) = {
     .few_scratch_size = few_scratch_size,
     .few_weight_tile = few_weight_tile,
     .reduce_columns = reduce_columns,
-    .finish = finish,
     .add_units = add_units,
     .reduce_weight = reduce_weight,
     .channel_sum = channel_sum,

@@ -91,11 +91,10 @@ static void check_convolutions(const struct kernels *table)
 {
     real *x = numbers(N * C * PLANE), *weight = numbers(K * DEPTH), *bias = numbers(K), *y = numbers(N * K * PLANE);
     static double expected[N * K * PLANE];
-    ptrdiff_t tap[TAPS][3], flat_tap[TAPS][2], index[TAPS];
+    ptrdiff_t tap[TAPS][3], index[TAPS];
     for (int t = 0; t < TAPS; t++) {
         index[t] = t;
         tap[t][0] = 0, tap[t][1] = t / 3 - 1, tap[t][2] = t % 3 - 1;
-        flat_tap[t][0] = t / 3, flat_tap[t][1] = t % 3;
     }
     for (int n = 0; n < N; n++)
         for (int k = 0; k < K; k++)
@@ -139,9 +138,12 @@ static void check_convolutions(const struct kernels *table)
     const struct direct_kernels *direct = table->direct;
     struct direct_geometry band = {
         .channels = C,
+        .images = N,
+        .interleave = 1,
         .in_size = {H, W},
         .in_image_stride = C * PLANE,
         .in_channel_stride = PLANE,
+        .in_stride = {W, 1},
         .grid = {H, W},
         .stride = {1, 1},
         .first = {-1, -1},
@@ -152,15 +154,17 @@ static void check_convolutions(const struct kernels *table)
         .band = 4,
     };
     ptrdiff_t offset[DEPTH + 64] = {0};
-    struct direct_phase phase = {.grid = {H, W}, .taps = TAPS, .offset = offset};
-    direct->fill_offsets(&band, TAPS, flat_tap[0], offset);
+    struct direct_taps three = {3, index, index};
+    struct direct_phase phase = {.grid = {H, W}, .taps = {three, three}, .offset = offset};
+    struct conv_epilogue with_bias = {.bias = bias, .slope = 1, .channels = K};
+    direct->fill_offsets(&band, &phase, offset);
     packed = numbers((K + direct->row_tile) * DEPTH);
-    direct->pack_weight(weight, DEPTH, TAPS, index, TAPS, C, K, packed);
+    direct->pack_weight(weight, DEPTH, TAPS, 3, &phase, C, K, packed);
     scratch = memory(direct->scratch_size(&band));
     y = numbers(N * K * PLANE);
     for (int n = 0; n < N; n++)
         for (int start = 0; start < H; start += 4)
-            direct->tile(&band, &phase, 1, x + n * C * PLANE, packed, K, start, bias, y + n * K * PLANE, scratch);
+            direct->tile(&band, &phase, 1, x, packed, K, 0, n, start, &with_bias, y, scratch);
     compare("direct", y, expected, N * K * PLANE, 5e-6);
 
     const struct winograd_kernels *winograd = table->winograd;
@@ -183,8 +187,7 @@ static void check_convolutions(const struct kernels *table)
     taps.transformed = transformed;
     y = numbers(N * K * PLANE);
     winograd->transform_tiles(&tiling, x, &block, 0, block.tiles, 0, C, patches);
-    winograd->multiply_tiles(&tiling, &taps, patches, &block, 0, block.tiles, 0, K,
-                             &(struct conv_epilogue){.bias = bias, .slope = 1, .channels = K}, y, scratch);
+    winograd->multiply_tiles(&tiling, &taps, patches, &block, 0, block.tiles, 0, K, &with_bias, y, scratch);
     compare("winograd", y, expected, N * K * PLANE, 2e-5);
 }
 

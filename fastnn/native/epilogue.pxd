@@ -10,6 +10,5 @@ cdef class Epilogue:
     cdef bint statistics
     cdef ptrdiff_t units
     cdef Block partials
-    cdef bint nothing_but_bias(self)
     cdef const conv_epilogue *over(self, ptrdiff_t units, np.ndarray like)
     cdef result(self, np.ndarray y)

@@ -16,9 +16,6 @@ cdef class Epilogue:
         self.residual = residual
         self.values.slope, self.values.channels, self.statistics = slope, channels, statistics
 
-    cdef bint nothing_but_bias(self):
-        return self.residual is None and self.values.slope == 1 and not self.statistics
-
     cdef const conv_epilogue *over(self, ptrdiff_t units, np.ndarray like):
         """What the kernels take that write outputs like this array, and sum up so many parts of them, each of all
         channels, by themselves."""

@@ -77,8 +77,6 @@ cdef extern from "kernels.h" nogil:
                                 void *weight_grad, ptrdiff_t weight_row, void *scratch) noexcept nogil
         void (*reduce_columns)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
                                ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad) noexcept nogil
-        void (*finish)(const conv_epilogue *epilogue, ptrdiff_t image, ptrdiff_t k, ptrdiff_t positions,
-                       void *output) noexcept nogil
         void (*add_units)(const void *partials, ptrdiff_t units, ptrdiff_t count, double *sums) noexcept nogil
         void (*reduce_weight)(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps,
                               ptrdiff_t channels, void *weight_grad) noexcept nogil

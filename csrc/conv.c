@@ -991,6 +991,18 @@ static void channel_sum(const void *x, ptrdiff_t images, ptrdiff_t image_stride,
     *(real *)sum = (real)total;
 }
 
+/* sums[c] = the sum over pixels of x[pixel][c] */
+static void pixel_sum(const void *x, ptrdiff_t pixels, ptrdiff_t channels, void *sums)
+{
+    for (ptrdiff_t c = 0; c < channels; c += LANES) {
+        ptrdiff_t rest = channels - c;
+        const real *from = (const real *)x + c;
+        vec sum = {0};
+        for (ptrdiff_t i = 0; i < pixels; i++, from += channels) sum += vec_load_rest(from, rest);
+        vec_store_rest((real *)sums + c, sum, rest);
+    }
+}
+
 /* sums[i] = the sum over units of partials[unit][i] */
 static void add_units(const void *partials, ptrdiff_t units, ptrdiff_t count, double *sums)
 {
@@ -1013,6 +1025,7 @@ const struct conv_kernels FASTNN_TABLE(conv) = {
     .few_scratch_size = few_scratch_size,
     .few_weight_tile = few_weight_tile,
     .reduce_columns = reduce_columns,
+    .pixel_sum = pixel_sum,
     .add_units = add_units,
     .reduce_weight = reduce_weight,
     .channel_sum = channel_sum,

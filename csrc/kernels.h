@@ -94,6 +94,7 @@ struct conv_kernels {
                             void *weight_grad, ptrdiff_t weight_row, void *scratch);
     void (*reduce_columns)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
                            ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad);
+    void (*pixel_sum)(const void *x, ptrdiff_t pixels, ptrdiff_t channels, void *sums);
     void (*add_units)(const void *partials, ptrdiff_t units, ptrdiff_t count, double *sums);
     void (*reduce_weight)(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps, ptrdiff_t channels,
                           void *weight_grad);

@@ -41,6 +41,8 @@ cdef ptrdiff_t SPREAD_PIXELS = 800
 cdef ptrdiff_t SPREAD_BYTES = 8 << 20
 cdef ptrdiff_t SPREAD_DEPTH = 128
 cdef ptrdiff_t TASK_WEIGHTS = 144
+# Pixels of channels-last arrays that are summed up together.
+cdef ptrdiff_t SUM_PIXELS = 256
 cdef double FLOP_PER_NANOSECOND = 40.0
 
 
@@ -541,8 +543,26 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     return result
 
 
+cdef np.ndarray last_channel_sum(np.ndarray x):
+    """conv_channel_sum() of an array with channels last: of parts of the pixels, by shape alone, then of these."""
+    cdef const conv_kernels *kernel = kernels_for(x).conv
+    cdef ptrdiff_t channels = x.shape[1], pixels = x.shape[0] * x.shape[2] * x.shape[3]
+    cdef ptrdiff_t parts = ceil_div(pixels, SUM_PIXELS), part, part_bytes = channels * np.PyArray_ITEMSIZE(x)
+    cdef Block memory = scratch(parts * part_bytes)
+    cdef char *partials = <char *> memory.data
+    cdef const char *source = np.PyArray_BYTES(x)
+    cdef np.ndarray sums = empty_of_shape((channels,), np.NPY_FLOAT64)
+    for part in prange(parts, nogil=True, num_threads=threads_for(0.2 * channels * pixels), schedule="static"):
+        kernel.pixel_sum(source + part * SUM_PIXELS * part_bytes, min(SUM_PIXELS, pixels - part * SUM_PIXELS), channels,
+                         partials + part * part_bytes)
+    kernel.add_units(partials, parts, channels, <double *> np.PyArray_DATA(sums))
+    return sums.astype(x.dtype)
+
+
 def conv_channel_sum(np.ndarray x):
     """Sum over images and positions of each channel: the bias gradient."""
+    if is_channels_last(x):
+        return last_channel_sum(x)
     x = contiguous(x)
     cdef np.ndarray result = empty_of_shape((x.shape[1],), np.PyArray_TYPE(x))
     cdef const conv_kernels *kernel = kernels_for(x).conv

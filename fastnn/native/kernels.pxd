@@ -77,6 +77,7 @@ cdef extern from "kernels.h" nogil:
                                 void *weight_grad, ptrdiff_t weight_row, void *scratch) noexcept nogil
         void (*reduce_columns)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
                                ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad) noexcept nogil
+        void (*pixel_sum)(const void *x, ptrdiff_t pixels, ptrdiff_t channels, void *sums) noexcept nogil
         void (*add_units)(const void *partials, ptrdiff_t units, ptrdiff_t count, double *sums) noexcept nogil
         void (*reduce_weight)(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps,
                               ptrdiff_t channels, void *weight_grad) noexcept nogil

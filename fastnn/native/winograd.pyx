@@ -87,10 +87,10 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     work.tile_block = ceil_div(ceil_div(tiles, blocks), unit) * unit  # nearly equal ones
 
     chunk = 8
-    if by_chunks:
-        chunk = CHUNK_BYTES // (tile_bytes * kernel.row_tile)
-    elif work.shared:
+    if work.shared:
         chunk = ceil_div(rows, kernel.row_tile * tasks)
+    if by_chunks:
+        chunk = min(chunk, CHUNK_BYTES // (tile_bytes * kernel.row_tile))
     geometry.chunk_rows = kernel.row_tile * max(1, min(8, chunk))
     work.row_block, work.tile_part = rows, work.tile_block
     if work.shared:

@@ -132,7 +132,7 @@ cdef class Plan:
             self.kernel.fill_offsets(g, self.phase + i, offset)
             offset += self.depth(i)
         for i in range(self.kernel.spare_offsets):  # a last tile repeats the last tap
-            offset[i] = offset[-1] if self.taps else 0
+            offset[i] = offset[-1] if offset != <ptrdiff_t *> self.offset_memory.data else 0
 
     cdef ptrdiff_t depth(self, ptrdiff_t phase) noexcept nogil:
         return self.geometry.channels * self.phase[phase].taps[0].count * self.phase[phase].taps[1].count

@@ -63,12 +63,13 @@ LARGEST_SIZE = 2**31 - 1  # of a kernel, stride, padding or dilation: their prod
 
 def check_integer(function, name, value, minimum=None, maximum=None):
     """The value as an int (bool and float are refused), from minimum to maximum."""
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{function}: {name} must be an integer, got {value!r}")
-    try:
-        value = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{function}: {name} must be an integer, got {value!r}") from None
+    if type(value) is not int:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{function}: {name} must be an integer, got {value!r}")
+        try:
+            value = operator.index(value)
+        except TypeError:
+            raise TypeError(f"{function}: {name} must be an integer, got {value!r}") from None
     if minimum is not None and value < minimum:
         raise ValueError(f"{function}: {name} must be at least {minimum}, got {value}")
     if maximum is not None and value > maximum:
@@ -78,6 +79,8 @@ def check_integer(function, name, value, minimum=None, maximum=None):
 
 def check_integers(function, name, value, count, minimum=None, maximum=LARGEST_SIZE):
     """The value as a tuple of `count` ints: one integer stands for all of them, else there is one per dimension."""
+    if type(value) is int and (minimum is None or minimum <= value) and value <= maximum:
+        return (value,) * count
     if not isinstance(value, (tuple, list)):
         return (check_integer(function, name, value, minimum, maximum),) * count
     if len(value) == 1:

@@ -5,6 +5,8 @@ transposed convolution too) and `conv_weight_grad`. They take the zeros before e
 which says how many there are behind it.
 """
 
+from functools import lru_cache
+
 from fastnn.backend import implementation
 from fastnn.functional.checks import (
     check_choice,
@@ -74,26 +76,32 @@ def normalise(function, input, weight, bias, stride, padding, dilation, groups, 
         check_shape(function, "bias", bias, weight.shape[:1], "one per output channel")
     stride = check_integers(function, "stride", stride, dims, 1)
     dilation = check_integers(function, "dilation", dilation, dims, 1)
-    kernel = weight.shape[2:]
+    if not isinstance(padding, str):
+        padding = check_integers(function, "padding", padding, dims, 0)
+    size, before = output_size(function, input.shape[2:], weight.shape[2:], stride, padding, dilation)
+    return size, stride, before, dilation, groups
+
+
+@lru_cache(maxsize=4096)  # a small layer takes no longer than this
+def output_size(function, in_size, kernel, stride, padding, dilation):
+    """The output's size, and the zeros before each dimension."""
     reach = tuple(d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
-    before, total = check_padding(function, padding, stride, reach, dims)
-    padded = tuple(n + p for n, p in zip(input.shape[2:], total, strict=True))
+    before, total = check_padding(function, padding, stride, reach)
+    padded = tuple(n + p for n, p in zip(in_size, total, strict=True))
     if any(r >= n for r, n in zip(reach, padded, strict=True)):
         raise ValueError(
             f"{function}: the kernel reaches over {tuple(r + 1 for r in reach)} elements (size {kernel}, dilation "
             f"{dilation}), more than the padded input's {padded}; use a larger input, more padding or a smaller kernel"
         )
-    size = tuple((n - r - 1) // s + 1 for n, r, s in zip(padded, reach, stride, strict=True))
-    return size, stride, before, dilation, groups
+    return tuple((n - r - 1) // s + 1 for n, r, s in zip(padded, reach, stride, strict=True)), before
 
 
-def check_padding(function, padding, stride, reach, dims):
+def check_padding(function, padding, stride, reach):
     """Zeros before each dimension, and before and behind it together."""
     if not isinstance(padding, str):
-        before = check_integers(function, "padding", padding, dims, 0)
-        return before, tuple(2 * p for p in before)
+        return padding, tuple(2 * p for p in padding)
     if padding == "valid":
-        return (0,) * dims, (0,) * dims
+        return (0,) * len(reach), (0,) * len(reach)
     if padding != "same":
         raise ValueError(f"{function}: padding must be integers, 'same' or 'valid', got {padding!r}")
     if any(s != 1 for s in stride):

@@ -13,6 +13,8 @@ from fastnn.native.runtime cimport (
     Block, ceil_div, channels_last, contiguous, empty_channels_last, empty_of_shape, is_channels_last, kernels_for,
     scratch, threads_for)
 
+from functools import lru_cache
+
 import numpy as np
 
 from fastnn.conv_algorithm import choose
@@ -273,34 +275,43 @@ cdef ptrdiff_t fill_taps(list taps, tuple kernel, ptrdiff_t *tap, ptrdiff_t *pos
     return done
 
 
-cdef Block forward_geometry(conv_geometry *geometry, tuple in_shape, tuple out_size, tuple kernel, tuple stride,
-                            tuple padding, tuple dilation, ptrdiff_t groups, ptrdiff_t out_channels, bint in_last,
-                            bint out_last):
-    """The geometry of a convolution; in_shape is (N, C, D, H, W), padding the zeros before each dimension, in_last and
-    out_last whether input and output have their channels last. Keep the block returned, which holds the taps, while
-    the geometry is used."""
-    cdef ptrdiff_t taps = product(kernel), in_plane = product(in_shape[2:]), out_plane = product(out_size)
-    cdef Block memory = scratch(4 * taps * sizeof(ptrdiff_t))
-    cdef ptrdiff_t *tap = <ptrdiff_t *> memory.data
-    cdef ptrdiff_t out_pixel = out_channels if out_last else 1
-    geometry.images = in_shape[0]
-    geometry.channels = in_shape[1] // groups
-    geometry.in_channel_stride = 1 if in_last else in_plane
-    geometry.in_pixel_stride = in_shape[1] if in_last else 1
-    geometry.in_image_stride = in_shape[1] * in_plane
-    geometry.out_channel_stride = 1 if out_last else out_plane
-    geometry.out_image_stride = out_channels * out_plane
-    for i in range(3):
-        geometry.in_size[i] = in_shape[2 + i]
-        geometry.grid[i] = out_size[i]
-        geometry.stride[i] = stride[i]
-    geometry.out_stride[0] = out_size[1] * out_size[2] * out_pixel
-    geometry.out_stride[1] = out_size[2] * out_pixel
-    geometry.out_stride[2] = out_pixel
-    geometry.taps = taps
-    geometry.tap = tap
-    fill_taps([forward_taps(kernel[i], padding[i], dilation[i]) for i in range(3)], kernel, tap, tap + 3 * taps)
-    return memory
+cdef class Geometry:
+    """A convolution of images of some shape, and its taps. Made once per shape, and not changed any more then."""
+    cdef conv_geometry values
+    cdef Block taps
+
+    def __init__(self, tuple in_shape, tuple out_size, tuple kernel, tuple stride, tuple padding, tuple dilation,
+                 ptrdiff_t groups, ptrdiff_t out_channels, bint in_last, bint out_last):
+        """in_shape is (N, C, D, H, W), padding the zeros before each dimension, in_last and out_last whether input and
+        output have their channels last."""
+        cdef conv_geometry *geometry = &self.values
+        cdef ptrdiff_t taps = product(kernel), in_plane = product(in_shape[2:]), out_plane = product(out_size)
+        cdef ptrdiff_t out_pixel = out_channels if out_last else 1
+        self.taps = scratch(4 * taps * sizeof(ptrdiff_t))
+        cdef ptrdiff_t *tap = <ptrdiff_t *> self.taps.data
+        geometry.images = in_shape[0]
+        geometry.channels = in_shape[1] // groups
+        geometry.in_channel_stride = 1 if in_last else in_plane
+        geometry.in_pixel_stride = in_shape[1] if in_last else 1
+        geometry.in_image_stride = in_shape[1] * in_plane
+        geometry.out_channel_stride = 1 if out_last else out_plane
+        geometry.out_image_stride = out_channels * out_plane
+        for i in range(3):
+            geometry.in_size[i] = in_shape[2 + i]
+            geometry.grid[i] = out_size[i]
+            geometry.stride[i] = stride[i]
+        geometry.out_stride[0] = out_size[1] * out_size[2] * out_pixel
+        geometry.out_stride[1] = out_size[2] * out_pixel
+        geometry.out_stride[2] = out_pixel
+        geometry.taps = taps
+        geometry.tap = tap
+        fill_taps([forward_taps(kernel[i], padding[i], dilation[i]) for i in range(3)], kernel, tap, tap + 3 * taps)
+
+
+@lru_cache(maxsize=64)
+def forward_geometry(in_shape, out_size, kernel, stride, padding, dilation, groups, out_channels, in_last, out_last):
+    return Geometry(in_shape[:2] + three(in_shape[2:], 1), three(out_size, 1), three(kernel, 1), three(stride, 1),
+                    three(padding, 0), three(dilation, 1), groups, out_channels, in_last, out_last)
 
 
 cdef str algorithm(str operation, np.ndarray source, ptrdiff_t out_channels, out_size, kernel, stride, dilation,
@@ -344,15 +355,13 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
     if not in_last:
         x = contiguous(x)
     y = empty_result((x.shape[0], out_channels, *out_size), x, out_last)
-    cdef conv_geometry geometry
-    cdef tuple kernel = three((<object> weight).shape[2:], 1), size = three(out_size, 1)
-    cdef tuple shape = (<object> x).shape[:2] + three((<object> x).shape[2:], 1)
-    cdef Block _taps = forward_geometry(&geometry, shape, size, kernel, three(stride, 1), three(padding, 0),
-                                        three(dilation, 1), groups, out_channels, in_last, out_last)
+    cdef Geometry made = forward_geometry((<object> x).shape, out_size, (<object> weight).shape[2:], stride, padding,
+                                          dilation, groups, out_channels, in_last, out_last)
+    cdef const conv_geometry *geometry = &made.values
     taps = geometry.taps
     cdef ptrdiff_t rows = out_channels // groups
     correlate(
-        x, &geometry, NULL, taps,
+        x, geometry, NULL, taps,
         weight_view(np.PyArray_BYTES(weight), rows * geometry.channels * taps, geometry.channels * taps, taps),
         plane_view(np.PyArray_BYTES(x), geometry.channels * geometry.in_channel_stride),
         np.PyArray_BYTES(y), groups, rows, epilogue, y)
@@ -482,11 +491,9 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
         grad = contiguous(grad)
     cdef ptrdiff_t out_channels = grad.shape[1], rows = out_channels // groups
     cdef np.ndarray result = empty_of_shape((out_channels, x.shape[1] // groups, *kernel), np.PyArray_TYPE(x))
-    cdef conv_geometry geometry
-    cdef tuple shape = (<object> x).shape[:2] + three((<object> x).shape[2:], 1)
-    cdef Block _taps = forward_geometry(
-        &geometry, shape, three((<object> grad).shape[2:], 1), three(kernel, 1), three(stride, 1), three(padding, 0),
-        three(dilation, 1), groups, out_channels, in_last, grad_last)
+    cdef Geometry made = forward_geometry((<object> x).shape, (<object> grad).shape[2:], kernel, stride, padding,
+                                          dilation, groups, out_channels, in_last, grad_last)
+    cdef const conv_geometry *geometry = &made.values
     cdef const conv_kernels *kernels = kernels_for(x).conv
     cdef ptrdiff_t row_tile = kernels_for(x).gemm.row_tile, column_tile = kernels_for(x).gemm.column_tile
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), lanes = kernels.lanes
@@ -496,7 +503,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
         result[...] = 0
         return result
     if pixels <= FEW_PIXELS:
-        few_weight_grad(grad, x, &geometry, groups, result)
+        few_weight_grad(grad, x, geometry, groups, result)
         return result
 
     # Tasks: blocks of the depth, times parts of the pixels; parts cost memory and a sum, so only as many as needed.
@@ -511,7 +518,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     cdef ptrdiff_t part_pixels = ceil_div(pixels, parts)
     parts = ceil_div(pixels, part_pixels)
     cdef int threads = threads_for(groups * (2.0 * rows / FLOP_PER_NANOSECOND + 0.5) * depth * pixels)
-    cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(&geometry, rows)
+    cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(geometry, rows)
     cdef Block partial_memory = scratch(parts * part_stride * itemsize)
     cdef Block thread_memory = scratch(threads * scratch_bytes)
     cdef char *partials = <char *> partial_memory.data
@@ -526,7 +533,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
             part = task % (parts * blocks) // blocks
             start = task % blocks * depth_block
             kernels.weight_tile(
-                &geometry, source + group * geometry.channels * geometry.in_channel_stride * itemsize,
+                geometry, source + group * geometry.channels * geometry.in_channel_stride * itemsize,
                 gradient + group * rows * geometry.out_channel_stride * itemsize, rows,
                 part * part_pixels, min(part_pixels, pixels - part * part_pixels),
                 start, min(depth_block, depth - start),

@@ -13,7 +13,11 @@ from fastnn.native.runtime cimport (
     Block, ceil_div, channels_last, contiguous, empty_channels_last, empty_of_shape, is_channels_last, kernels_for,
     scratch, threads_for)
 
+from functools import lru_cache
+
 import numpy as np
+
+from fastnn.native.runtime import get_num_threads
 
 np.import_array()
 
@@ -35,28 +39,31 @@ cdef double TRANSPOSE = 3.0
 
 
 cdef class Plan:
-    """A convolution of an image: its geometry and, per phase of its outputs, the taps and where the copy has them."""
+    """A convolution of images of some shape: its geometry and, per phase of its outputs, the taps and where the copy
+    has them. Made once per shape, for small layers take no longer, and not changed any more then."""
     cdef direct_geometry geometry
     cdef direct_phase *phase
-    cdef ptrdiff_t phases, taps, filter_width, groups
+    cdef ptrdiff_t phases, taps, filter_width, groups, rows
+    cdef int threads
     cdef const direct_kernels *kernel
     cdef Block phase_memory
     cdef Block tap_memory
     cdef Block offset_memory
+    cdef Block order_memory
 
-    def __init__(self, np.ndarray image, ptrdiff_t groups, tuple stride, tuple kernel, tuple out_shape,
-                 tuple out_stride, list phases):
+    def __init__(self, size_t table, tuple in_shape, bint last, ptrdiff_t groups, tuple stride, tuple kernel,
+                 tuple out_shape, tuple out_stride, list phases):
         """phases: of each, the first output, the number of outputs, and the taps as lists of (index, image position
-        under the first output), each as (down, across). out_shape: (K, height, width)."""
+        under the first output), each as (down, across). out_shape: (K, height, width); table: of the kernels."""
         cdef direct_geometry *g = &self.geometry
-        cdef tuple in_size = two((<object> image).shape[2:], 1)
-        cdef ptrdiff_t width = out_shape[2], channels = image.shape[1], step
-        self.kernel = kernels_for(image).direct
-        self.groups = groups
+        cdef tuple in_size = two(in_shape[2:], 1)
+        cdef ptrdiff_t width = out_shape[2], channels = in_shape[1], step
+        self.kernel = <const direct_kernels *> table
+        self.groups, self.rows = groups, out_shape[0] // groups
         self.phases, self.taps, self.filter_width = len(phases), kernel[0] * kernel[1], kernel[1]
-        g.images = image.shape[0]
+        g.images = in_shape[0]
         g.channels = channels // groups
-        g.channels_last = is_channels_last(image)
+        g.channels_last = last
         g.in_stride[1] = channels if g.channels_last else 1
         g.in_stride[0] = in_size[1] * g.in_stride[1]
         g.in_channel_stride = 1 if g.channels_last else in_size[0] * in_size[1]
@@ -75,7 +82,7 @@ cdef class Plan:
         self.phase_memory = scratch(max(1, self.phases) * sizeof(direct_phase))
         self.tap_memory = scratch(2 * self.phases * (kernel[0] + kernel[1]) * sizeof(ptrdiff_t))
         self.phase = <direct_phase *> self.phase_memory.data
-        cdef ptrdiff_t *table = <ptrdiff_t *> self.tap_memory.data
+        cdef ptrdiff_t *tap = <ptrdiff_t *> self.tap_memory.data
         cdef direct_phase *phase = self.phase
         cdef ptrdiff_t seen, axis, j
         for start, count, taps in phases:
@@ -83,12 +90,15 @@ cdef class Plan:
             for axis in range(2):
                 phase.grid[axis] = count[axis]
                 seen = len(taps[axis])
-                phase.taps[axis] = direct_taps(seen, table, table + seen)
+                phase.taps[axis] = direct_taps(seen, tap, tap + seen)
                 for j in range(seen):
-                    table[seen + j], table[j] = taps[axis][j]
-                    table[j] -= g.first[axis]
-                table += 2 * seen
+                    tap[seen + j], tap[j] = taps[axis][j]
+                    tap[j] -= g.first[axis]
+                tap += 2 * seen
             phase += 1
+        cdef double outputs = <double> g.images * g.grid[0] * g.grid[1]
+        self.threads = threads_for(groups * outputs * (self.rows * 2.0 * self.taps / FLOP_PER_NANOSECOND + 1)
+                                   * g.channels)
 
     cdef ptrdiff_t widest_band(self):
         """Rows of outputs for which the copy still fits into the cache."""
@@ -99,7 +109,7 @@ cdef class Plan:
         g.band = 2
         return 1 + (BAND_BYTES - one_row) // max(1, self.kernel.scratch_size(g) - one_row)
 
-    cdef void interleave(self, ptrdiff_t rows, bint across_rows):
+    cdef void interleave(self, bint across_rows):
         """Puts images into the lanes of the vectors, instead of neighbouring outputs, where that is estimated to need
         less work. Small outputs leave lanes of a vector empty, and every load is beside a cache line's start: images in
         the lanes have neither, but are transposed. See conv_algorithm.py for figures."""
@@ -109,8 +119,9 @@ cdef class Plan:
         cdef double depth = <double> g.channels * self.taps / max(1, self.phases), apart, together
         if across_rows:
             vectors = min(vectors, ceil_div((height - 1) * pitch + width, lanes))
-        apart = g.images * vectors * (rows + 1) * (depth + 2)
-        together = ceil_div(g.images, lanes) * height * width * (rows * depth + TRANSPOSE * (g.channels + rows))
+        apart = g.images * vectors * (self.rows + 1) * (depth + 2)
+        together = ceil_div(g.images, lanes) * height * width * (
+            self.rows * depth + TRANSPOSE * (g.channels + self.rows))
         g.interleave = lanes
         if together >= apart or self.widest_band() < min(height, g.reach[0] // g.stride[0]):
             g.interleave = 1
@@ -137,9 +148,11 @@ cdef class Plan:
     cdef ptrdiff_t depth(self, ptrdiff_t phase) noexcept nogil:
         return self.geometry.channels * self.phase[phase].taps[0].count * self.phase[phase].taps[1].count
 
-    cdef void set_order(self, ptrdiff_t *order):
+    cdef void set_order(self):
         """The depth of each channel and tap of a convolution, for weight_tile()."""
         cdef ptrdiff_t channels = self.geometry.channels, taps_x = self.phase.taps[1].count, c, y, x
+        self.order_memory = scratch(channels * self.taps * sizeof(ptrdiff_t))
+        cdef ptrdiff_t *order = <ptrdiff_t *> self.order_memory.data
         self.phase.order = order
         for c in range(channels):
             for y in range(self.phase.taps[0].count):
@@ -150,24 +163,25 @@ cdef class Plan:
     cdef ptrdiff_t batches(self):
         return ceil_div(self.geometry.images, self.geometry.interleave)
 
+    cdef Plan split_outputs(self, bint statistics):
+        """For correlate()."""
+        cdef direct_geometry *g = &self.geometry
+        self.interleave(True)
+        # Bands are what statistics are summed up over by themselves, so they must not depend on the threads then.
+        self.cut(g.grid[0] * g.grid[1] * g.interleave,
+                 ENOUGH_TASKS if statistics else 1 if self.threads == 1 else 4 * self.threads)
+        return self
+
 
 cdef correlate(Plan plan, np.ndarray image, np.ndarray weight, ptrdiff_t group_stride, ptrdiff_t row_stride,
-               ptrdiff_t channel_stride, ptrdiff_t rows, Epilogue epilogue, np.ndarray result):
+               ptrdiff_t channel_stride, Epilogue epilogue, np.ndarray result):
     """result[n, k, p] = sum over taps and channels, through the epilogue; the strides are those of the weights, in
     elements."""
-    cdef direct_geometry *g = &plan.geometry
+    cdef const direct_geometry *g = &plan.geometry
     cdef const direct_kernels *kernel = plan.kernel
-    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(image), groups = plan.groups
+    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(image), groups = plan.groups, rows = plan.rows, phases = plan.phases
     cdef ptrdiff_t padded_rows = ceil_div(rows, kernel.row_tile) * kernel.row_tile
-    if np.PyArray_SIZE(result) == 0:
-        epilogue.over(0, result)
-        return
-    plan.interleave(rows, True)
-    cdef ptrdiff_t outputs = g.images * g.grid[0] * g.grid[1], phases = plan.phases
-    cdef int threads = threads_for(groups * outputs * (rows * 2.0 * plan.taps / FLOP_PER_NANOSECOND + 1) * g.channels)
-    # Bands are what statistics are summed up over by themselves, so they must not depend on the threads then.
-    cdef ptrdiff_t enough_tasks = ENOUGH_TASKS if epilogue.statistics else 1 if threads == 1 else 4 * threads
-    plan.cut(g.grid[0] * g.grid[1] * g.interleave, enough_tasks)
+    cdef int threads = plan.threads
     cdef ptrdiff_t bands = ceil_div(g.grid[0], g.band), batches = plan.batches()
     cdef ptrdiff_t packed_bytes = padded_rows * g.channels * plan.taps * itemsize
     cdef ptrdiff_t scratch_bytes = kernel.scratch_size(g)
@@ -209,11 +223,40 @@ cdef np.ndarray empty_like_operand(np.ndarray x, tuple shape):
     return empty_of_shape(shape, np.PyArray_TYPE(x))
 
 
-cdef Plan forward_plan(np.ndarray image, tuple out_shape, kernel, stride, padding, dilation, ptrdiff_t groups):
+cdef Plan convolution(size_t table, tuple in_shape, bint last, tuple out_shape, kernel, stride, padding, dilation,
+                      ptrdiff_t groups):
     cdef tuple size = two(out_shape[1:], 1)
     kernel, padding, dilation = two(kernel, 1), two(padding, 0), two(dilation, 1)
     taps = [forward_taps(kernel[d], padding[d], dilation[d]) for d in range(2)]
-    return Plan(image, groups, two(stride, 1), kernel, (out_shape[0], *size), (1, 1), [((0, 0), size, taps)])
+    return Plan(table, in_shape, last, groups, two(stride, 1), kernel, (out_shape[0], *size), (1, 1),
+                [((0, 0), size, taps)])
+
+
+@lru_cache(maxsize=64)
+def forward_plan(table, in_shape, last, out_shape, kernel, stride, padding, dilation, groups, statistics, threads):
+    return convolution(table, in_shape, last, out_shape, kernel, stride, padding, dilation,
+                       groups).split_outputs(statistics)
+
+
+@lru_cache(maxsize=64)
+def input_grad_plan(table, grad_shape, last, out_shape, kernel, stride, padding, dilation, groups, threads):
+    kernel, size = two(kernel, 1), two(out_shape[1:], 1)
+    stride, padding, dilation = two(stride, 1), two(padding, 0), two(dilation, 1)
+    phases = [
+        (start, tuple([-(-(size[d] - start[d]) // stride[d]) for d in range(2)]),
+         [phase_taps(start[d], kernel[d], stride[d], padding[d], dilation[d]) for d in range(2)])
+        for start in np.ndindex(*[min(stride[d], size[d]) for d in range(2)])]
+    cdef Plan plan = Plan(table, grad_shape, last, groups, (1, 1), kernel, (out_shape[0], *size), stride, phases)
+    return plan.split_outputs(False)
+
+
+@lru_cache(maxsize=64)
+def weight_grad_plan(table, in_shape, last, out_shape, kernel, stride, padding, dilation, groups, threads):
+    cdef Plan plan = convolution(table, in_shape, last, out_shape, kernel, stride, padding, dilation, groups)
+    plan.interleave(False)
+    plan.cut(plan.kernel.gradient_positions, ENOUGH_TASKS)
+    plan.set_order()
+    return plan
 
 
 def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, stride, padding, dilation, ptrdiff_t groups):
@@ -222,9 +265,13 @@ def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, stride, p
     weight = contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], channels = weight.shape[1], rows = out_channels // groups
     cdef np.ndarray y = empty_like_operand(x, (x.shape[0], out_channels, *out_size))
-    cdef Plan plan = forward_plan(x, (out_channels, *out_size), (<object> weight).shape[2:], stride, padding, dilation,
-                                  groups)
-    correlate(plan, x, weight, rows * channels * plan.taps, channels * plan.taps, plan.taps, rows, epilogue, y)
+    if np.PyArray_SIZE(y) == 0:
+        epilogue.over(0, y)
+        return y
+    cdef Plan plan = forward_plan(
+        <size_t> kernels_for(x).direct, (<object> x).shape, is_channels_last(x), (out_channels, *out_size),
+        (<object> weight).shape[2:], stride, padding, dilation, groups, epilogue.statistics, get_num_threads())
+    correlate(plan, x, weight, rows * channels * plan.taps, channels * plan.taps, plan.taps, epilogue, y)
     return y
 
 
@@ -236,14 +283,12 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_si
     weight = contiguous(weight)
     cdef ptrdiff_t rows = weight.shape[1], channels = weight.shape[0] // groups
     cdef np.ndarray result = empty_like_operand(grad, (grad.shape[0], rows * groups, *in_size))
-    cdef tuple kernel = two((<object> weight).shape[2:], 1), size = two(in_size, 1)
-    stride, padding, dilation = two(stride, 1), two(padding, 0), two(dilation, 1)
-    phases = [
-        (start, tuple(-(-(size[d] - start[d]) // stride[d]) for d in range(2)),
-         [phase_taps(start[d], kernel[d], stride[d], padding[d], dilation[d]) for d in range(2)])
-        for start in np.ndindex(*[min(stride[d], size[d]) for d in range(2)])]
-    cdef Plan plan = Plan(grad, groups, (1, 1), kernel, (rows * groups, *size), stride, phases)
-    correlate(plan, grad, weight, channels * rows * plan.taps, plan.taps, rows * plan.taps, rows, epilogue, result)
+    if np.PyArray_SIZE(result) == 0:
+        return result
+    cdef Plan plan = input_grad_plan(
+        <size_t> kernels_for(grad).direct, (<object> grad).shape, is_channels_last(grad), (rows * groups, *in_size),
+        (<object> weight).shape[2:], stride, padding, dilation, groups, get_num_threads())
+    correlate(plan, grad, weight, channels * rows * plan.taps, plan.taps, rows * plan.taps, epilogue, result)
     return result
 
 
@@ -253,19 +298,17 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     grad = channels_last(grad) if is_channels_last(x) else contiguous(grad)
     cdef ptrdiff_t out_channels = grad.shape[1], rows = out_channels // groups
     cdef np.ndarray result = empty_of_shape((out_channels, x.shape[1] // groups, *kernel), np.PyArray_TYPE(x))
-    cdef Plan plan = forward_plan(x, (<object> grad).shape[1:], kernel, stride, padding, dilation, groups)
-    cdef direct_geometry *g = &plan.geometry
-    cdef const direct_kernels *kernels = plan.kernel
-    cdef const conv_kernels *reduction = kernels_for(x).conv
     if np.PyArray_SIZE(result) == 0 or np.PyArray_SIZE(grad) == 0:
         result[...] = 0
         return result
 
     # Tasks: blocks of output channels, each with a copy of its own, times parts of the bands of all images.
-    plan.interleave(rows, False)
-    plan.cut(kernels.gradient_positions, ENOUGH_TASKS)
-    cdef Block order_memory = scratch(g.channels * plan.taps * sizeof(ptrdiff_t))
-    plan.set_order(<ptrdiff_t *> order_memory.data)
+    cdef Plan plan = weight_grad_plan(
+        <size_t> kernels_for(x).direct, (<object> x).shape, is_channels_last(x), (<object> grad).shape[1:],
+        kernel, stride, padding, dilation, groups, get_num_threads())
+    cdef const direct_geometry *g = &plan.geometry
+    cdef const direct_kernels *kernels = plan.kernel
+    cdef const conv_kernels *reduction = kernels_for(x).conv
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), depth = g.channels * plan.taps, weights = out_channels * depth
     cdef ptrdiff_t units = plan.batches() * ceil_div(g.grid[0], g.band)
     cdef ptrdiff_t most_parts = max(1, g.images * g.grid[0] * g.grid[1] // PARTIAL_POSITIONS)
@@ -277,8 +320,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
                                       PARTIAL_BYTES // (weights * itemsize)))
     cdef ptrdiff_t part_units = ceil_div(units, parts)
     parts = ceil_div(units, part_units)
-    cdef double positions = <double> g.images * g.grid[0] * g.grid[1]
-    cdef int threads = threads_for(positions * groups * (rows * 2.0 * plan.taps / FLOP_PER_NANOSECOND + 1) * g.channels)
+    cdef int threads = plan.threads
     cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(g, depth, block)
     cdef Block partial_memory = scratch(parts * weights * itemsize), thread_memory = scratch(threads * scratch_bytes)
     cdef char *partials = <char *> partial_memory.data

@@ -567,7 +567,7 @@ static void store_last_outputs(const struct winograd_geometry *g, ptrdiff_t star
 {
     const real *bias = epilogue->bias, *residual = epilogue->residual, slope = (real)epilogue->slope;
     ptrdiff_t height = g->out_size[0], width = g->out_size[1], channels = g->out_channels;
-    real gathered[LANES][4][4 * LANES];
+    real gathered[LANES][4][5 * LANES]; /* whole vectors are read from any tile on */
     memset(gathered, 0, sizeof gathered);
     struct channel_sums sums = {0};
     for (ptrdiff_t tile = 0; tile < tiles; tile += LANES) {

@@ -169,23 +169,6 @@ INLINE vec load_part(const real *plane, const struct lanes *part, ptrdiff_t stri
     return vec_load(lanes);
 }
 
-/* So many channels before they are read, they are sent for. */
-enum { CHANNELS_AHEAD = 4 };
-
-/* One row: the vectors of `count` pixels of one channel, from the parts of theirs that lie inside the image. */
-INLINE void gather_row(const real *plane, ptrdiff_t ahead, const struct lanes *part, const struct lanes *end,
-                       ptrdiff_t stride, ptrdiff_t row_length, real *row)
-{
-    for (ptrdiff_t vector = 0; vector * LANES < row_length; vector++) {
-        vec value = {0};
-        for (; part < end && part->vector == vector; part++) {
-            __builtin_prefetch(plane + ahead + part->offset);
-            value += load_part(plane, part, stride);
-        }
-        vec_store(row + vector * LANES, value);
-    }
-}
-
 /* The first channel whose depth under this tap is not before d. */
 INLINE ptrdiff_t channel_from(const struct conv_geometry *g, ptrdiff_t d, ptrdiff_t tap)
 { return (d - tap + g->taps - 1) / g->taps; }
@@ -216,52 +199,82 @@ INLINE void gather_squares(const real *input, const struct lanes *part, const st
     }
 }
 
-/* The same for all vectors of one panel under one tap. */
+/* Channels first: to[channel] (+)= the lanes of one part, of `channels` channels from `input` on. One part at a time for
+ * all channels, so that its masks are made once. */
+INLINE void gather_part(const real *input, ptrdiff_t channel_stride, const struct lanes *part, const ptrdiff_t stride,
+                        ptrdiff_t channels, const int accumulate, ptrdiff_t row_stride, real *to)
+{
+    const struct lanes lanes = *part;
+    for (ptrdiff_t c = 0; c < channels; c++, input += channel_stride, to += row_stride) {
+        vec value = load_part(input, &lanes, stride);
+        vec_store(to, accumulate ? vec_load(to) + value : value);
+    }
+}
+
+/* The same for all parts of one vector of pixels. */
+INLINE void gather_parts(const real *input, ptrdiff_t channel_stride, const struct lanes *part, const struct lanes *end,
+                         const ptrdiff_t stride, ptrdiff_t channels, ptrdiff_t row_stride, real *to)
+{
+    if (part == end)
+        for (ptrdiff_t c = 0; c < channels; c++) vec_store(to + c * row_stride, (vec){0});
+    else
+        gather_part(input, channel_stride, part, stride, channels, 0, row_stride, to);
+    while (++part < end) gather_part(input, channel_stride, part, stride, channels, 1, row_stride, to);
+}
+
+/* to[channel][pixel] of `channels` channels from `input` on, of the pixels of one panel under one tap. */
 static void gather_tap(const struct conv_geometry *g, const real *input, const struct patches *patches, ptrdiff_t panel,
                        ptrdiff_t tap, ptrdiff_t channels, ptrdiff_t row_length, ptrdiff_t row_stride, real *to)
 {
-    const ptrdiff_t *first = patches->first + tap * patches->panels + panel;
+    const ptrdiff_t *first = patches->first + tap * patches->panels + panel, stride = g->stride[2];
     const struct lanes *part = patches->part + first[0], *end = patches->part + first[1], *stop;
-    for (ptrdiff_t vector = 0; vector * LANES < row_length; vector++, part = stop) {
+    for (ptrdiff_t vector = 0; vector * LANES < row_length; vector++, part = stop, to += LANES) {
         for (stop = part; stop < end && stop->vector == vector;) stop++;
-        gather_squares(input, part, stop, g->stride[2] * g->in_pixel_stride, channels, row_stride, to + vector * LANES);
+        if (g->in_pixel_stride > 1)
+            gather_squares(input, part, stop, stride * g->in_pixel_stride, channels, row_stride, to);
+        else if (stride == 1)
+            gather_parts(input, g->in_channel_stride, part, stop, 1, channels, row_stride, to);
+        else if (stride == 2)
+            gather_parts(input, g->in_channel_stride, part, stop, 2, channels, row_stride, to);
+        else
+            gather_parts(input, g->in_channel_stride, part, stop, stride, channels, row_stride, to);
     }
 }
 
-/* gather_panels() for channels last */
-static void gather_last(const struct conv_geometry *g, const real *input, const struct patches *patches,
-                        ptrdiff_t depth_start, ptrdiff_t depth, ptrdiff_t row_length, real *packed)
+/* packed[d][pixel] of panel i for depth_start <= d < depth_start + depth, `row_length` elements a row; zeros outside the
+ * image and behind the last pixel. */
+static void gather_panel(const struct conv_geometry *g, const real *input, const struct patches *patches, ptrdiff_t i,
+                         ptrdiff_t depth_start, ptrdiff_t depth, ptrdiff_t row_length, real *packed)
 {
-    for (ptrdiff_t i = 0; i < patches->panels; i++, packed += depth * row_length)
-        for (ptrdiff_t tap = 0; tap < g->taps; tap++) {
-            ptrdiff_t c = channel_from(g, depth_start, tap), end = channel_from(g, depth_start + depth, tap);
-            gather_tap(g, input + c, patches, i, tap, end - c, row_length, g->taps * row_length,
-                       packed + (c * g->taps + tap - depth_start) * row_length);
-        }
+    for (ptrdiff_t tap = 0; tap < g->taps; tap++) {
+        ptrdiff_t c = channel_from(g, depth_start, tap), end = channel_from(g, depth_start + depth, tap);
+        gather_tap(g, input + c * g->in_channel_stride, patches, i, tap, end - c, row_length, g->taps * row_length,
+                   packed + (c * g->taps + tap - depth_start) * row_length);
+    }
 }
 
-/* panel[i][d][pixel] for depth_start <= d < depth_start + depth, `row_length` elements a row; zeros outside the image and
- * behind the last pixel. For all panels together, whose pixels are neighbours in memory. */
+/* The same for all panels, one after the other. */
 static void gather_panels(const struct conv_geometry *g, const real *input, const struct patches *patches,
                           ptrdiff_t depth_start, ptrdiff_t depth, ptrdiff_t row_length, real *packed)
 {
-    if (depth == 0) return;
-    if (g->in_pixel_stride > 1) {
-        gather_last(g, input, patches, depth_start, depth, row_length, packed);
-        return;
-    }
-    ptrdiff_t panels = patches->panels, tap = depth_start % g->taps, ahead = CHANNELS_AHEAD * g->in_channel_stride;
-    const real *plane = input + depth_start / g->taps * g->in_channel_stride;
-    for (ptrdiff_t d = 0; d < depth; d++) {
-        const ptrdiff_t *first = patches->first + tap * panels;
-        for (ptrdiff_t i = 0; i < panels; i++)
-            gather_row(plane, ahead, patches->part + first[i], patches->part + first[i + 1], g->stride[2], row_length,
-                       packed + (i * depth + d) * row_length);
-        if (++tap == g->taps) {
-            tap = 0;
-            plane += g->in_channel_stride;
-        }
-    }
+    for (ptrdiff_t i = 0; i < patches->panels; i++, packed += depth * row_length)
+        gather_panel(g, input, patches, i, depth_start, depth, row_length, packed);
+}
+
+/* Whether the rows of the matrix of patches are the channels of the image as they lie. */
+static int reads_in_place(const struct conv_geometry *g)
+{
+    int same = g->taps == 1 && g->in_pixel_stride == 1;
+    for (int i = 0; i < 3; i++) same &= g->tap[i] == 0 && g->stride[i] == 1 && g->grid[i] == g->in_size[i];
+    return same;
+}
+
+/* Where COLUMN_TILE pixels from q on, which are those of such an image, stand in the first channel; NULL unless all of
+ * them follow one another. */
+static const real *find_in_place(const struct conv_geometry *g, const real *input, ptrdiff_t q)
+{
+    ptrdiff_t positions = g->in_channel_stride, image = q / positions, p = q % positions;
+    return image < g->images && p + COLUMN_TILE <= positions ? input + image * g->in_image_stride + p : NULL;
 }
 
 /* Squares of LANES that a tile of output channels takes. */
@@ -412,15 +425,64 @@ static void multiply_lines(ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t depth, co
 struct products {
     ptrdiff_t rows, depth, a_row, a_depth, panels;
     ptrdiff_t dots; /* pixels of the last panel that are dot products with `lines`, or none */
-    const real *a, *packed, *lines;
+    const real *a, *lines;
+    real *packed;
     const struct pixels *panel;
     int accumulate;
+    /* Panels that stand in the image, channels channel_stride apart, or NULL: those still to be packed, in passing, and
+     * a vector of those of a tile of pixels to come, which are sent for. */
+    const real *unpacked[TILE_PANELS], *ahead[TILE_PANELS];
+    ptrdiff_t channel_stride;
 };
+
+/* Packs the panels of a depth block, or leaves it to the first products (1x1 filters, which use what they read so seldom
+ * that memory must not be waited for). `next` is the first pixel of the tile that the thread is likely to compute next. */
+static void pack_block(const struct conv_geometry *g, const real *input, const struct patches *patches, ptrdiff_t pixel,
+                       ptrdiff_t next, ptrdiff_t depth_start, int in_passing, struct products *p)
+{
+    const real *first_channel = input + depth_start * g->in_channel_stride;
+    p->channel_stride = g->in_channel_stride;
+    for (ptrdiff_t i = 0; i < p->panels; i++) {
+        const real *place = in_passing ? find_in_place(g, first_channel, pixel + i * COLUMN_TILE) : NULL;
+        const real *to_come = in_passing ? find_in_place(g, first_channel, next + i * COLUMN_TILE) : NULL;
+        p->unpacked[i] = place;
+        p->ahead[i] = to_come ? to_come : place;
+        if (!place)
+            gather_panel(g, input, patches, i, depth_start, p->depth, COLUMN_TILE,
+                         p->packed + i * p->depth * COLUMN_TILE);
+    }
+}
+
+/* After the products of `tiles` tiles of output channels: panels are packed now, and another vector is sent for. */
+static void pass_on(struct products *p, ptrdiff_t tiles)
+{
+    for (ptrdiff_t i = 0; i < TILE_PANELS; i++) {
+        p->unpacked[i] = NULL;
+        p->ahead[i] = p->ahead[i] && tiles < COLUMN_VECTORS ? p->ahead[i] + LANES : NULL;
+    }
+}
+
+INLINE void multiply_whole_panel(const struct products *p, ptrdiff_t i, real *to, ptrdiff_t row_stride, int accumulate)
+{
+    real *packed = p->packed + i * p->depth * COLUMN_TILE;
+    const real *unpacked = p->unpacked[i], *ahead = p->ahead[i];
+    if (p->rows < ROW_TILE || !ahead)
+        multiply_some_rows(p->rows, COLUMN_VECTORS, p->depth, p->a, p->a_row, p->a_depth, packed, COLUMN_TILE, to,
+                           row_stride, accumulate);
+    else if (unpacked)
+        multiply_in_passing(ROW_TILE, COLUMN_VECTORS, p->depth, p->a, p->a_row, p->a_depth, unpacked, p->channel_stride,
+                            packed, ahead, p->channel_stride, to, row_stride, accumulate);
+    else
+        multiply_in_passing(ROW_TILE, COLUMN_VECTORS, p->depth, p->a, p->a_row, p->a_depth, packed, COLUMN_TILE, NULL,
+                            ahead, p->channel_stride, to, row_stride, accumulate);
+}
 
 INLINE void multiply_into_buffer(const struct products *p, ptrdiff_t i, real *buffer)
 {
     if (p->dots && i == p->panels - 1)
         multiply_lines(p->rows, p->dots, p->depth, p->a, p->a_row, p->lines, buffer);
+    else if (p->panel[i].count == COLUMN_TILE)
+        multiply_whole_panel(p, i, buffer, COLUMN_TILE, 0);
     else
         multiply_ragged_tile(p->rows, p->panel[i].count, p->depth, p->a, p->a_row, p->a_depth,
                              p->packed + i * p->depth * COLUMN_TILE, buffer, COLUMN_TILE, 0);
@@ -433,8 +495,7 @@ INLINE void store_products(const struct products *p, const real *bias, real *out
         const struct pixels *panel = &p->panel[i];
         if (panel->contiguous && panel->count == COLUMN_TILE) {
             real *target = output + panel->target[0];
-            multiply_some_rows(p->rows, COLUMN_VECTORS, p->depth, p->a, p->a_row, p->a_depth,
-                               p->packed + i * p->depth * COLUMN_TILE, COLUMN_TILE, target, row_stride, p->accumulate);
+            multiply_whole_panel(p, i, target, row_stride, p->accumulate);
             if (bias) add_bias(p->rows, bias, target, row_stride);
             continue;
         }
@@ -550,8 +611,9 @@ static void finish_last(const struct pixels *panel, ptrdiff_t panels, const real
  * the scratch memory is room for [channel_count][pixels rounded up to COLUMN_TILE] if outputs have their channels last. */
 static void tile(const struct conv_geometry *g, const void *input, const void *weight, ptrdiff_t weight_row,
                  ptrdiff_t group, ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start,
-                 ptrdiff_t pixels, const void *packed_pixels, ptrdiff_t channel_start, ptrdiff_t channel_count,
-                 const struct conv_epilogue *epilogue, ptrdiff_t unit_panels, void *output, void *scratch)
+                 ptrdiff_t pixels, ptrdiff_t pixels_ahead, const void *packed_pixels, ptrdiff_t channel_start,
+                 ptrdiff_t channel_count, const struct conv_epilogue *epilogue, ptrdiff_t unit_panels, void *output,
+                 void *scratch)
 {
     ptrdiff_t panels = (pixels + COLUMN_TILE - 1) / COLUMN_TILE, depth_total = g->taps * g->channels;
     ptrdiff_t padded_channels = (out_channels + ROW_TILE - 1) / ROW_TILE * ROW_TILE;
@@ -563,6 +625,7 @@ static void tile(const struct conv_geometry *g, const void *input, const void *w
     if (!packed_pixels) patches = find_patches(g, panel, panels, panel + panels);
     const int only_bias = !epilogue->residual && epilogue->slope == 1 && !epilogue->sums;
     const int channels_last = g->out_channel_stride == 1;
+    const int in_passing = !channels_last && channel_count >= ROW_TILE && reads_in_place(g);
     uintptr_t behind = (uintptr_t)scratch + (uintptr_t)scratch_size(g, depth_block, pixels);
     real *product = (real *)((behind + 63) & ~(uintptr_t)63);
     ptrdiff_t unit = pixel_start / COLUMN_TILE / unit_panels, row_length = panels * COLUMN_TILE;
@@ -571,20 +634,20 @@ static void tile(const struct conv_geometry *g, const void *input, const void *w
     int last;
     do { /* once even without any tap: the output is then the bias */
         ptrdiff_t depth = smaller(depth_block, depth_total - depth_start);
-        const real *packed = packed_pixels ? (const real *)packed_pixels + depth_start * panels * COLUMN_TILE : own;
-        if (!packed_pixels) gather_panels(g, input, &patches, depth_start, depth, COLUMN_TILE, own);
-        if (dots) take_lines(packed + (panels - 1) * depth * COLUMN_TILE, dots, depth, lines);
         last = depth_start + depth >= depth_total;
         struct products p = {.depth = depth,
                              .a_row = weight_row > 0 ? weight_row : 1,
                              .a_depth = weight_row > 0 ? 1 : ROW_TILE,
                              .panels = panels,
                              .dots = dots,
-                             .packed = packed,
+                             .packed = packed_pixels ? (real *)packed_pixels + depth_start * panels * COLUMN_TILE : own,
                              .lines = lines,
                              .panel = panel,
                              .accumulate = depth_start > 0};
-        for (ptrdiff_t k = channel_start; k < channel_start + channel_count; k += ROW_TILE) {
+        if (!packed_pixels)
+            pack_block(g, input, &patches, pixel_start, pixel_start + pixels_ahead, depth_start, in_passing, &p);
+        if (dots) take_lines(p.packed + (panels - 1) * depth * COLUMN_TILE, dots, depth, lines);
+        for (ptrdiff_t k = channel_start, tiles = 1; k < channel_start + channel_count; k += ROW_TILE, tiles++) {
             ptrdiff_t channel = group * out_channels + k;
             p.rows = smaller(ROW_TILE, channel_start + channel_count - k);
             p.a = weight;
@@ -596,6 +659,7 @@ static void tile(const struct conv_geometry *g, const void *input, const void *w
             else
                 store_products(&p, last && epilogue->bias ? (const real *)epilogue->bias + channel : NULL,
                                (real *)output + channel * g->out_channel_stride, g->out_channel_stride);
+            pass_on(&p, tiles);
         }
         depth_start += depth;
     } while (!last);
@@ -816,25 +880,17 @@ static ptrdiff_t weight_scratch_size(const struct conv_geometry *g, ptrdiff_t ou
            VEC_BYTES;
 }
 
-/* Whether the rows of the matrix of patches are the channels of the image as they lie. */
-static int reads_in_place(const struct conv_geometry *g)
-{
-    int same = g->taps == 1 && g->in_pixel_stride == 1;
-    for (int i = 0; i < 3; i++) same &= g->tap[i] == 0 && g->stride[i] == 1 && g->grid[i] == g->in_size[i];
-    return same;
-}
-
-/* weight_tile() of one block of pixels with their channels last: some channels under one tap at a time. */
-static void sum_last_patches(const struct conv_geometry *g, const real *input, const struct patches *patches,
-                             ptrdiff_t pixels, ptrdiff_t depth_start, ptrdiff_t depth_count, const real *packed_grad,
-                             ptrdiff_t out_channels, real *rows, real *partial, int accumulate)
+/* weight_tile() of one block of pixels: some channels under one tap at a time. */
+static void sum_patches(const struct conv_geometry *g, const real *input, const struct patches *patches,
+                        ptrdiff_t pixels, ptrdiff_t depth_start, ptrdiff_t depth_count, const real *packed_grad,
+                        ptrdiff_t out_channels, real *rows, real *partial, int accumulate)
 {
     ptrdiff_t row_stride = padded_columns(out_channels);
     for (ptrdiff_t tap = 0; tap < g->taps; tap++) {
         ptrdiff_t c = channel_from(g, depth_start, tap), end = channel_from(g, depth_start + depth_count, tap);
         for (; c < end; c += BUFFER_ROWS) {
             ptrdiff_t count = smaller(BUFFER_ROWS, end - c);
-            gather_tap(g, input + c, patches, 0, tap, count, pixels, REDUCE_PIXELS, rows);
+            gather_tap(g, input + c * g->in_channel_stride, patches, 0, tap, count, pixels, REDUCE_PIXELS, rows);
             real *sums = partial + (c * g->taps + tap - depth_start) * row_stride;
             for (ptrdiff_t row = 0; row < count; row += ROW_TILE)
                 for (ptrdiff_t k = 0; k < out_channels; k += COLUMN_TILE)
@@ -865,9 +921,9 @@ static void weight_tile(const struct conv_geometry *g, const void *input, const 
         pack_gradient(g, grad_output, out_channels, block, rows, packed_grad);
         int in_place = block->contiguous && reads_in_place(g);
         struct patches patches = find_patches(g, block, 1, block + 1);
-        if (g->in_pixel_stride > 1) {
-            sum_last_patches(g, input, &patches, count, depth_start, depth_count, packed_grad, out_channels, rows,
-                             partial, done > 0);
+        if (!in_place && g->channels >= ROW_TILE) {
+            sum_patches(g, input, &patches, count, depth_start, depth_count, packed_grad, out_channels, rows, partial,
+                        done > 0);
             continue;
         }
         for (ptrdiff_t d = 0; d < depth_count; d += ROW_TILE) {

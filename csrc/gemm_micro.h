@@ -19,27 +19,30 @@ enum { ROW_TILE = 6, COLUMN_VECTORS = 2 };
 #endif
 enum { COLUMN_TILE = COLUMN_VECTORS * LANES };
 
-/* `a` steps by a_row from row to row and by a_depth along the sum; the other operand is a packed panel of so many vectors,
- * rows of which stand b_depth apart. */
-INLINE void multiply_rows(const int rows, const int vectors, ptrdiff_t depth, const real *a, ptrdiff_t a_row,
-                          ptrdiff_t a_depth, const real *b, const ptrdiff_t b_depth, real *c, ptrdiff_t row_stride,
-                          int accumulate)
+/* `a` steps by a_row from row to row and by a_depth along the sum; the other operand is a panel of so many vectors, rows
+ * of which stand b_depth apart. In passing, they are packed unless `packed` is NULL, and unless `ahead` is, the lines at
+ * ahead + d * ahead_depth are brought into the second-level cache. */
+INLINE void multiply_in_passing(const int rows, const int vectors, ptrdiff_t depth, const real *a, ptrdiff_t a_row,
+                                ptrdiff_t a_depth, const real *b, const ptrdiff_t b_depth, real *packed,
+                                const real *ahead, ptrdiff_t ahead_depth, real *c, ptrdiff_t row_stride, int accumulate)
 {
     vec sum[ROW_TILE][COLUMN_VECTORS];
 #pragma GCC unroll 8
     for (int row = 0; row < rows; row++)
 #pragma GCC unroll 3
-        for (int v = 0; v < vectors; v++) sum[row][v] = (vec){0};
-    if (accumulate) /* what is added to comes while the sums are taken */
-#pragma GCC unroll 8
-        for (int row = 0; row < rows; row++)
-#pragma GCC unroll 3
-            for (int v = 0; v < vectors; v++) __builtin_prefetch(c + row * row_stride + v * LANES, 1);
+        for (int v = 0; v < vectors; v++) {
+            sum[row][v] = (vec){0};
+            __builtin_prefetch(c + row * row_stride + v * LANES, 1); /* comes while the sums are taken */
+        }
 
     for (ptrdiff_t d = 0; d < depth; d++, a += a_depth, b += b_depth) {
         vec column[COLUMN_VECTORS];
+        if (ahead) __builtin_prefetch(ahead + d * ahead_depth, 0, 2);
 #pragma GCC unroll 3
-        for (int v = 0; v < vectors; v++) column[v] = vec_load(b + v * LANES);
+        for (int v = 0; v < vectors; v++) {
+            column[v] = vec_load(b + v * LANES);
+            if (packed) vec_store(packed + d * vectors * LANES + v * LANES, column[v]);
+        }
 #pragma GCC unroll 8
         for (int row = 0; row < rows; row++) {
             vec value = vec_set(a[row * a_row]);
@@ -56,6 +59,11 @@ INLINE void multiply_rows(const int rows, const int vectors, ptrdiff_t depth, co
             vec_store(target, accumulate ? vec_load(target) + sum[row][v] : sum[row][v]);
         }
 }
+
+INLINE void multiply_rows(const int rows, const int vectors, ptrdiff_t depth, const real *a, ptrdiff_t a_row,
+                          ptrdiff_t a_depth, const real *b, const ptrdiff_t b_depth, real *c, ptrdiff_t row_stride,
+                          int accumulate)
+{ multiply_in_passing(rows, vectors, depth, a, a_row, a_depth, b, b_depth, NULL, NULL, 0, c, row_stride, accumulate); }
 
 /* 1 to ROW_TILE rows. */
 INLINE void multiply_some_rows(ptrdiff_t rows, const int vectors, ptrdiff_t depth, const real *a, ptrdiff_t a_row,

@@ -71,8 +71,9 @@ struct conv_kernels {
                         ptrdiff_t depth_block, void *packed);
     void (*tile)(const struct conv_geometry *geometry, const void *input, const void *weight, ptrdiff_t weight_row,
                  ptrdiff_t group, ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start,
-                 ptrdiff_t pixels, const void *packed_pixels, ptrdiff_t channel_start, ptrdiff_t channel_count,
-                 const struct conv_epilogue *epilogue, ptrdiff_t unit_panels, void *output, void *scratch);
+                 ptrdiff_t pixels, ptrdiff_t pixels_ahead, const void *packed_pixels, ptrdiff_t channel_start,
+                 ptrdiff_t channel_count, const struct conv_epilogue *epilogue, ptrdiff_t unit_panels, void *output,
+                 void *scratch);
     /* for few pixels: bytes for pack_pixels() and input_tile() */
     ptrdiff_t (*pack_scratch_size)(const struct conv_geometry *geometry, ptrdiff_t pixels);
     void (*pack_pixels)(const struct conv_geometry *geometry, const void *input, ptrdiff_t pixels,

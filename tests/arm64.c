@@ -131,7 +131,7 @@ static void check_convolutions(const struct kernels *table)
         table->conv->pack_weight(weight, DEPTH, TAPS, index, TAPS, TAPS, C, K, k, DEPTH, packed);
     for (ptrdiff_t pixel = 0; pixel < N * PLANE; pixel += most)
         table->conv->tile(&geometry, x, packed, 0, 0, K, DEPTH, pixel,
-                          pixel + most < N * PLANE ? most : N * PLANE - pixel, NULL, 0, K,
+                          pixel + most < N * PLANE ? most : N * PLANE - pixel, most, NULL, 0, K,
                           &(struct conv_epilogue){.bias = bias, .slope = 1, .channels = K}, 1, y, scratch);
     compare("conv", y, expected, N * K * PLANE, 5e-6);
 

@@ -143,6 +143,8 @@ cdef correlate(np.ndarray like, const conv_geometry *geometry, const ptrdiff_t *
     cdef ptrdiff_t group_bytes = weight.group_stride * itemsize if position == NULL else packed_bytes
     cdef char *thread_scratch = <char *> thread_memory.data
     cdef const conv_epilogue *values = epilogue.over(ceil_div(pixels, unit), result)
+    # The tile that a thread is likely to take next.
+    cdef ptrdiff_t pixels_ahead = threads * pixel_tile if row_tiles == 1 else 0
     with nogil:
         for task in prange(0 if position == NULL else groups * pack_tiles, num_threads=pack_threads, schedule="static"):
             group = task // pack_tiles
@@ -165,7 +167,7 @@ cdef correlate(np.ndarray like, const conv_geometry *geometry, const ptrdiff_t *
             kernel.tile(
                 geometry, source.data + group * source.group_stride * itemsize, weights + group * group_bytes,
                 weight.row_stride if position == NULL else 0, group, rows, depth_block,
-                pixel_start, min(pixel_tile, pixels - pixel_start),
+                pixel_start, min(pixel_tile, pixels - pixel_start), pixels_ahead,
                 pixels_packed + group * shared_bytes if shared else NULL, row_start, min(row_tile, rows - row_start),
                 values, unit // tiles.column_tile, target, thread_scratch + threadid() * scratch_bytes)
 
@@ -310,6 +312,10 @@ cdef class Geometry:
 
 @lru_cache(maxsize=64)
 def forward_geometry(in_shape, out_size, kernel, stride, padding, dilation, groups, out_channels, in_last, out_last):
+    if in_shape[2:] == out_size and product(kernel) == 1 and max(stride) == 1:  # the image as it lies is a single row
+        in_shape, out_size = in_shape[:2] + (product(out_size),), (product(out_size),)
+        kernel = stride = dilation = (1,)
+        padding = (0,)
     return Geometry(in_shape[:2] + three(in_shape[2:], 1), three(out_size, 1), three(kernel, 1), three(stride, 1),
                     three(padding, 0), three(dilation, 1), groups, out_channels, in_last, out_last)
 
@@ -390,6 +396,9 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     cdef np.ndarray result = empty_result((grad.shape[0], rows * groups, *in_size), grad, result_last)
     cdef tuple kernel = three((<object> weight).shape[2:], 1), grad_size = three((<object> grad).shape[2:], 1)
     cdef tuple size = three(in_size, 1)
+    if size == grad_size and product(kernel) == 1 and max(stride) == 1:  # see forward_geometry()
+        size = grad_size = (1, 1, product(size))
+        padding = (0, 0, 0)
     cdef ptrdiff_t taps = product(kernel), plane = product(size), grad_plane = product(grad_size)
     cdef ptrdiff_t channel = 1 if result_last else plane, grad_channel = 1 if grad_last else grad_plane
     cdef Block memory = scratch(4 * taps * sizeof(ptrdiff_t))

@@ -56,8 +56,9 @@ cdef extern from "kernels.h" nogil:
                             ptrdiff_t depth_block, void *packed) noexcept nogil
         void (*tile)(const conv_geometry *geometry, const void *input, const void *weight, ptrdiff_t weight_row,
                      ptrdiff_t group, ptrdiff_t out_channels, ptrdiff_t depth_block, ptrdiff_t pixel_start,
-                     ptrdiff_t pixels, const void *packed_pixels, ptrdiff_t channel_start, ptrdiff_t channel_count,
-                     const conv_epilogue *epilogue, ptrdiff_t unit_panels, void *output, void *scratch) noexcept nogil
+                     ptrdiff_t pixels, ptrdiff_t pixels_ahead, const void *packed_pixels, ptrdiff_t channel_start,
+                     ptrdiff_t channel_count, const conv_epilogue *epilogue, ptrdiff_t unit_panels, void *output,
+                     void *scratch) noexcept nogil
         ptrdiff_t (*pack_scratch_size)(const conv_geometry *geometry, ptrdiff_t pixels) noexcept nogil
         void (*pack_pixels)(const conv_geometry *geometry, const void *input, ptrdiff_t pixels, ptrdiff_t depth_start,
                             ptrdiff_t depth, void *packed, void *scratch) noexcept nogil

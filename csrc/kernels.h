@@ -62,7 +62,7 @@ struct conv_phase {
 };
 
 struct conv_kernels {
-    ptrdiff_t lanes;       /* output channels that reduce_columns() takes */
+    ptrdiff_t lanes;       /* elements of a vector */
     ptrdiff_t tile_panels; /* panels of pixels that tile() takes at most */
     ptrdiff_t (*scratch_size)(const struct conv_geometry *geometry, ptrdiff_t depth_block,
                               ptrdiff_t pixels); /* bytes for tile() */
@@ -74,12 +74,17 @@ struct conv_kernels {
                  ptrdiff_t pixels, ptrdiff_t pixels_ahead, const void *packed_pixels, ptrdiff_t channel_start,
                  ptrdiff_t channel_count, const struct conv_epilogue *epilogue, ptrdiff_t unit_panels, void *output,
                  void *scratch);
-    /* for few pixels: bytes for pack_pixels() and input_tile() */
+    /* for few pixels: bytes for pack_pixels() */
     ptrdiff_t (*pack_scratch_size)(const struct conv_geometry *geometry, ptrdiff_t pixels);
     void (*pack_pixels)(const struct conv_geometry *geometry, const void *input, ptrdiff_t pixels,
                         ptrdiff_t depth_start, ptrdiff_t depth, void *packed, void *scratch);
+    void (*add_units)(const void *partials, ptrdiff_t units, ptrdiff_t count, double *sums);
+};
+
+/* csrc/conv_backward.c */
+struct conv_backward_kernels {
     ptrdiff_t (*input_scratch_size)(const struct conv_phase *phase, ptrdiff_t phases, ptrdiff_t pixels,
-                                    ptrdiff_t depth_block, ptrdiff_t weights);
+                                    ptrdiff_t depth_block, ptrdiff_t weights); /* bytes for input_tile() */
     void (*input_tile)(const struct conv_phase *phase, ptrdiff_t phases, const void *packed_grad, ptrdiff_t pixels,
                        ptrdiff_t out_channels, ptrdiff_t depth_block, const void *weight, ptrdiff_t weight_row,
                        ptrdiff_t filter, ptrdiff_t channel_start, ptrdiff_t channels, const void *bias, void *output,
@@ -94,9 +99,8 @@ struct conv_kernels {
                             ptrdiff_t grad_row, ptrdiff_t out_channels, ptrdiff_t depth_start, ptrdiff_t depth_count,
                             void *weight_grad, ptrdiff_t weight_row, void *scratch);
     void (*reduce_columns)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
-                           ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad);
+                           ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad); /* of as many as a vector has */
     void (*pixel_sum)(const void *x, ptrdiff_t pixels, ptrdiff_t channels, void *sums);
-    void (*add_units)(const void *partials, ptrdiff_t units, ptrdiff_t count, double *sums);
     void (*reduce_weight)(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps, ptrdiff_t channels,
                           void *weight_grad);
     void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions, void *sum);
@@ -431,6 +435,7 @@ struct machine_kernels {
 struct kernels {
     const struct gemm_kernels *gemm;
     const struct conv_kernels *conv;
+    const struct conv_backward_kernels *conv_backward;
     const struct winograd_kernels *winograd;
     const struct direct_kernels *direct;
     const struct fold_kernels *fold;

@@ -3,6 +3,7 @@
 
 extern const struct gemm_kernels FASTNN_TABLE(gemm);
 extern const struct conv_kernels FASTNN_TABLE(conv);
+extern const struct conv_backward_kernels FASTNN_TABLE(conv_backward);
 extern const struct winograd_kernels FASTNN_TABLE(winograd);
 extern const struct direct_kernels FASTNN_TABLE(direct);
 extern const struct fold_kernels FASTNN_TABLE(fold);
@@ -18,6 +19,7 @@ extern const struct machine_kernels FASTNN_TABLE(machine);
 const struct kernels FASTNN_TABLE(kernels) = {
     .gemm = &FASTNN_TABLE(gemm),
     .conv = &FASTNN_TABLE(conv),
+    .conv_backward = &FASTNN_TABLE(conv_backward),
     .winograd = &FASTNN_TABLE(winograd),
     .direct = &FASTNN_TABLE(direct),
     .fold = &FASTNN_TABLE(fold),

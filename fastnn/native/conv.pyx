@@ -8,7 +8,8 @@ cimport numpy as np
 from cython.parallel cimport prange, threadid
 from fastnn.native.epilogue cimport Epilogue
 from fastnn.native.geometry cimport forward_taps, phase_taps, three
-from fastnn.native.kernels cimport conv_epilogue, conv_geometry, conv_kernels, conv_phase, gemm_kernels
+from fastnn.native.kernels cimport (
+    conv_backward_kernels, conv_epilogue, conv_geometry, conv_kernels, conv_phase, gemm_kernels)
 from fastnn.native.runtime cimport (
     Block, ceil_div, channels_last, contiguous, empty_channels_last, empty_of_shape, is_channels_last, kernels_for,
     scratch, threads_for)
@@ -202,6 +203,7 @@ cdef spread(np.ndarray grad, conv_phase *phases, ptrdiff_t count, ptrdiff_t filt
     """Backward-data like all phases of correlate(), but every weight meets all pixels of a block of images where it
     lies, and only then the taps are added up."""
     cdef const conv_kernels *kernel = kernels_for(grad).conv
+    cdef const conv_backward_kernels *backward = kernels_for(grad).conv_backward
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(grad), column_tile = kernels_for(grad).gemm.column_tile
     cdef ptrdiff_t no_tap[3]
     no_tap[:] = [0, 0, 0]
@@ -231,7 +233,7 @@ cdef spread(np.ndarray grad, conv_phase *phases, ptrdiff_t count, ptrdiff_t filt
     cdef ptrdiff_t row_bytes = ceil_div(pixels, column_tile) * column_tile * itemsize
     cdef ptrdiff_t scratch_bytes = max(
         kernel.pack_scratch_size(&geometry, pixels),
-        kernel.input_scratch_size(phases, count, pixels, depth_block, block * filter))
+        backward.input_scratch_size(phases, count, pixels, depth_block, block * filter))
     cdef Block packed_memory = scratch(groups * depth * row_bytes), thread_memory = scratch(threads * scratch_bytes)
     cdef char *packed = <char *> packed_memory.data
     cdef char *thread_scratch = <char *> thread_memory.data
@@ -256,7 +258,7 @@ cdef spread(np.ndarray grad, conv_phase *phases, ptrdiff_t count, ptrdiff_t filt
             for task in prange(groups * blocks, num_threads=threads, schedule="dynamic"):
                 group = task // blocks
                 start = task % blocks * block
-                kernel.input_tile(
+                backward.input_tile(
                     phases, count, packed + group * depth * row_bytes, pixels, depth, depth_block,
                     weight.data + group * weight.group_stride * itemsize, weight.channel_stride, filter,
                     start, min(block, rows - start), bias + group * rows * itemsize if bias != NULL else NULL,
@@ -456,7 +458,7 @@ cdef few_weight_grad(np.ndarray grad, np.ndarray x, const conv_geometry *geometr
     (1, 512, 512, 7) 89 96 and 45 57; (1, 256, 256, 8) 98 94 and 76 74; (1, 64, 64, 20) 81 73 and 82 77; for more pixels
     (2, 256, 512, 28) with stride 2 90 70 and 100 90.
     """
-    cdef const conv_kernels *kernel = kernels_for(x).conv
+    cdef const conv_backward_kernels *kernel = kernels_for(x).conv_backward
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), column_tile = kernels_for(x).gemm.column_tile
     cdef ptrdiff_t rows = grad.shape[1] // groups, depth = geometry.taps * geometry.channels
     cdef ptrdiff_t pixels = geometry.images * geometry.grid[0] * geometry.grid[1] * geometry.grid[2]
@@ -503,9 +505,9 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     cdef Geometry made = forward_geometry((<object> x).shape, (<object> grad).shape[2:], kernel, stride, padding,
                                           dilation, groups, out_channels, in_last, grad_last)
     cdef const conv_geometry *geometry = &made.values
-    cdef const conv_kernels *kernels = kernels_for(x).conv
+    cdef const conv_backward_kernels *kernels = kernels_for(x).conv_backward
     cdef ptrdiff_t row_tile = kernels_for(x).gemm.row_tile, column_tile = kernels_for(x).gemm.column_tile
-    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), lanes = kernels.lanes
+    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), lanes = kernels_for(x).conv.lanes
     cdef ptrdiff_t depth = geometry.taps * geometry.channels, row_length = ceil_div(rows, column_tile) * column_tile
     cdef ptrdiff_t pixels = geometry.images * geometry.grid[0] * geometry.grid[1] * geometry.grid[2]
     if pixels == 0 or depth == 0 or rows == 0:
@@ -561,7 +563,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
 
 cdef np.ndarray last_channel_sum(np.ndarray x):
     """conv_channel_sum() of an array with channels last: of parts of the pixels, by shape alone, then of these."""
-    cdef const conv_kernels *kernel = kernels_for(x).conv
+    cdef const conv_backward_kernels *kernel = kernels_for(x).conv_backward
     cdef ptrdiff_t channels = x.shape[1], pixels = x.shape[0] * x.shape[2] * x.shape[3]
     cdef ptrdiff_t parts = ceil_div(pixels, SUM_PIXELS), part, part_bytes = channels * np.PyArray_ITEMSIZE(x)
     cdef Block memory = scratch(parts * part_bytes)
@@ -571,7 +573,7 @@ cdef np.ndarray last_channel_sum(np.ndarray x):
     for part in prange(parts, nogil=True, num_threads=threads_for(0.2 * channels * pixels), schedule="static"):
         kernel.pixel_sum(source + part * SUM_PIXELS * part_bytes, min(SUM_PIXELS, pixels - part * SUM_PIXELS), channels,
                          partials + part * part_bytes)
-    kernel.add_units(partials, parts, channels, <double *> np.PyArray_DATA(sums))
+    kernels_for(x).conv.add_units(partials, parts, channels, <double *> np.PyArray_DATA(sums))
     return sums.astype(x.dtype)
 
 
@@ -581,7 +583,7 @@ def conv_channel_sum(np.ndarray x):
         return last_channel_sum(x)
     x = contiguous(x)
     cdef np.ndarray result = empty_of_shape((x.shape[1],), np.PyArray_TYPE(x))
-    cdef const conv_kernels *kernel = kernels_for(x).conv
+    cdef const conv_backward_kernels *kernel = kernels_for(x).conv_backward
     cdef ptrdiff_t channels = x.shape[1], images = x.shape[0], positions = product((<object> x).shape[2:])
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), channel
     cdef const char *source = np.PyArray_BYTES(x)

@@ -8,7 +8,7 @@ from cython.parallel cimport prange, threadid
 from fastnn.native.epilogue cimport Epilogue
 from fastnn.native.geometry cimport forward_taps, phase_taps, two
 from fastnn.native.kernels cimport (
-    conv_epilogue, conv_kernels, direct_geometry, direct_kernels, direct_phase, direct_taps)
+    conv_backward_kernels, conv_epilogue, direct_geometry, direct_kernels, direct_phase, direct_taps)
 from fastnn.native.runtime cimport (
     Block, ceil_div, channels_last, contiguous, empty_channels_last, empty_of_shape, is_channels_last, kernels_for,
     scratch, threads_for)
@@ -308,7 +308,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
         kernel, stride, padding, dilation, groups, get_num_threads())
     cdef const direct_geometry *g = &plan.geometry
     cdef const direct_kernels *kernels = plan.kernel
-    cdef const conv_kernels *reduction = kernels_for(x).conv
+    cdef const conv_backward_kernels *reduction = kernels_for(x).conv_backward
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), depth = g.channels * plan.taps, weights = out_channels * depth
     cdef ptrdiff_t units = plan.batches() * ceil_div(g.grid[0], g.band)
     cdef ptrdiff_t most_parts = max(1, g.images * g.grid[0] * g.grid[1] // PARTIAL_POSITIONS)

@@ -62,6 +62,9 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t (*pack_scratch_size)(const conv_geometry *geometry, ptrdiff_t pixels) noexcept nogil
         void (*pack_pixels)(const conv_geometry *geometry, const void *input, ptrdiff_t pixels, ptrdiff_t depth_start,
                             ptrdiff_t depth, void *packed, void *scratch) noexcept nogil
+        void (*add_units)(const void *partials, ptrdiff_t units, ptrdiff_t count, double *sums) noexcept nogil
+
+    struct conv_backward_kernels:
         ptrdiff_t (*input_scratch_size)(const conv_phase *phase, ptrdiff_t phases, ptrdiff_t pixels,
                                         ptrdiff_t depth_block, ptrdiff_t weights) noexcept nogil
         void (*input_tile)(const conv_phase *phase, ptrdiff_t phases, const void *packed_grad, ptrdiff_t pixels,
@@ -79,7 +82,6 @@ cdef extern from "kernels.h" nogil:
         void (*reduce_columns)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
                                ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad) noexcept nogil
         void (*pixel_sum)(const void *x, ptrdiff_t pixels, ptrdiff_t channels, void *sums) noexcept nogil
-        void (*add_units)(const void *partials, ptrdiff_t units, ptrdiff_t count, double *sums) noexcept nogil
         void (*reduce_weight)(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps,
                               ptrdiff_t channels, void *weight_grad) noexcept nogil
         void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions,
@@ -419,6 +421,7 @@ cdef extern from "kernels.h" nogil:
     struct kernels:
         const gemm_kernels *gemm
         const conv_kernels *conv
+        const conv_backward_kernels *conv_backward
         const winograd_kernels *winograd
         const direct_kernels *direct
         const fold_kernels *fold

@@ -6,7 +6,8 @@ cimport numpy as np
 from cython.parallel cimport prange, threadid
 from fastnn.native.epilogue cimport Epilogue
 from fastnn.native.kernels cimport (
-    conv_epilogue, conv_kernels, winograd_block, winograd_geometry, winograd_kernels, winograd_sum, winograd_weight)
+    conv_backward_kernels, conv_epilogue, winograd_block, winograd_geometry, winograd_kernels, winograd_sum,
+    winograd_weight)
 from fastnn.native.runtime cimport (
     Block, ceil_div, channels_last, contiguous, empty_channels_last, empty_of_shape, is_channels_last, kernels_for,
     scratch, threads_for)
@@ -313,7 +314,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
     cdef ptrdiff_t rows = grad.shape[1], itemsize = np.PyArray_ITEMSIZE(x)
     cdef winograd_geometry geometry = make_geometry(x, rows, (<object> grad).shape[2:], kernel, stride, padding)
     cdef const winograd_kernels *kernels = kernels_for(x).winograd
-    cdef const conv_kernels *reduction = kernels_for(x).conv
+    cdef const conv_backward_kernels *reduction = kernels_for(x).conv_backward
     cdef ptrdiff_t tiles = tile_count(&geometry), weights = x.shape[1] * geometry.filter[0] * geometry.filter[1]
     cdef np.ndarray result = empty_of_shape((rows, x.shape[1], *kernel), np.PyArray_TYPE(x))
     if tiles == 0:

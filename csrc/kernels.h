@@ -166,6 +166,48 @@ struct winograd_kernels {
                       const void *products, void *grad_weight);
 };
 
+/* csrc/fft.c: convolutions with stride 1, 2 or 4, whose filters have at most FFT_TAPS taps per dimension and phase of the
+ * stride; N * tiles[0] * tiles[1] tiles of tile_size outputs. */
+enum { FFT_TAPS = 9 };
+
+struct fft_geometry {
+    ptrdiff_t images, channels, out_channels; /* N, C times the stride's phases, K */
+    ptrdiff_t filter[2], stride;              /* height, width; stride of both dimensions */
+    ptrdiff_t phases[2];                      /* of the stride, that have taps */
+    ptrdiff_t in_size[2], out_size[2];
+    ptrdiff_t tile_size[2], tiles[2];
+    ptrdiff_t padding[2]; /* zeros above and left of the input; negative: that much is left out */
+    ptrdiff_t chunk_rows; /* output channels that are computed together */
+};
+
+struct fft_weight {
+    const void *data; /* neighbouring taps of a filter per row (output channel) and input channel */
+    ptrdiff_t row_stride, channel_stride;
+    ptrdiff_t turned;        /* are the taps in reverse order? */
+    const void *transformed; /* by transform_weight(); NULL: multiply_tiles() transforms what it needs */
+};
+
+/* Tiles whose transformed patches stand together. */
+struct fft_block {
+    ptrdiff_t start, tiles;
+};
+
+struct fft_kernels {
+    ptrdiff_t row_tile, panel_tiles, lanes; /* output channels, and tiles, go well in multiples of these */
+    ptrdiff_t (*weight_size)(const struct fft_geometry *geometry); /* bytes of the transformed weights */
+    void (*transform_weight)(const struct fft_geometry *geometry, const struct fft_weight *weight, ptrdiff_t k,
+                             void *transformed);
+    ptrdiff_t (*patches_size)(const struct fft_geometry *geometry, ptrdiff_t tiles); /* bytes of a block's */
+    void (*transform_tiles)(const struct fft_geometry *geometry, const void *input, const struct fft_block *block,
+                            ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channels,
+                            void *patches);
+    /* bytes for multiply_tiles() */
+    ptrdiff_t (*scratch_size)(const struct fft_geometry *geometry, ptrdiff_t tiles, int transformed);
+    void (*multiply_tiles)(const struct fft_geometry *geometry, const struct fft_weight *weight, const void *patches,
+                           const struct fft_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start,
+                           ptrdiff_t row_count, const struct conv_epilogue *epilogue, void *output, void *scratch);
+};
+
 /* csrc/direct.c: convolution of 1 or 2 dimensions (height 1) from a copy of the image, band by band of output rows. */
 struct direct_geometry {
     ptrdiff_t channels;           /* channels of the image, per group */
@@ -437,6 +479,7 @@ struct kernels {
     const struct conv_kernels *conv;
     const struct conv_backward_kernels *conv_backward;
     const struct winograd_kernels *winograd;
+    const struct fft_kernels *fft;
     const struct direct_kernels *direct;
     const struct fold_kernels *fold;
     const struct pool_kernels *pool;

@@ -5,6 +5,7 @@ extern const struct gemm_kernels FASTNN_TABLE(gemm);
 extern const struct conv_kernels FASTNN_TABLE(conv);
 extern const struct conv_backward_kernels FASTNN_TABLE(conv_backward);
 extern const struct winograd_kernels FASTNN_TABLE(winograd);
+extern const struct fft_kernels FASTNN_TABLE(fft);
 extern const struct direct_kernels FASTNN_TABLE(direct);
 extern const struct fold_kernels FASTNN_TABLE(fold);
 extern const struct pool_kernels FASTNN_TABLE(pool);
@@ -21,6 +22,7 @@ const struct kernels FASTNN_TABLE(kernels) = {
     .conv = &FASTNN_TABLE(conv),
     .conv_backward = &FASTNN_TABLE(conv_backward),
     .winograd = &FASTNN_TABLE(winograd),
+    .fft = &FASTNN_TABLE(fft),
     .direct = &FASTNN_TABLE(direct),
     .fold = &FASTNN_TABLE(fold),
     .pool = &FASTNN_TABLE(pool),

@@ -30,19 +30,16 @@
 #include "epilogue.h"
 #include "gemm_micro.h"
 #include "kernels.h"
+#include "tiles.h"
 
 enum {
     POSITIONS = 36,
-    PLANE_PADDING = 64 / sizeof(real),
     PATCH_ROW = 4 * COLUMN_TILE + LANES, /* elements of a row of patches, four per tile, and room for a whole vector */
     MOST_TAPS = 144,                     /* of a filter: blocks of 3x3, WINOGRAD_BLOCKS in each dimension */
     DEPTH_BLOCK = 128,                   /* sums of 512 channels in one go err twice as much as in four parts */
 };
 
 static const real A = (real)0.70710678118654752440, B = (real)1.41421356237309504880;
-
-INLINE ptrdiff_t round_up(ptrdiff_t value, ptrdiff_t multiple) { return (value + multiple - 1) / multiple * multiple; }
-INLINE ptrdiff_t plane_size(ptrdiff_t rows, ptrdiff_t row_length) { return rows * row_length + PLANE_PADDING; }
 
 /* ---- The one-dimensional transforms. N(x) = x (x^2 - a^2) (x^2 - b^2); a filter's value at a point p is over N'(p). ---- */
 
@@ -129,36 +126,9 @@ INLINE struct images input_images(const struct winograd_geometry *g, const void 
 INLINE struct images output_images(const struct winograd_geometry *g, const void *output)
 { return (struct images){output, g->images, g->out_channels, g->out_size[0], g->out_size[1]}; }
 
-/* All ones from lane `first` on. */
-INLINE ivec lanes_from(ptrdiff_t first)
-{
-    static const lane_int edge[2 * LANES] = {[LANES... 2 * LANES - 1] = -1};
-    ivec mask;
-    memcpy(&mask, edge + LANES - smaller(larger(first, 0), LANES), sizeof mask);
-    return mask;
-}
-
-/* Lanes first <= i < end alone, at the edge of the memory; the others are zero. */
-static vec load_lanes(const real *from, ptrdiff_t stride, ptrdiff_t first, ptrdiff_t end)
-{
-    real lanes[LANES] = {0};
-    for (ptrdiff_t i = first; i < smaller(end, LANES); i++) lanes[i] = from[i * stride];
-    return vec_load(lanes);
-}
-
 /* How many steps reach over a distance; none over a negative one. */
 INLINE ptrdiff_t steps_to(ptrdiff_t distance, const int stride)
 { return distance <= 0 ? 0 : (distance + stride - 1) / stride; }
-
-/* LANES elements, `stride` apart. */
-INLINE vec load_strided(const real *from, const int stride)
-{
-    if (stride == 1) return vec_load(from);
-    if (stride == 2) return VEC_EVEN(vec_load(from), vec_load(from + LANES));
-    vec low = VEC_EVEN(vec_load(from), vec_load(from + LANES));
-    vec high = VEC_EVEN(vec_load(from + 2 * LANES), vec_load(from + 3 * LANES));
-    return VEC_EVEN(low, high);
-}
 
 /* to[row][4 * tile + j] = one channel of the images at (y + row, x + j) * stride + shift of each tile's corner (y, x);
  * zeros outside the image. Whole vectors are loaded and masked, so that short rows cost no more than their vectors; what

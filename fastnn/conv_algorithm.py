@@ -7,7 +7,7 @@ from functools import lru_cache
 
 __all__ = ["conv_algorithm", "get_conv_algorithm", "set_conv_algorithm"]
 
-ALGORITHMS = ("auto", "im2col", "direct", "winograd")
+ALGORITHMS = ("auto", "im2col", "direct", "winograd", "fft")
 active = "auto"
 
 
@@ -16,13 +16,16 @@ def set_conv_algorithm(name):
 
     Parameters
     ----------
-    name : {"auto", "im2col", "direct", "winograd"}
+    name : {"auto", "im2col", "direct", "winograd", "fft"}
         "im2col" is a matrix product, exact up to rounding. "direct" is as exact, and reads a copy of the image instead
         of a matrix of its patches, in one or two dimensions (three stay with im2col). "winograd" needs a quarter of
         the multiplications for filters of 3x3, and up to 4 times fewer for others of up to 12x12, with stride 1, 2 or 4
         (backward-data: 1), dilation 1 and one group (others stay with im2col); its largest error in float32 is at most
         2e-5 of the output's RMS for up to 512 channels, and a NaN or an infinity reaches all of the 4x4 outputs that
-        share its patch, as NaN. "auto" takes the one that is fastest for the shape. The environment variable
+        share its patch, as NaN. "fft" needs up to 13 times fewer, for large images and filters of up to 9x9 (stride 2:
+        18x18, stride 4: 36x36), of the same kinds, forward and backward-data; it is about as exact as "im2col", but a
+        NaN or an infinity reaches all outputs that share its patch of 16x16 pixels (of every second or fourth one with
+        such a stride), as NaN. "auto" takes the one that is fastest for the shape. The environment variable
         ``FASTNN_CONV_ALGORITHM`` sets the one that a process starts with.
 
     Raises
@@ -44,7 +47,7 @@ def set_conv_algorithm(name):
 
 
 def get_conv_algorithm():
-    """Name of the algorithm in use: "auto", "im2col", "direct" or "winograd".
+    """Name of the algorithm in use: "auto", "im2col", "direct", "winograd" or "fft".
 
     Examples
     --------
@@ -58,7 +61,7 @@ def get_conv_algorithm():
 
 @contextmanager
 def conv_algorithm(name):
-    """Compute convolutions by this algorithm in the ``with`` block ("auto", "im2col", "direct" or "winograd").
+    """Compute convolutions by this algorithm in the ``with`` block ("auto", "im2col", "direct", "winograd" or "fft").
 
     Examples
     --------
@@ -77,13 +80,13 @@ def conv_algorithm(name):
 
 def check_algorithm(source, name):
     if name not in ALGORITHMS:
-        raise ValueError(f"{source} must be 'auto', 'im2col', 'direct' or 'winograd', got {name!r}")
+        raise ValueError(f"{source} must be 'auto', 'im2col', 'direct', 'winograd' or 'fft', got {name!r}")
     return name
 
 
 def choose(operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes):
-    """The algorithm for one operation ("conv", "conv_input_grad", "conv_weight_grad"): "im2col", "direct" or
-    "winograd".
+    """The algorithm for one operation ("conv", "conv_input_grad", "conv_weight_grad"): "im2col", "direct",
+    "winograd" or "fft".
 
     The shapes are those of the convolution that is computed: backward-data convolves the output's gradient. A vector
     has `lanes` elements.
@@ -142,15 +145,38 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
         # or the transformed patches of a few tiles fill a thread's 16 MB
         and max(channels * math.prod(map(len, blocks)), out_channels) <= 2048
     )
+    fft_runs = (
+        len(kernel) == 2
+        and stride in ([(1, 1)] if operation == "conv_input_grad" else [(1, 1), (2, 2), (4, 4)])
+        and operation != "conv_weight_grad"
+        and max(fft_taps(kernel, stride)) <= 9
+        and dilation == (1, 1)
+        and groups == 1
+        # or the transformed patches of a few tiles fill a thread's 16 MB
+        and fft_channels(channels, kernel, stride) <= 512
+    )
     direct_runs = len(kernel) <= 2
     if wanted != "auto":
-        return wanted if {"winograd": winograd_runs, "direct": direct_runs}.get(wanted) else "im2col"
-    if winograd_runs and winograd_gains(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
-        return "winograd"
+        return wanted if {"winograd": winograd_runs, "fft": fft_runs, "direct": direct_runs}.get(wanted) else "im2col"
+    shape = (images, channels, out_channels, out_size, kernel, stride, lanes)
+    by_winograd = winograd_cost(operation, *shape) if winograd_runs else math.inf
+    by_fft = fft_cost(*shape) if fft_runs else math.inf
+    if min(by_winograd, by_fft) < others_cost(operation, *shape):
+        # Fourier transforms go through more memory, which other threads and processes want as well.
+        return "fft" if by_fft < 0.94 * by_winograd else "winograd"
     shape = (images, channels // groups, out_channels // groups, out_size, kernel, stride, lanes)
     if direct_runs and direct_gains(operation, *shape):
         return "direct"
     return "im2col"
+
+
+def others_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
+    """What the direct kernels or the matrix product take, in multiply-adds at the peak.
+
+    They reach 78 % of it, or 68 % in backward-weights.
+    """
+    multiply_adds = images * math.prod(out_size) * math.prod(kernel) * channels * out_channels
+    return multiply_adds / (0.68 if operation == "conv_weight_grad" else 0.78)
 
 
 def winograd_blocks(kernel, stride):
@@ -158,23 +184,70 @@ def winograd_blocks(kernel, stride):
     return [start for first in range(min(stride, kernel)) for start in range(first, kernel, 3 * stride)]
 
 
-def winograd_gains(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
-    """Whether the transforms cost less than the products they save; all in the time of a multiply-add at the peak.
+def winograd_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
+    """What Winograd's algorithm takes, in multiply-adds at the peak; infinite where it saves no products.
 
     Fitted to the tables: within a fifth of the measured times from 8 to 512 channels and from 4 tiles on.
     """
     pairs = channels * out_channels
     blocks = math.prod(len(winograd_blocks(k, s)) for k, s in zip(kernel, stride, strict=True))
     if 36 / 16 * blocks > 0.8 * math.prod(kernel):  # 3x3 with stride 2 saves nothing
-        return False
-    # The other algorithms reach 78 % of the peak, or 68 % in backward-weights.
-    weight_grad = operation == "conv_weight_grad"
-    others = images * math.prod(out_size) * math.prod(kernel) * pairs / (0.68 if weight_grad else 0.78)
+        return math.inf
     tiles = images * -(-out_size[0] // 4) * -(-out_size[1] // 4)
     tiles = -(-tiles // lanes) * lanes
-    transform = 1000 if weight_grad else 650 if stride[0] == 1 else 900
+    transform = 1000 if operation == "conv_weight_grad" else 650 if stride[0] == 1 else 900
     products = 40 * blocks * pairs
-    return tiles * (products + transform * (blocks * channels + out_channels)) + 320 * blocks * pairs < others
+    return tiles * (products + transform * (blocks * channels + out_channels)) + 320 * blocks * pairs
+
+
+def fft_taps(kernel, stride):
+    """Taps of a phase of the stride, per dimension."""
+    return [-(-k // s) for k, s in zip(kernel, stride, strict=True)]
+
+
+def fft_channels(channels, kernel, stride):
+    """Channels of the convolution with stride 1: one per phase of the stride that has taps."""
+    return channels * math.prod(min(k, s) for k, s in zip(kernel, stride, strict=True))
+
+
+def fft_cost(images, channels, out_channels, out_size, kernel, stride, lanes):
+    """What Fourier transforms of tiles take, in multiply-adds at the peak.
+
+    Large weights are transformed again for each block of tiles. Fitted to measurements on a Zen 4 core; float32, in
+    turn on a machine with other work, GFLOP/s of Fourier transforms, of Winograd's algorithm and of the best other,
+    forward and backward-data (alone on a machine, 7x7 reaches 740):
+
+    ============================  ===================================  ===================================
+    (N, C, K, H, R, stride, pad)  AVX-512: forward, backward-data      AVX2
+    ============================  ===================================  ===================================
+    (8, 96, 256, 27, 5, 1, 2)     332  214  101 , 227  185   97        339  203   94 , 222  150   89
+    (1, 96, 256, 27, 5, 1, 2)     160  167  103 , 118  135   93        139  163   93 , 107  130   87
+    (8, 64, 64, 28, 7, 1, 3)      545  169  102 , 594  175  102        540  144   95 , 532  150   95
+    (1, 64, 64, 28, 7, 1, 3)      259  124   96 , 290  139   98        244  116   91 , 256  135   90
+    (8, 32, 32, 28, 5, 1, 2)      188  145   95 , 256  157   96        195  136  102 , 226  145  103
+    (64, 6, 16, 14, 5, 1, 0)       87   54   83 ,  30   25   63         95   50   82 ,  32   21   61
+    (64, 1, 6, 32, 5, 1, 0)        29   29   50 ,  26   10   44         25   22   44 ,  19    8   41
+    (100, 3, 32, 32, 7, 1, 3)     149  114  108 , 126   33   95        130   98  104 ,  97   27   85
+    (8, 128, 128, 14, 5, 1, 2)    196  166   99 , 192  179   96        179  148   97 , 165  162   98
+    (1, 256, 256, 14, 7, 1, 3)     82   99   97 ,  54   80   83         88   84   87 ,  56   77   84
+    (64, 32, 64, 8, 5, 1, 2)      196  177  121 , 217  149  116        193  162  122 , 186  139  114
+    (8, 64, 64, 56, 3, 1, 1)      241  260  102 , 301  264  102        232  232   97 , 254  235   93
+    (8, 128, 128, 14, 3, 1, 1)    128  234   98 , 134  244   95        147  217  105 , 150  231  102
+    (8, 3, 64, 224, 7, 2, 3)      175  127  104                        152  107   85
+    (1, 3, 64, 224, 7, 2, 3)      181  148  109                        141  118  101
+    (8, 3, 96, 227, 11, 4, 0)     209  191   95                        184  171   90
+    (1, 3, 96, 227, 11, 4, 0)     182  181   98                        152  155   92
+    (32, 64, 64, 13, 5, 2, 2)      44  114   79                         40  119   95
+    ============================  ===================================  ===================================
+    """
+    tiles = images * math.prod(-(-n // (17 - t)) for n, t in zip(out_size, fft_taps(kernel, stride), strict=True))
+    tiles = -(-tiles // lanes) * lanes
+    channels = fft_channels(channels, kernel, stride)
+    blocks = 1
+    if 1536 * channels * out_channels > 4 << 20:
+        blocks = -(-tiles // min(192, max(16, (12 << 20) // (1024 * channels))))
+    weights = 4500 * blocks * -(-channels // lanes) * lanes * out_channels
+    return tiles * (500 * channels * out_channels + 4000 * channels + 6500 * out_channels) + weights + 1e6
 
 
 def direct_gains(operation, images, channels, out_channels, out_size, kernel, stride, lanes):

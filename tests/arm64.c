@@ -189,6 +189,28 @@ static void check_convolutions(const struct kernels *table)
     winograd->transform_tiles(&tiling, x, &block, 0, block.tiles, 0, C, patches);
     winograd->multiply_tiles(&tiling, &taps, patches, &block, 0, block.tiles, 0, K, &with_bias, y, scratch);
     compare("winograd", y, expected, N * K * PLANE, 2e-5);
+
+    const struct fft_kernels *fft = table->fft;
+    struct fft_geometry squares = {.images = N,
+                                   .channels = C,
+                                   .out_channels = K,
+                                   .filter = {3, 3},
+                                   .stride = 1,
+                                   .phases = {1, 1},
+                                   .in_size = {H, W},
+                                   .out_size = {H, W},
+                                   .tile_size = {14, 14},
+                                   .tiles = {(H + 13) / 14, (W + 13) / 14},
+                                   .padding = {1, 1},
+                                   .chunk_rows = fft->row_tile};
+    struct fft_weight filters = {.data = weight, .row_stride = DEPTH, .channel_stride = TAPS};
+    struct fft_block all = {0, N * squares.tiles[0] * squares.tiles[1]};
+    patches = memory(fft->patches_size(&squares, all.tiles));
+    scratch = memory(fft->scratch_size(&squares, all.tiles, 0));
+    y = numbers(N * K * PLANE);
+    fft->transform_tiles(&squares, x, &all, 0, all.tiles, 0, C, patches);
+    fft->multiply_tiles(&squares, &filters, patches, &all, 0, all.tiles, 0, K, &with_bias, y, scratch);
+    compare("fft", y, expected, N * K * PLANE, 5e-6);
 }
 
 static void check_rows(const struct kernels *table)

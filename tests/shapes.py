@@ -78,6 +78,29 @@ CONVOLUTIONS_WINOGRAD_LARGE = [
     (2, 40, 140, (30, 31), (3, 3), 1, 0, 1, 1),  # several tasks in all three passes
     (2, 96, 130, (14, 15), (5, 5), 1, 2, 1, 1),
 ]
+# What Fourier transforms compute, in patches of 16x16 pixels.
+CONVOLUTIONS_FFT = [
+    (1, 1, 1, (1, 1), (1, 1), 1, 0, 1, 1),  # ones everywhere: tiles of 16x16 outputs
+    (2, 1, 1, (3, 19), (3, 3), 1, 0, 1, 1),  # a single row of outputs, one tile and three columns
+    (0, 3, 4, (5, 5), (5, 5), 1, 2, 1, 1),  # empty batch
+    (2, 3, 5, (13, 25), (5, 5), 1, 2, 1, 1),  # one past a tile both ways
+    (3, 2, 3, (4, 6), (3, 5), 1, (0, 7), 1, 1),  # padding beyond the kernel; backward-data leaves outputs out
+    (1, 2, 7, (75, 74), (7, 7), 1, 3, 1, 1),  # 64 tiles: past a panel of AVX-512
+    (7, 17, 9, (18, 17), (5, 5), 1, 2, 1, 1),  # panels across images, channels one past a vector
+    (1, 5, 4, (9, 9), (9, 9), 1, 0, 1, 1),  # filter = input, the largest
+    (2, 2, 3, (8, 22), (9, 2), 1, (4, 1), 1, 1),  # tiles of 8x15
+    (1, 3, 4, (21, 20), (8, 6), 1, (1, 9), 1, 1),  # tiles that lie in the padding
+    (2, 3, 5, (39, 41), (7, 7), 2, 3, 1, 1),  # strides: phases of every second tap, and of every fourth
+    (1, 2, 4, (71, 70), (11, 11), 4, (2, 0), 1, 1),
+    (3, 2, 5, (36, 15), (36, 3), 4, (6, 2), 1, 1),  # the most taps, and less than a stride the other way
+    (2, 3, 3, (11, 9), (3, 1), 2, (4, 0), 1, 1),  # a phase without taps
+]
+CONVOLUTIONS_FFT_LARGE = [
+    (1, 512, 24, (14, 14), (3, 3), 1, 1, 1, 1),  # the most channels: forward
+    (1, 24, 512, (14, 14), (3, 3), 1, 1, 1, 1),  # ... and backward-data
+    (12, 96, 130, (14, 15), (5, 5), 1, 2, 1, 1),  # weights in chunks, the last one ragged
+    (2, 20, 30, (90, 91), (5, 5), 1, 2, 1, 1),  # several blocks of tiles
+]
 # Where the direct kernels' vectors, bands and phases end.
 CONVOLUTIONS_STRAIGHT = [
     (2, 3, 9, (50, 51), (7, 7), 2, 3, 1, 1),  # several bands, both phases of the stride

@@ -58,7 +58,11 @@ def test_every_command_has_help(command, capsys):
     [
         ("FASTNN_ISA", "nonsense", "expected one of baseline.*, got 'nonsense'"),
         ("FASTNN_BACKEND", "nonsense", "expected 'native' or 'reference', got 'nonsense'"),
-        ("FASTNN_CONV_ALGORITHM", "nonsense", "must be 'auto', 'im2col', 'direct' or 'winograd', got 'nonsense'"),
+        (
+            "FASTNN_CONV_ALGORITHM",
+            "nonsense",
+            "must be 'auto', 'im2col', 'direct', 'winograd' or 'fft', got 'nonsense'",
+        ),
         ("FASTNN_NUM_THREADS", "0", "expected a whole number from 1 up, got '0'"),
     ],
 )

@@ -16,6 +16,8 @@ from tests.oracle import assert_gradient, assert_matches, numerical_gradient
 from tests.shapes import (
     CONVOLUTIONS,
     CONVOLUTIONS_FEW,
+    CONVOLUTIONS_FFT,
+    CONVOLUTIONS_FFT_LARGE,
     CONVOLUTIONS_LARGE,
     CONVOLUTIONS_OTHER_DIMENSIONS,
     CONVOLUTIONS_STRAIGHT,
@@ -27,14 +29,16 @@ from tests.shapes import (
 SMALL = [("im2col", shape) for shape in CONVOLUTIONS + CONVOLUTIONS_OTHER_DIMENSIONS]
 SMALL += [("direct", shape) for shape in CONVOLUTIONS + CONVOLUTIONS_OTHER_DIMENSIONS]
 SMALL += [("winograd", shape) for shape in CONVOLUTIONS_WINOGRAD]
+SMALL += [("fft", shape) for shape in CONVOLUTIONS_FFT]
 ALL = SMALL + [(name, shape) for name in ("im2col", "direct") for shape in CONVOLUTIONS_LARGE]
 ALL += [("im2col", shape) for shape in CONVOLUTIONS_FEW]
 ALL += [("direct", shape) for shape in CONVOLUTIONS_STRAIGHT]
 ALL += [("winograd", shape) for shape in CONVOLUTIONS_WINOGRAD_LARGE]
-TOLERANCE = {"im2col": "conv", "direct": "conv", "winograd": "conv_winograd"}
+ALL += [("fft", shape) for shape in CONVOLUTIONS_FFT_LARGE]
+TOLERANCE = {"im2col": "conv", "direct": "conv", "winograd": "conv_winograd", "fft": "conv"}
 
 
-@pytest.fixture(params=["im2col", "direct", "winograd"])
+@pytest.fixture(params=["im2col", "direct", "winograd", "fft"])
 def algorithm(request):
     """Runs the test once by each algorithm (where it cannot run, by im2col)."""
     fastnn.set_conv_algorithm(request.param)
@@ -173,10 +177,11 @@ def test_conv2d_matches_reference_on_random_shapes(isa, name, data):
         np.testing.assert_allclose(actual, gradient, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("name", ["winograd", "fft"])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_conv2d_by_winograd_matches_reference_on_random_shapes(isa, data):
-    fastnn.set_conv_algorithm("winograd")
+def test_conv2d_by_transforms_matches_reference_on_random_shapes(isa, name, data):
+    fastnn.set_conv_algorithm(name)
     draw = data.draw
     padding = draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
     stride = draw(st.sampled_from([1, 2, 4]))
@@ -417,6 +422,7 @@ def test_conv2d_backward_computes_only_what_is_needed(rng):
         (8, 33, 40, (29, 31), (3, 3), 1, 1, 1, 1),  # many tiles: its backward-weights sums parts of them
         (70, 20, 17, (9, 10), (5, 5), 1, 2, 1, 1),  # images in the lanes of vectors, bands by the threads
         (1, 3, 9, (150, 66), (3, 3), 1, 1, 1, 1),  # bands by the threads, but for statistics
+        (2, 20, 30, (90, 91), (5, 5), 1, 2, 1, 1),  # several blocks of tiles for fft
     ],
     ids=str,
 )
@@ -514,11 +520,26 @@ def test_conv2d_by_winograd_spreads_an_infinity_to_the_4x4_outputs_of_its_tile_a
         assert "Winograd" in documented.__doc__
 
 
+def test_conv2d_by_fft_spreads_an_infinity_to_the_outputs_of_its_tile_as_its_docstring_says(dtype, isa):
+    x = np.zeros((1, 1, 36, 36), dtype)
+    x[0, 0, 18, 18] = np.inf  # in the patch of the tile of outputs 12 to 23 alone, of which it touches 5x5
+    weight = np.ones((1, 1, 5, 5), dtype)
+    expected = np.zeros((36, 36), bool)
+    expected[12:24, 12:24] = True
+    with fastnn.conv_algorithm("fft"):
+        np.testing.assert_array_equal(np.isnan(F.conv2d(x, weight, padding=2)[0, 0]), expected)
+        gradient = F.conv2d_backward(x, np.zeros((1, 1, 36, 36), dtype), weight, padding=2)[0]
+    np.testing.assert_array_equal(np.isnan(gradient[0, 0]), expected)
+    for documented in (F.conv2d, F.conv2d_backward, F.conv_transpose2d):
+        assert "Fourier" in documented.__doc__
+
+
+@pytest.mark.parametrize("by", ["winograd", "fft"])
 @pytest.mark.parametrize("change", [dict(stride=3), dict(stride=(2, 1)), dict(dilation=2), dict(groups=2)])
-def test_conv2d_forced_to_winograd_falls_back_where_it_cannot_run(rng, change):
+def test_conv2d_forced_to_transforms_falls_back_where_they_cannot_run(rng, change, by):
     x, weight = rng.standard_normal((2, 4, 9, 8)), rng.standard_normal((6, 4 // change.get("groups", 1), 3, 3))
     results = []
-    for name in ("im2col", "winograd"):
+    for name in ("im2col", by):
         with fastnn.conv_algorithm(name):
             y = F.conv2d(x, weight, **change)
             results.append((y, *F.conv2d_backward(y, x, weight, **change)[:2]))
@@ -549,10 +570,26 @@ def test_auto_takes_winograd_where_it_was_measured_to_gain(shape, expected, expe
     with fastnn.conv_algorithm("im2col"):
         assert by("conv", *shape) == "im2col"
     alexnet, resnet, few_tiles = (8, 3, 96, (55, 55)), (8, 3, 64, (112, 112)), (1, 256, 256, (8, 8))
-    for operation in ("conv", "conv_weight_grad"):
-        assert by(operation, *alexnet, kernel=11, stride=4) == by(operation, *resnet, kernel=7, stride=2) == "winograd"
+    for shape, kernel, stride in ((alexnet, 11, 4), (resnet, 7, 2)):
+        assert by("conv_weight_grad", *shape, kernel=kernel, stride=stride) == "winograd"
     assert by("conv", *few_tiles) == "im2col"
     assert by("conv", *few_tiles, lanes=8) == "winograd"
+
+
+def test_auto_takes_fft_where_it_was_measured_to_gain():
+    def by(*shape, kernel, stride=1, operation="conv", lanes=16):
+        return choose(operation, *shape, (kernel,) * 2, (stride,) * 2, (1, 1), 1, lanes)
+
+    for lanes in (8, 16):
+        for operation in ("conv", "conv_input_grad"):
+            assert by(8, 96, 256, (27, 27), kernel=5, operation=operation, lanes=lanes) == "fft"
+            assert by(1, 64, 64, (28, 28), kernel=7, operation=operation, lanes=lanes) == "fft"
+            assert by(32, 64, 64, (7, 7), kernel=3, operation=operation, lanes=lanes) != "fft"  # much of a tile unused
+            assert by(1, 256, 256, (12, 12), kernel=5, operation=operation, lanes=lanes) != "fft"  # a single tile
+        assert by(8, 3, 64, (112, 112), kernel=7, stride=2, lanes=lanes) == "fft"
+        assert by(8, 3, 96, (55, 55), kernel=11, stride=4, lanes=lanes) == "fft"
+        assert by(8, 3, 64, (112, 112), kernel=7, stride=2, operation="conv_input_grad", lanes=lanes) != "fft"
+    assert by(8, 600, 64, (48, 48), kernel=7) != "fft"  # too many channels
 
 
 def test_auto_takes_direct_where_it_was_measured_to_gain():
@@ -561,7 +598,7 @@ def test_auto_takes_direct_where_it_was_measured_to_gain():
         return choose(operation, images, channels, out_channels, *sizes, groups, 16)
 
     for operation in ("conv", "conv_input_grad", "conv_weight_grad"):
-        assert by(operation, 3, 16, 112, 7) == "direct"
+        assert by(operation, 3, 16, 112, 3) == "direct"
         assert by(operation, 64, 64, 7, 3, groups=64) == "direct"
         assert by(operation, 256, 512, 28, 3) == "im2col"
         assert by(operation, 3, 64, 28, 1) == "im2col"  # nothing to pack
@@ -575,9 +612,9 @@ def test_auto_takes_direct_where_it_was_measured_to_gain():
 
 def test_set_conv_algorithm_refuses_unknown_names():
     with pytest.raises(
-        ValueError, match="set_conv_algorithm: name must be 'auto', 'im2col', 'direct' or 'winograd', got 'fft'"
+        ValueError, match="set_conv_algorithm: name must be 'auto', 'im2col', 'direct', 'winograd' or 'fft', got 'fast'"
     ):
-        fastnn.set_conv_algorithm("fft")
+        fastnn.set_conv_algorithm("fast")
     assert fastnn.get_conv_algorithm() == "auto"
 
 
@@ -591,10 +628,10 @@ def test_fastnn_conv_algorithm_sets_the_one_that_a_process_starts_with():
     program = "import fastnn; print(fastnn.get_conv_algorithm())"
     assert run_python(program, FASTNN_CONV_ALGORITHM="winograd").stdout == "winograd\n"
     result = run_python(program, FASTNN_CONV_ALGORITHM="fast")
-    assert "FASTNN_CONV_ALGORITHM must be 'auto', 'im2col', 'direct' or 'winograd', got 'fast'" in result.stderr
+    assert "FASTNN_CONV_ALGORITHM must be 'auto', 'im2col', 'direct', 'winograd' or 'fft', got 'fast'" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["im2col", "direct", "winograd"])
+@pytest.mark.parametrize("name", ["im2col", "direct", "winograd", "fft"])
 @pytest.mark.parametrize("shape", [(2, 64, 64, 112), (1, 512, 512, 14)], ids=str)
 def test_conv2d_takes_at_most_16_mb_a_thread_beside_outputs_and_weights(name, shape):
     n, c, k, size = shape

@@ -276,8 +276,8 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     A batch that stands in memory as (N, H, W, C), ``images.transpose(0, 3, 1, 2)``, gives an output that does so too.
 
     Filters of 3x3 to 12x12 with stride 1, 2 or 4, dilation 1 and one group may run by Winograd's algorithm: an infinity
-    or NaN in the inputs of a tile of 4x4 outputs (6x6 for 3x3) reaches all of them, as NaN;
-    ``fastnn.set_conv_algorithm("im2col")`` turns it off.
+    or NaN in the inputs of a tile of 4x4 outputs (6x6 for 3x3) reaches all of them, as NaN. By Fourier transforms, for
+    larger filters, it reaches a tile of up to 16x16. ``fastnn.set_conv_algorithm("im2col")`` turns both off.
 
     Parameters
     ----------
@@ -317,7 +317,8 @@ def conv2d_backward(
 ):
     """Gradients of :func:`conv2d` by its input, weight and bias.
 
-    By Winograd's algorithm, as there, an infinity or NaN in ``grad_output`` spreads within a tile of ``grad_input``.
+    By Winograd's algorithm and by Fourier transforms, as there, an infinity or NaN in ``grad_output`` spreads within a
+    tile of ``grad_input``.
 
     Parameters
     ----------
@@ -594,8 +595,8 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
 
     Output size per dimension: ``(size - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1``.
 
-    As in :func:`conv2d`, filters of 3x3 to 12x12 with stride 1 may run by Winograd's algorithm, which
-    spreads infinity and NaN.
+    As in :func:`conv2d`, filters with stride 1 may run by Winograd's algorithm or by Fourier transforms, which
+    spread infinity and NaN.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from functools import lru_cache
 import numpy as np
 
 from fastnn.conv_algorithm import choose
-from fastnn.native import direct, winograd
+from fastnn.native import direct, fft, winograd
 
 np.import_array()
 
@@ -353,6 +353,9 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
     cdef str by = algorithm("conv", x, weight.shape[0], out_size, (<object> weight).shape[2:], stride, dilation, groups)
     if by == "winograd":
         return epilogue.result(winograd.conv(x, weight, epilogue, out_size, stride[0], padding))
+    if by == "fft":
+        y = fft.conv(x, weight, epilogue, out_size, stride[0], padding)
+        return epilogue.result(laid_out(y, last))
     if by == "direct":
         y = direct.conv(x, weight, epilogue, out_size, stride, padding, dilation, groups)
         return epilogue.result(laid_out(y, last))
@@ -384,6 +387,9 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     if by == "winograd":
         return winograd.conv_input_grad(grad, weight, Epilogue(bias, None, 1, False, weight.shape[1]), in_size, padding)
     cdef bint last = is_channels_last(grad)
+    if by == "fft":
+        only_bias = Epilogue(bias, None, 1, False, weight.shape[1])
+        return laid_out(fft.conv_input_grad(grad, weight, only_bias, in_size, padding), last)
     if by == "direct":
         only_bias = Epilogue(bias, None, 1, False, weight.shape[1] * groups)
         grad = direct.conv_input_grad(grad, weight, only_bias, in_size, stride, padding, dilation, groups)

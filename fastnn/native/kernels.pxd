@@ -149,6 +149,48 @@ cdef extern from "kernels.h" nogil:
         void (*store_sum)(const winograd_geometry *geometry, const winograd_sum *sum, ptrdiff_t row,
                           const void *products, void *grad_weight) noexcept nogil
 
+    struct fft_geometry:
+        ptrdiff_t images
+        ptrdiff_t channels
+        ptrdiff_t out_channels
+        ptrdiff_t filter[2]
+        ptrdiff_t stride
+        ptrdiff_t phases[2]
+        ptrdiff_t in_size[2]
+        ptrdiff_t out_size[2]
+        ptrdiff_t tile_size[2]
+        ptrdiff_t tiles[2]
+        ptrdiff_t padding[2]
+        ptrdiff_t chunk_rows
+
+    struct fft_weight:
+        const void *data
+        ptrdiff_t row_stride
+        ptrdiff_t channel_stride
+        ptrdiff_t turned
+        const void *transformed
+
+    struct fft_block:
+        ptrdiff_t start
+        ptrdiff_t tiles
+
+    struct fft_kernels:
+        ptrdiff_t row_tile
+        ptrdiff_t panel_tiles
+        ptrdiff_t lanes
+        ptrdiff_t (*weight_size)(const fft_geometry *geometry) noexcept nogil
+        void (*transform_weight)(const fft_geometry *geometry, const fft_weight *weight, ptrdiff_t k,
+                                 void *transformed) noexcept nogil
+        ptrdiff_t (*patches_size)(const fft_geometry *geometry, ptrdiff_t tiles) noexcept nogil
+        void (*transform_tiles)(const fft_geometry *geometry, const void *input, const fft_block *block,
+                                ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channels,
+                                void *patches) noexcept nogil
+        ptrdiff_t (*scratch_size)(const fft_geometry *geometry, ptrdiff_t tiles, int transformed) noexcept nogil
+        void (*multiply_tiles)(const fft_geometry *geometry, const fft_weight *weight, const void *patches,
+                               const fft_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start,
+                               ptrdiff_t row_count, const conv_epilogue *epilogue, void *output,
+                               void *scratch) noexcept nogil
+
     struct direct_geometry:
         ptrdiff_t channels
         ptrdiff_t images
@@ -423,6 +465,7 @@ cdef extern from "kernels.h" nogil:
         const conv_kernels *conv
         const conv_backward_kernels *conv_backward
         const winograd_kernels *winograd
+        const fft_kernels *fft
         const direct_kernels *direct
         const fold_kernels *fold
         const pool_kernels *pool

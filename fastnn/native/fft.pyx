@@ -1,0 +1,151 @@
+"""Convolutions by Fourier transforms of tiles: work split and scratch memory. conv.pyx decides when.
+
+The arguments are those of conv.pyx's functions, for two dimensions, without those that have only one value here.
+Arrays with channels last are copied, and results have their channels first.
+"""
+cimport numpy as np
+from cython.parallel cimport prange, threadid
+from fastnn.native.epilogue cimport Epilogue
+from fastnn.native.kernels cimport conv_epilogue, fft_block, fft_geometry, fft_kernels, fft_weight
+from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
+
+np.import_array()
+
+# Transformed weights that are larger than this are computed by chunks, for many tiles at a time: bytes of these tiles'
+# transformed patches, and of a thread's chunk with its products.
+cdef ptrdiff_t WEIGHT_BYTES = 4 << 20
+cdef ptrdiff_t MANY_PATCH_BYTES = 12 << 20
+cdef ptrdiff_t MANY_TILES = 192
+cdef ptrdiff_t CHUNK_BYTES = 3584 << 10
+# Else the patches of a block stay in the cache, some of them in each thread's.
+cdef ptrdiff_t PATCH_BYTES = 1 << 20
+cdef ptrdiff_t TASKS_PER_THREAD = 2
+cdef double FLOP_PER_NANOSECOND = 40.0
+
+
+cdef fft_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_size, kernel, ptrdiff_t stride, padding):
+    cdef fft_geometry geometry
+    geometry.chunk_rows = 0
+    geometry.images, geometry.channels, geometry.out_channels = x.shape[0], x.shape[1], out_channels
+    geometry.stride = stride
+    for i in range(2):
+        geometry.phases[i] = min(stride, kernel[i])
+        geometry.channels *= geometry.phases[i]
+        geometry.filter[i] = kernel[i]
+        geometry.in_size[i] = x.shape[2 + i]
+        geometry.out_size[i] = out_size[i]
+        geometry.tile_size[i] = 17 - ceil_div(kernel[i], stride)
+        geometry.tiles[i] = ceil_div(out_size[i], geometry.tile_size[i])
+        geometry.padding[i] = padding[i]
+    return geometry
+
+
+cdef struct work_split:
+    # All threads share one block of tiles after the other: its tasks are a number of output channels times a part of
+    # its tiles.
+    ptrdiff_t tile_block
+    ptrdiff_t tile_part
+    ptrdiff_t row_block
+
+
+cdef work_split split(fft_geometry *geometry, const fft_kernels *kernel, ptrdiff_t tiles, ptrdiff_t itemsize,
+                      bint by_chunks, ptrdiff_t threads):
+    """Sets the geometry's chunk_rows too. No sum depends on any of it."""
+    cdef ptrdiff_t rows = geometry.out_channels, tasks = TASKS_PER_THREAD * threads if threads > 1 else 1
+    cdef ptrdiff_t lanes = kernel.lanes, tile_bytes = 256 * geometry.channels * itemsize, row_bytes, parts
+    cdef ptrdiff_t most, fewest = lanes if by_chunks else kernel.panel_tiles
+    cdef work_split work
+    most = min(MANY_PATCH_BYTES // tile_bytes, MANY_TILES) if by_chunks else threads * PATCH_BYTES // tile_bytes
+    most = max(fewest, most // lanes * lanes)
+    work.tile_block = ceil_div(ceil_div(tiles, ceil_div(tiles, most)), lanes) * lanes  # nearly equal ones
+    work.tile_part, geometry.chunk_rows = work.tile_block, kernel.row_tile
+    if by_chunks:
+        row_bytes = (384 * geometry.channels + 256 * work.tile_block) * itemsize
+        geometry.chunk_rows = max(1, min(min(kernel.row_tile, ceil_div(rows, tasks)), CHUNK_BYTES // row_bytes))
+        work.row_block = geometry.chunk_rows
+        return work
+    work.tile_part = min(kernel.panel_tiles, work.tile_block)
+    parts = ceil_div(work.tile_block, work.tile_part)
+    work.row_block = ceil_div(ceil_div(rows, geometry.chunk_rows), ceil_div(tasks, parts)) * geometry.chunk_rows
+    return work
+
+
+cdef struct operands:
+    const fft_geometry *geometry
+    const fft_kernels *kernel
+    const fft_weight *weight
+    const char *source
+    const conv_epilogue *epilogue
+    char *target
+
+
+cdef void compute_block(const operands *o, fft_block block, const work_split *work, int threads, char *patches,
+                        char *own_scratch, ptrdiff_t scratch_bytes) noexcept nogil:
+    """First the block's patches, then the products with them."""
+    cdef ptrdiff_t channels = o.geometry.channels, rows = o.geometry.out_channels, lanes = o.kernel.lanes
+    cdef ptrdiff_t vectors = ceil_div(block.tiles, lanes), task, tile, first
+    cdef ptrdiff_t part = ceil_div(channels, ceil_div(4 * threads, vectors)), channel_parts = ceil_div(channels, part)
+    cdef ptrdiff_t tile_parts = ceil_div(block.tiles, work.tile_part)
+    for task in prange(channel_parts * vectors, num_threads=threads, schedule="dynamic"):
+        tile = task % vectors * lanes
+        first = task // vectors * part
+        o.kernel.transform_tiles(o.geometry, o.source, &block, tile, min(lanes, block.tiles - tile), first,
+                                 min(part, channels - first), patches)
+    for task in prange(ceil_div(rows, work.row_block) * tile_parts, num_threads=threads, schedule="dynamic"):
+        tile = task % tile_parts * work.tile_part
+        first = task // tile_parts * work.row_block
+        o.kernel.multiply_tiles(o.geometry, o.weight, patches, &block, tile, min(work.tile_part, block.tiles - tile),
+                                first, min(work.row_block, rows - first), o.epilogue, o.target,
+                                own_scratch + threadid() * scratch_bytes)
+
+
+cdef correlate(fft_geometry *geometry, np.ndarray source, fft_weight weight, Epilogue epilogue, np.ndarray target):
+    """Transforms the weights, then computes blocks of tiles."""
+    cdef const fft_kernels *kernel = kernels_for(source).fft
+    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(source), channels = geometry.channels, rows = geometry.out_channels
+    cdef ptrdiff_t tiles = geometry.images * geometry.tiles[0] * geometry.tiles[1], task
+    if tiles * rows == 0:
+        epilogue.over(0, target)
+        return
+    cdef int threads = threads_for(tiles * (764.0 * rows * channels / FLOP_PER_NANOSECOND + 45.0 * (rows + channels)))
+    cdef bint by_chunks = 384 * rows * channels * itemsize > WEIGHT_BYTES
+    cdef work_split work = split(geometry, kernel, tiles, itemsize, by_chunks, threads)
+    cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, work.tile_part, not by_chunks)
+    cdef Block weight_memory = scratch(0 if by_chunks else kernel.weight_size(geometry))
+    cdef Block patch_memory = scratch(kernel.patches_size(geometry, work.tile_block))
+    cdef Block thread_memory = scratch(threads * scratch_bytes)
+    cdef operands o = operands(geometry, kernel, &weight, np.PyArray_BYTES(source),
+                               epilogue.over(ceil_div(tiles, kernel.lanes), target), np.PyArray_BYTES(target))
+    cdef char *transformed = <char *> weight_memory.data
+    cdef char *patches = <char *> patch_memory.data
+    cdef char *thread_scratch = <char *> thread_memory.data
+    with nogil:
+        if not by_chunks:
+            for task in prange(rows, num_threads=threads_for(50.0 * rows * channels), schedule="static"):
+                kernel.transform_weight(geometry, &weight, task, transformed)
+            weight.transformed = transformed
+        for task in range(ceil_div(tiles, work.tile_block)):
+            compute_block(&o, fft_block(task * work.tile_block, min(work.tile_block, tiles - task * work.tile_block)),
+                          &work, threads, patches, thread_scratch, scratch_bytes)
+
+
+def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t stride, padding):
+    """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, R, S)."""
+    x, weight = contiguous(x), contiguous(weight)
+    cdef ptrdiff_t out_channels = weight.shape[0], taps = weight.shape[2] * weight.shape[3]
+    cdef np.ndarray y = empty_of_shape((x.shape[0], out_channels, *out_size), np.PyArray_TYPE(x))
+    cdef fft_geometry geometry = make_geometry(x, out_channels, out_size, (<object> weight).shape[2:], stride, padding)
+    correlate(&geometry, x, fft_weight(np.PyArray_BYTES(weight), taps * weight.shape[1], taps, 0, NULL), epilogue, y)
+    return y
+
+
+def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_size, padding):
+    """The gradient (N, C, *in_size) by the input: a convolution of `grad` with the turned, transposed weights."""
+    grad, weight = contiguous(grad), contiguous(weight)
+    cdef ptrdiff_t channels = weight.shape[1], taps = weight.shape[2] * weight.shape[3]
+    cdef tuple kernel = (<object> weight).shape[2:]
+    cdef np.ndarray result = empty_of_shape((grad.shape[0], channels, *in_size), np.PyArray_TYPE(grad))
+    cdef fft_geometry geometry = make_geometry(grad, channels, in_size, kernel, 1,
+                                               [k - 1 - p for k, p in zip(kernel, padding, strict=True)])
+    correlate(&geometry, grad, fft_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL), epilogue, result)
+    return result

@@ -570,19 +570,35 @@ static void store_last_outputs(const struct winograd_geometry *g, ptrdiff_t star
     if (epilogue->sums) epilogue_store_channels(epilogue, unit, k, rows, &sums);
 }
 
-/* products[position][row][tile] of the `rows` output channels of a chunk, for tiles tile_start .. + tiles of a block. */
-static void multiply_chunk(const struct winograd_geometry *g, const real *chunk, ptrdiff_t rows, const real *patches,
-                           const struct winograd_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, real *products,
-                           ptrdiff_t product_plane)
+/* Sends for a 36th of the weights of output channels k .. end - 1, which are to be transformed next: large weights come
+ * from memory, and would be waited for. Inlined, for GCC (12) leaves out calls of a function that only prefetches. */
+INLINE void prefetch_weights(const struct winograd_geometry *g, const struct winograd_weight *weight, ptrdiff_t k,
+                             ptrdiff_t end, ptrdiff_t position)
+{
+    ptrdiff_t channels = g->channels / (g->blocks[0] * g->blocks[1]);
+    ptrdiff_t first_channel = position * channels / POSITIONS, end_channel = (position + 1) * channels / POSITIONS;
+    for (; k < end; k++)
+        for (ptrdiff_t c = first_channel; c < end_channel; c++)
+            __builtin_prefetch((const real *)weight->data + k * weight->row_stride + c * weight->channel_stride, 0, 2);
+}
+
+/* products[position][row][tile] of a chunk of output channels from k on, before row_end, for tiles tile_start .. + tiles of a
+ * block. */
+static void multiply_chunk(const struct winograd_geometry *g, const struct winograd_weight *weight, const real *chunk,
+                           ptrdiff_t k, ptrdiff_t row_end, const real *patches, const struct winograd_block *block,
+                           ptrdiff_t tile_start, ptrdiff_t tiles, real *products, ptrdiff_t product_plane)
 {
     ptrdiff_t row_length = round_up(g->channels, LANES), width = round_up(tiles, LANES);
-    ptrdiff_t weight_plane = plane_size(g->chunk_rows, row_length);
+    ptrdiff_t weight_plane = plane_size(g->chunk_rows, row_length), next = k + g->chunk_rows;
     ptrdiff_t patch_plane = plane_size(g->channels, round_up(block->tiles, LANES));
-    for (ptrdiff_t position = 0; position < POSITIONS; position++)
+    for (ptrdiff_t position = 0; position < POSITIONS; position++) {
+        if (!weight->transformed) prefetch_weights(g, weight, next, smaller(next + g->chunk_rows, row_end), position);
         for (ptrdiff_t start = 0; start < width; start += COLUMN_TILE)
-            multiply_panel(smaller(COLUMN_TILE, width - start), rows, g->channels, chunk + position * weight_plane,
-                           row_length, patches + position * patch_plane + (tile_start + start) * g->channels,
+            multiply_panel(smaller(COLUMN_TILE, width - start), smaller(g->chunk_rows, row_end - k), g->channels,
+                           chunk + position * weight_plane, row_length,
+                           patches + position * patch_plane + (tile_start + start) * g->channels,
                            products + position * product_plane + start, width, 0);
+    }
 }
 
 /* Output channels row_start .. + row_count (from a multiple of chunk_rows) of tiles tile_start .. + tiles (from a multiple
@@ -602,7 +618,8 @@ static void multiply_tiles(const struct winograd_geometry *g, const struct winog
             chunk = (const real *)weight->transformed + k / g->chunk_rows * chunk_size(g);
         else
             for (ptrdiff_t row = 0; row < rows; row++) transform_row(g, weight, k + row, own_chunk + row * row_length);
-        multiply_chunk(g, chunk, rows, patches, block, tile_start, tiles, products, product_plane);
+        multiply_chunk(g, weight, chunk, k, row_start + row_count, patches, block, tile_start, tiles, products,
+                       product_plane);
         for (ptrdiff_t start = 0; start < tiles; start += COLUMN_TILE) {
             struct panel panel;
             describe_panel(g, block->start + tile_start + start, smaller(COLUMN_TILE, tiles - start), &panel);

@@ -28,8 +28,11 @@ def plot_history(history, loss_axes, accuracy_axes):
     history : History
     loss_axes, accuracy_axes : matplotlib.axes.Axes
     """
-    panels = [(loss_axes, "loss", 1, "loss (logarithmic)"), (accuracy_axes, "accuracy", 100, "accuracy (%)")]
-    for axes, figure, scale, title in panels:
+    panels = [
+        (loss_axes, "loss", 1, "loss (logarithmic)", "upper right"),
+        (accuracy_axes, "accuracy", 100, "accuracy (%)", "lower right"),
+    ]
+    for axes, figure, scale, title, corner in panels:
         for label, color in SETS.items():
             prefix = "" if label == "training" else f"{label}_"
             if prefix + figure in history:
@@ -42,7 +45,7 @@ def plot_history(history, loss_axes, accuracy_axes):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         if axes.lines:
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, loc=corner)  # looking for the best place, Matplotlib may warn that it is slow
     loss_axes.set_yscale("log")
     measured = [label for label in ("test", "validation") if f"{label}_accuracy" in history]
     if measured:

@@ -5,6 +5,7 @@
  *
  *   forward        out = F^-1 [ sum over c of conj(F w) . F in ]   per tile of the output and 16x16 patch of the input
  *   backward-data  the same, with the gradient as `in` and the weights transposed and turned by 180 degrees
+ *   backward-weights  dw = F^-1 [ sum over tiles of conj(F dout) . F in ], where a tile of dout is filled up with zeros
  *
  * The patch is periodic to a Fourier transform: the first 17 - R rows and 17 - S columns of what comes back are right, and
  * the others are left out ("overlap-save"). Numbers being real, half of the transform tells it all: 256 real numbers.
@@ -20,7 +21,13 @@
  *   patches   V [P][panel][C][tile in panel]   panels of COLUMN_TILE tiles, the last one narrower
  *   products  M [K in chunk][vector of tiles][P][LANES]   one chunk at a time, turned into outputs while it is in the cache
  *
- * Planes of V and U, and the 256 vectors of a tile's M, are a cache line further apart than they need to be, so that they do
+ * and in backward-weights, for some K, some C, and round after round of tiles, whose conjugate comes back turned around
+ *
+ *   patches   V [q][c, d - c, -(c + d)][C][tile]
+ *   gradients D [P][group][tile][K in group]   groups of COLUMN_TILE output channels, the last one narrower
+ *   products  M [P][C][K] (+)= conj(V) D
+ *
+ * Planes, and the 256 vectors of a tile's M, are a cache line further apart than they need to be, so that they do
  * not share cache sets.
  */
 #include "epilogue.h"
@@ -142,11 +149,11 @@ INLINE void invert_real(const vec x[SIZE], vec to[SIZE])
 
 /* ---- The two-dimensional transforms, of LANES tiles: rows [SIZE][SIZE][LANES], each transformed ---- */
 
-/* Stores a pair of planes, 2 q and 2 q + 1, or for weights (of which there are `rest`) the three factors of the product with
- * the conjugate. */
-INLINE void store_pair(const int weights, int q, vec re, vec im, ptrdiff_t rest, real *to, ptrdiff_t plane_stride)
+/* Stores a pair of planes, 2 q and 2 q + 1, or the first `rest` lanes of the three factors of a product with the
+ * conjugate. */
+INLINE void store_pair(const int factors, int q, vec re, vec im, ptrdiff_t rest, real *to, ptrdiff_t plane_stride)
 {
-    if (!weights) {
+    if (!factors) {
         vec_store(to + 2 * q * plane_stride, re);
         vec_store(to + (2 * q + 1) * plane_stride, im);
         return;
@@ -157,7 +164,7 @@ INLINE void store_pair(const int weights, int q, vec re, vec im, ptrdiff_t rest,
 }
 
 /* to[plane]: the transforms along the columns of transformed rows. */
-INLINE void transform_columns(const int weights, const real *rows, ptrdiff_t rest, real *to, ptrdiff_t plane_stride)
+INLINE void transform_columns(const int factors, const real *rows, ptrdiff_t rest, real *to, ptrdiff_t plane_stride)
 {
     vec re[SIZE], im[SIZE];
     for (int part = 0; part < 2; part++) { /* X0 and X8 of the rows are real */
@@ -166,7 +173,7 @@ INLINE void transform_columns(const int weights, const real *rows, ptrdiff_t res
         transform_real(re, im);
 #pragma GCC unroll 8
         for (int q = 0; q < SIZE / 2; q++)
-            store_pair(weights, part * SIZE / 2 + q, im[2 * q], im[2 * q + 1], rest, to, plane_stride);
+            store_pair(factors, part * SIZE / 2 + q, im[2 * q], im[2 * q + 1], rest, to, plane_stride);
     }
     for (int column = 2; column < SIZE; column += 2) {
 #pragma GCC unroll 16
@@ -177,17 +184,17 @@ INLINE void transform_columns(const int weights, const real *rows, ptrdiff_t res
         transform_complex(re, im);
 #pragma GCC unroll 16
         for (int k = 0; k < SIZE; k++)
-            store_pair(weights, column * SIZE / 2 + k, re[place_of(k)], im[place_of(k)], rest, to, plane_stride);
+            store_pair(factors, column * SIZE / 2 + k, re[place_of(k)], im[place_of(k)], rest, to, plane_stride);
     }
 }
 
-/* The first `count` rows of the inverse along the columns, times 16, from [P][LANES]. */
-INLINE void invert_columns(const real *from, ptrdiff_t count, real *rows)
+/* The first `count` rows of the inverse along the columns, times 16. */
+INLINE void invert_columns(const real *from, ptrdiff_t plane_stride, ptrdiff_t count, real *rows)
 {
     vec re[SIZE], im[SIZE];
     for (int part = 0; part < 2; part++) {
 #pragma GCC unroll 16
-        for (int i = 0; i < SIZE; i++) re[i] = vec_load(from + (part * SIZE + i) * LANES);
+        for (int i = 0; i < SIZE; i++) re[i] = vec_load(from + (part * SIZE + i) * plane_stride);
         invert_real(re, im);
 #pragma GCC unroll 16
         for (int i = 0; i < SIZE; i++) vec_store(rows + (i * SIZE + part) * LANES, im[i]);
@@ -195,8 +202,8 @@ INLINE void invert_columns(const real *from, ptrdiff_t count, real *rows)
     for (int column = 2; column < SIZE; column += 2) {
 #pragma GCC unroll 16
         for (int i = 0; i < SIZE; i++) {
-            re[i] = vec_load(from + (column * SIZE + 2 * i) * LANES);
-            im[i] = vec_load(from + (column * SIZE + 2 * i + 1) * LANES);
+            re[i] = vec_load(from + (column * SIZE + 2 * i) * plane_stride);
+            im[i] = vec_load(from + (column * SIZE + 2 * i + 1) * plane_stride);
         }
         transform_complex(im, re);
 #pragma GCC unroll 16
@@ -240,19 +247,23 @@ struct patch {
 INLINE ptrdiff_t steps_to(ptrdiff_t distance, ptrdiff_t stride)
 { return distance <= 0 ? 0 : distance >= SIZE * stride ? SIZE : (distance + stride - 1) / stride; }
 
+/* Images [N][channels][height][width], every so manieth pixel of which is seen, of patches' first so many rows and columns. */
+struct source {
+    const real *data;
+    ptrdiff_t images, channels, height, width, stride, rows, columns;
+};
+
 /* Returns whether all of all patches stand inside. */
-static int find_patches(const struct fft_geometry *g, const struct tiles *tiles, ptrdiff_t shift_y, ptrdiff_t shift_x,
+static int find_patches(const struct source *s, const struct tiles *tiles, ptrdiff_t shift_y, ptrdiff_t shift_x,
                         struct patch patch[LANES])
 {
-    ptrdiff_t height = g->in_size[0], width = g->in_size[1];
-    ptrdiff_t channels = g->channels / (g->phases[0] * g->phases[1]);
     int inside = 1;
     for (int lane = 0; lane < LANES; lane++) {
         struct patch *p = &patch[lane];
-        ptrdiff_t y = tiles->y[lane] * g->stride + shift_y, x = tiles->x[lane] * g->stride + shift_x;
-        p->offset = (tiles->image[lane] * channels * height + y) * width + x;
-        p->first_row = steps_to(-y, g->stride), p->end_row = steps_to(height - y, g->stride);
-        p->first = steps_to(-x, g->stride), p->end = steps_to(width - x, g->stride);
+        ptrdiff_t y = tiles->y[lane] * s->stride + shift_y, x = tiles->x[lane] * s->stride + shift_x;
+        p->offset = (tiles->image[lane] * s->channels * s->height + y) * s->width + x;
+        p->first_row = steps_to(-y, s->stride), p->end_row = smaller(s->rows, steps_to(s->height - y, s->stride));
+        p->first = steps_to(-x, s->stride), p->end = smaller(s->columns, steps_to(s->width - x, s->stride));
         if (p->first >= p->end) p->end_row = 0;
         if (p->first_row >= p->end_row) p->first_row = p->end_row = p->offset = 0;
         for (int part = 0; part < PARTS; part++)
@@ -262,11 +273,13 @@ static int find_patches(const struct fft_geometry *g, const struct tiles *tiles,
     return inside;
 }
 
-/* rows[SIZE][SIZE][LANES] = the transforms of the patches' rows in one channel, which begins at `data`. */
-INLINE void transform_rows(const struct fft_geometry *g, const int stride, const real *data, ptrdiff_t before,
-                           ptrdiff_t behind, const struct patch patch[LANES], int inside, real *rows)
+/* rows[SIZE][SIZE][LANES] = the transforms of the rows that are seen of the patches in one channel. */
+INLINE void transform_rows_strided(const struct source *s, const int stride, ptrdiff_t channel,
+                                   const struct patch patch[LANES], int inside, real *rows)
 {
-    ptrdiff_t step = stride * g->in_size[1];
+    ptrdiff_t step = stride * s->width, plane = s->height * s->width, before = channel * plane;
+    ptrdiff_t behind = s->images * s->channels * plane - before;
+    const real *data = s->data + before;
     int whole[LANES], all = inside; /* does the memory reach over the vectors' ends? */
     for (int lane = 0; lane < LANES; lane++) {
         const struct patch *p = &patch[lane];
@@ -274,7 +287,7 @@ INLINE void transform_rows(const struct fft_geometry *g, const int stride, const
             p->offset + p->first_row * step >= -before && p->offset + (p->end_row - 1) * step + stride * SIZE <= behind;
         all &= whole[lane];
     }
-    for (int row = 0; row < SIZE; row++) {
+    for (int row = 0; row < s->rows; row++) {
         vec x[SIZE], transformed[SIZE];
 #pragma GCC unroll 8
         for (int part = 0; part < PARTS; part++) {
@@ -282,16 +295,21 @@ INLINE void transform_rows(const struct fft_geometry *g, const int stride, const
             ptrdiff_t column = part * stride * LANES;
             if (all)
 #pragma GCC unroll 16
-                for (int lane = 0; lane < LANES; lane++)
-                    square[lane] = load_strided(data + patch[lane].offset + row * step + column, stride);
+                for (int lane = 0; lane < LANES; lane++) {
+                    const real *from = data + patch[lane].offset + row * step + column;
+                    square[lane] = load_strided(from, stride);
+                    __builtin_prefetch(from + plane); /* the same place in the next channel */
+                }
             else
                 for (int lane = 0; lane < LANES; lane++) {
                     const struct patch *p = &patch[lane];
                     const real *from = data + p->offset + row * step + column;
                     vec v = {0};
-                    if (row >= p->first_row && row < p->end_row)
+                    if (row >= p->first_row && row < p->end_row) {
                         v = whole[lane] ? (vec)((ivec)load_strided(from, stride) & p->mask[part])
                                         : load_lanes(from, stride, p->first - part * LANES, p->end - part * LANES);
+                        __builtin_prefetch(from + plane);
+                    }
                     square[lane] = v;
                 }
             vec_transpose(square);
@@ -299,6 +317,41 @@ INLINE void transform_rows(const struct fft_geometry *g, const int stride, const
         transform_real(x, transformed);
 #pragma GCC unroll 16
         for (int i = 0; i < SIZE; i++) vec_store(rows + (row * SIZE + i) * LANES, transformed[i]);
+    }
+}
+
+static void transform_rows(const struct source *s, ptrdiff_t channel, const struct patch patch[LANES], int inside,
+                           real *rows)
+{
+    switch (s->stride) {
+    case 1: transform_rows_strided(s, 1, channel, patch, inside, rows); break;
+    case 2: transform_rows_strided(s, 2, channel, patch, inside, rows); break;
+    default: transform_rows_strided(s, 4, channel, patch, inside, rows);
+    }
+}
+
+/* Transforms channels channel_start .. + channels of one vector of tiles, from `tile` on and before `end`; those of the
+ * first channel go to to[plane][tile], of the others channel_stride further each. */
+INLINE void transform_vector(const struct fft_geometry *g, const int factors, const void *input, ptrdiff_t tile,
+                             ptrdiff_t end, ptrdiff_t channel_start, ptrdiff_t channels, real *to,
+                             ptrdiff_t channel_stride, ptrdiff_t plane_stride)
+{
+    _Alignas(64) real rows[PLANES * LANES];
+    ptrdiff_t phases = g->phases[0] * g->phases[1];
+    struct source source = {input, g->images, g->channels / phases, g->in_size[0], g->in_size[1], g->stride,
+                            SIZE,  SIZE};
+    struct tiles corners;
+    find_tiles(g, tile, end, &corners);
+    for (ptrdiff_t phase = 0; phase < phases; phase++) {
+        struct patch patch[LANES];
+        int inside = find_patches(&source, &corners, phase / g->phases[1] - g->padding[0],
+                                  phase % g->phases[1] - g->padding[1], patch);
+        ptrdiff_t first = (channel_start - phase + phases - 1) / phases; /* of the image's channels */
+        for (ptrdiff_t c = first; c * phases + phase < channel_start + channels; c++) {
+            transform_rows(&source, c, patch, inside, rows);
+            transform_columns(factors, rows, LANES, to + (c * phases + phase - channel_start) * channel_stride,
+                              plane_stride);
+        }
     }
 }
 
@@ -377,12 +430,21 @@ INLINE void add_products(const int rows, const int vectors, const int both, ptrd
     }
 }
 
-INLINE void store_sums(const int rows, const int vectors, vec sum[ROW_TILE][COLUMN_VECTORS], real *c, ptrdiff_t c_row)
+/* Where products go: those of one row, of the vector of columns behind it, and their imaginary parts, stand so far apart. */
+struct strides {
+    ptrdiff_t row, vector, plane;
+};
+
+INLINE void store_sums(const int rows, const int vectors, vec sum[ROW_TILE][COLUMN_VECTORS], real *c,
+                       struct strides strides, int accumulate)
 {
 #pragma GCC unroll 8
     for (int row = 0; row < rows; row++)
 #pragma GCC unroll 3
-        for (int v = 0; v < vectors; v++) vec_store(c + row * c_row + v * PRODUCT_VECTOR, sum[row][v]);
+        for (int v = 0; v < vectors; v++) {
+            real *to = c + row * strides.row + v * strides.vector;
+            vec_store(to, accumulate ? vec_load(to) + sum[row][v] : sum[row][v]);
+        }
 }
 
 INLINE void clear_sums(const int rows, const int vectors, vec sum[ROW_TILE][COLUMN_VECTORS])
@@ -393,40 +455,47 @@ INLINE void clear_sums(const int rows, const int vectors, vec sum[ROW_TILE][COLU
         for (int v = 0; v < vectors; v++) sum[row][v] = (vec){0};
 }
 
-/* A pair of frequencies, some rows of weights against one panel of patches: the products of two complex matrices from three
- * of real ones, or of two pairs of real matrices. */
+/* A pair of frequencies, some rows of factors against one panel: the products of two complex matrices from three of real
+ * ones, or of two pairs of real matrices. */
 INLINE void multiply_pair(const int rows, const int vectors, int real_pair, ptrdiff_t depth, const real *a,
-                          ptrdiff_t a_plane, const real *b, ptrdiff_t b_plane, real *c, ptrdiff_t c_row)
+                          ptrdiff_t a_plane, const real *b, ptrdiff_t b_plane, real *c, struct strides strides,
+                          int accumulate)
 {
-    vec sum[ROW_TILE][COLUMN_VECTORS];
+    vec sum[ROW_TILE][COLUMN_VECTORS], both[ROW_TILE][COLUMN_VECTORS];
     const real *b_imaginary = b + b_plane;
+    if (accumulate) /* what is added to comes while the sums are taken */
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; row++)
+#pragma GCC unroll 3
+            for (int v = 0; v < vectors; v++) {
+                __builtin_prefetch(c + row * strides.row + v * strides.vector, 1);
+                __builtin_prefetch(c + row * strides.row + v * strides.vector + strides.plane, 1);
+            }
     clear_sums(rows, vectors, sum);
     if (real_pair) {
         add_products(rows, vectors, 0, depth, a, b, b, sum);
-        store_sums(rows, vectors, sum, c, c_row);
+        store_sums(rows, vectors, sum, c, strides, accumulate);
         clear_sums(rows, vectors, sum);
         add_products(rows, vectors, 0, depth, a + a_plane, b_imaginary, b, sum);
-        store_sums(rows, vectors, sum, c + LANES, c_row);
+        store_sums(rows, vectors, sum, c + strides.plane, strides, accumulate);
         return;
     }
     add_products(rows, vectors, 1, depth, a, b, b_imaginary, sum);
-    store_sums(rows, vectors, sum, c, c_row);
+    memcpy(both, sum, sizeof both);
     add_products(rows, vectors, 0, depth, a + a_plane, b, b, sum);
-    store_sums(rows, vectors, sum, c + LANES, c_row);
-#pragma GCC unroll 8
-    for (int row = 0; row < rows; row++)
-#pragma GCC unroll 3
-        for (int v = 0; v < vectors; v++) sum[row][v] = vec_load(c + row * c_row + v * PRODUCT_VECTOR);
+    store_sums(rows, vectors, sum, c + strides.plane, strides, accumulate);
+    memcpy(sum, both, sizeof sum);
     add_products(rows, vectors, 0, depth, a + 2 * a_plane, b_imaginary, b, sum);
-    store_sums(rows, vectors, sum, c, c_row);
+    store_sums(rows, vectors, sum, c, strides, accumulate);
 }
 
 /* The same with all rows of a chunk. */
 INLINE void multiply_vectors(const int vectors, ptrdiff_t rows, int real_pair, ptrdiff_t depth, const real *a,
-                             ptrdiff_t a_plane, const real *b, ptrdiff_t b_plane, real *c, ptrdiff_t c_row)
+                             ptrdiff_t a_plane, const real *b, ptrdiff_t b_plane, real *c, struct strides strides,
+                             int accumulate)
 {
-#define ROWS(count) multiply_pair(count, vectors, real_pair, depth, a, a_plane, b, b_plane, c, c_row)
-    for (; rows > 0; rows -= ROW_TILE, a += ROW_TILE * depth, c += ROW_TILE * c_row) {
+#define ROWS(count) multiply_pair(count, vectors, real_pair, depth, a, a_plane, b, b_plane, c, strides, accumulate)
+    for (; rows > 0; rows -= ROW_TILE, a += ROW_TILE * depth, c += ROW_TILE * strides.row) {
         switch (smaller(rows, ROW_TILE)) {
         case 1: ROWS(1); break;
         case 2: ROWS(2); break;
@@ -441,6 +510,17 @@ INLINE void multiply_vectors(const int vectors, ptrdiff_t rows, int real_pair, p
         }
     }
 #undef ROWS
+}
+
+/* The same with one panel of up to COLUMN_TILE columns. */
+static void multiply_panel(ptrdiff_t width, ptrdiff_t rows, int q, ptrdiff_t depth, const real *a, ptrdiff_t a_plane,
+                           const real *b, ptrdiff_t b_plane, real *c, struct strides strides, int accumulate)
+{
+    switch (width / LANES) {
+    case 1: multiply_vectors(1, rows, is_real(q), depth, a, a_plane, b, b_plane, c, strides, accumulate); break;
+    case 2: multiply_vectors(2, rows, is_real(q), depth, a, a_plane, b, b_plane, c, strides, accumulate); break;
+    default: multiply_vectors(COLUMN_VECTORS, rows, is_real(q), depth, a, a_plane, b, b_plane, c, strides, accumulate);
+    }
 }
 
 /* ---- Tasks ---- */
@@ -465,31 +545,12 @@ static void transform_tiles(const struct fft_geometry *g, const void *input, con
                             ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channels,
                             void *patches)
 {
-    _Alignas(64) real rows[PLANES * LANES];
     ptrdiff_t plane = patch_plane(g, block->tiles), block_width = round_up(block->tiles, LANES);
-    ptrdiff_t phases = g->phases[0] * g->phases[1], image_channels = g->channels / phases;
-    ptrdiff_t image_plane = g->in_size[0] * g->in_size[1], size = g->images * image_channels * image_plane;
     for (ptrdiff_t tile = tile_start; tile < tile_start + tiles; tile += LANES) {
         ptrdiff_t panel = tile / COLUMN_TILE * COLUMN_TILE, width = smaller(COLUMN_TILE, block_width - panel);
         real *to = (real *)patches + panel * g->channels + tile - panel;
-        struct tiles corners;
-        find_tiles(g, block->start + tile, block->start + block->tiles, &corners);
-        for (ptrdiff_t phase = 0; phase < phases; phase++) {
-            struct patch patch[LANES];
-            int inside = find_patches(g, &corners, phase / g->phases[1] - g->padding[0],
-                                      phase % g->phases[1] - g->padding[1], patch);
-            ptrdiff_t first = (channel_start - phase + phases - 1) / phases; /* of the image's channels */
-            for (ptrdiff_t c = first; c * phases + phase < channel_start + channels; c++) {
-                ptrdiff_t before = c * image_plane;
-                const real *data = (const real *)input + before;
-                switch (g->stride) {
-                case 1: transform_rows(g, 1, data, before, size - before, patch, inside, rows); break;
-                case 2: transform_rows(g, 2, data, before, size - before, patch, inside, rows); break;
-                default: transform_rows(g, 4, data, before, size - before, patch, inside, rows);
-                }
-                transform_columns(0, rows, 0, to + (c * phases + phase) * width, plane);
-            }
-        }
+        transform_vector(g, 0, input, block->start + tile, block->start + block->tiles, channel_start, channels,
+                         to + channel_start * width, width, plane);
     }
 }
 
@@ -550,7 +611,7 @@ static void store_outputs(const struct fft_geometry *g, const struct target targ
     ptrdiff_t width = g->out_size[1], channel = k * g->out_size[0] * width;
     const real *residual = epilogue->residual ? (const real *)epilogue->residual + channel : NULL;
     struct channel_sums sums = {0};
-    invert_columns(products, g->tile_size[0], rows);
+    invert_columns(products, LANES, g->tile_size[0], rows);
     for (ptrdiff_t row = 0; row < g->tile_size[0]; row++) {
         vec x[SIZE], y[SIZE];
 #pragma GCC unroll 16
@@ -571,17 +632,14 @@ static void multiply_chunk(const struct fft_geometry *g, const real *chunk, ptrd
                            const struct fft_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, real *products)
 {
     ptrdiff_t width = round_up(tiles, LANES), depth = g->channels, a_plane = weight_plane(g);
-    ptrdiff_t b_plane = patch_plane(g, block->tiles), c_row = product_row(tiles);
+    ptrdiff_t b_plane = patch_plane(g, block->tiles);
+    const struct strides strides = {product_row(tiles), PRODUCT_VECTOR, LANES};
     for (int q = 0; q < FREQUENCIES; q++)
         for (ptrdiff_t start = 0; start < width; start += COLUMN_TILE) {
             const real *a = chunk + 3 * q * a_plane;
             const real *b = patches + 2 * q * b_plane + (tile_start + start) * depth;
             real *c = products + 2 * q * LANES + start / LANES * PRODUCT_VECTOR;
-            switch (smaller(COLUMN_TILE, width - start) / LANES) {
-            case 1: multiply_vectors(1, rows, is_real(q), depth, a, a_plane, b, b_plane, c, c_row); break;
-            case 2: multiply_vectors(2, rows, is_real(q), depth, a, a_plane, b, b_plane, c, c_row); break;
-            default: multiply_vectors(COLUMN_VECTORS, rows, is_real(q), depth, a, a_plane, b, b_plane, c, c_row);
-            }
+            multiply_panel(smaller(COLUMN_TILE, width - start), rows, q, depth, a, a_plane, b, b_plane, c, strides, 0);
         }
 }
 
@@ -614,6 +672,101 @@ static void multiply_tiles(const struct fft_geometry *g, const struct fft_weight
     }
 }
 
+/* ---- Backward-weights ---- */
+
+INLINE ptrdiff_t sum_patch_plane(const struct fft_sum *s) { return plane_size(s->channels, s->room); }
+INLINE ptrdiff_t sum_gradient_plane(const struct fft_sum *s) { return plane_size(round_up(s->rows, LANES), s->room); }
+INLINE ptrdiff_t sum_product_plane(const struct fft_sum *s)
+{ return plane_size(s->channels, round_up(s->rows, LANES)); }
+
+enum { SQUARE = LANES * LANES + PLANE_PADDING }; /* elements from one plane of transformed gradients to the next */
+
+/* Bytes of the patches, the gradients and the products of a sum, and of transform_sum_gradients()'s scratch memory. */
+static void sum_sizes(const struct fft_sum *s, ptrdiff_t sizes[4])
+{
+    ptrdiff_t elements[] = {WEIGHT_PLANES * sum_patch_plane(s), PLANES * sum_gradient_plane(s),
+                            PLANES * sum_product_plane(s), PLANES * SQUARE};
+    for (int i = 0; i < 4; i++) sizes[i] = round_up(elements[i] * (ptrdiff_t)sizeof(real), 64);
+}
+
+/* Transforms the patches of one vector of tiles of the round, from `tile` on, of channels channel .. + channels. */
+static void transform_sum_patches(const struct fft_geometry *g, const struct fft_sum *s, const void *input,
+                                  ptrdiff_t tile, ptrdiff_t channel, ptrdiff_t channels, void *patches)
+{
+    transform_vector(g, 1, input, s->tile_start + tile, s->tile_start + s->tiles, s->channel_start + channel, channels,
+                     (real *)patches + channel * s->room + tile, s->room, sum_patch_plane(s));
+}
+
+/* Transforms the gradients of one vector of tiles of the round, from `tile` on, and of LANES output channels, from `row` on;
+ * transposed, so that these are the lanes. */
+static void transform_sum_gradients(const struct fft_geometry *g, const struct fft_sum *s, const void *grad_output,
+                                    ptrdiff_t tile, ptrdiff_t row, void *gradients, void *scratch)
+{
+    _Alignas(64) real rows[PLANES * LANES];
+    struct source source = {grad_output,    g->images, g->out_channels, g->out_size[0],
+                            g->out_size[1], 1,         g->tile_size[0], g->tile_size[1]};
+    struct tiles corners;
+    struct patch patch[LANES];
+    real *transformed = scratch;
+    ptrdiff_t count = smaller(LANES, s->rows - row), panel = row / COLUMN_TILE * COLUMN_TILE;
+    ptrdiff_t width = smaller(COLUMN_TILE, round_up(s->rows, LANES) - panel);
+    find_tiles(g, s->tile_start + tile, s->tile_start + s->tiles, &corners);
+    int inside = find_patches(&source, &corners, 0, 0, patch);
+    memset(rows, 0, sizeof rows);
+    for (ptrdiff_t k = 0; k < count; k++) {
+        transform_rows(&source, s->row_start + row + k, patch, inside, rows);
+        transform_columns(0, rows, 0, transformed + k * LANES, SQUARE);
+    }
+    real *to = (real *)gradients + panel * s->room + tile * width + row - panel;
+    for (int plane = 0; plane < PLANES; plane++, to += sum_gradient_plane(s), transformed += SQUARE) {
+        vec square[LANES];
+#pragma GCC unroll 16
+        for (int k = 0; k < LANES; k++) square[k] = k < count ? vec_load(transformed + k * LANES) : (vec){0};
+        vec_transpose(square);
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) vec_store(to + i * width, square[i]);
+    }
+}
+
+/* The products of pair q of frequencies, summed up over the round's tiles: written, or added to those of rounds before. */
+static void multiply_sum(const struct fft_sum *s, ptrdiff_t q, const void *gradients, const void *patches,
+                         int accumulate, void *products)
+{
+    ptrdiff_t width = round_up(s->rows, LANES), depth = s->room, a_plane = sum_patch_plane(s);
+    ptrdiff_t b_plane = sum_gradient_plane(s);
+    const struct strides strides = {width, LANES, sum_product_plane(s)};
+    for (ptrdiff_t start = 0; start < width; start += COLUMN_TILE)
+        multiply_panel(smaller(COLUMN_TILE, width - start), s->channels, (int)q, depth,
+                       (const real *)patches + 3 * q * a_plane, a_plane,
+                       (const real *)gradients + 2 * q * b_plane + start * depth, b_plane,
+                       (real *)products + 2 * q * strides.plane + start, strides, accumulate);
+}
+
+/* grad_weight[k][channel of the image][tap] of one of the sum's channels: what stands at -tap in the inverse transform. */
+static void store_sum(const struct fft_geometry *g, const struct fft_sum *s, ptrdiff_t channel, const void *products,
+                      void *grad_weight)
+{
+    _Alignas(64) real rows[PLANES * LANES], lanes[SIZE][LANES];
+    ptrdiff_t phases = g->phases[0] * g->phases[1], phase = (s->channel_start + channel) % phases;
+    ptrdiff_t height = g->filter[0], width = g->filter[1], filter = height * width, row = g->channels / phases * filter;
+    const real *from = (const real *)products + channel * round_up(s->rows, LANES);
+    for (ptrdiff_t k = 0; k < s->rows; k += LANES, from += LANES) {
+        real *to = (real *)grad_weight + (s->row_start + k) * row + (s->channel_start + channel) / phases * filter;
+        invert_columns(from, sum_product_plane(s), SIZE, rows);
+        for (ptrdiff_t y = phase / g->phases[1], i = 0; y < height; y += g->stride, i++) {
+            vec transformed[SIZE], inverse[SIZE];
+#pragma GCC unroll 16
+            for (int j = 0; j < SIZE; j++) transformed[j] = vec_load(rows + ((SIZE - i) % SIZE * SIZE + j) * LANES);
+            invert_real(transformed, inverse);
+#pragma GCC unroll 16
+            for (int j = 0; j < SIZE; j++) vec_store(lanes[j], inverse[j] * (real)(1.0 / PLANES));
+            for (ptrdiff_t x = phase % g->phases[1], j = 0; x < width; x += g->stride, j++)
+                for (ptrdiff_t lane = 0; lane < smaller(LANES, s->rows - k); lane++)
+                    to[lane * row + y * width + x] = lanes[(SIZE - j) % SIZE][lane];
+        }
+    }
+}
+
 const struct fft_kernels FASTNN_TABLE(fft) = {
     .row_tile = ROW_TILE,
     .panel_tiles = COLUMN_TILE,
@@ -624,4 +777,9 @@ const struct fft_kernels FASTNN_TABLE(fft) = {
     .transform_tiles = transform_tiles,
     .scratch_size = scratch_size,
     .multiply_tiles = multiply_tiles,
+    .sum_sizes = sum_sizes,
+    .transform_sum_patches = transform_sum_patches,
+    .transform_sum_gradients = transform_sum_gradients,
+    .multiply_sum = multiply_sum,
+    .store_sum = store_sum,
 };

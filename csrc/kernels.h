@@ -192,6 +192,13 @@ struct fft_block {
     ptrdiff_t start, tiles;
 };
 
+/* Backward-weights: the weights of some output channels and some input channels, and one round of the tiles that they are
+ * the sums over. The arrays have room for `room` tiles, whole vectors. */
+struct fft_sum {
+    ptrdiff_t row_start, rows, channel_start, channels;
+    ptrdiff_t tile_start, tiles, room;
+};
+
 struct fft_kernels {
     ptrdiff_t row_tile, panel_tiles, lanes; /* output channels, and tiles, go well in multiples of these */
     ptrdiff_t (*weight_size)(const struct fft_geometry *geometry); /* bytes of the transformed weights */
@@ -206,6 +213,16 @@ struct fft_kernels {
     void (*multiply_tiles)(const struct fft_geometry *geometry, const struct fft_weight *weight, const void *patches,
                            const struct fft_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start,
                            ptrdiff_t row_count, const struct conv_epilogue *epilogue, void *output, void *scratch);
+    void (*sum_sizes)(const struct fft_sum *sum, ptrdiff_t sizes[4]);
+    void (*transform_sum_patches)(const struct fft_geometry *geometry, const struct fft_sum *sum, const void *input,
+                                  ptrdiff_t tile, ptrdiff_t channel, ptrdiff_t channels, void *patches);
+    void (*transform_sum_gradients)(const struct fft_geometry *geometry, const struct fft_sum *sum,
+                                    const void *grad_output, ptrdiff_t tile, ptrdiff_t row, void *gradients,
+                                    void *scratch);
+    void (*multiply_sum)(const struct fft_sum *sum, ptrdiff_t q, const void *gradients, const void *patches,
+                         int accumulate, void *products);
+    void (*store_sum)(const struct fft_geometry *geometry, const struct fft_sum *sum, ptrdiff_t channel,
+                      const void *products, void *grad_weight);
 };
 
 /* csrc/direct.c: convolution of 1 or 2 dimensions (height 1) from a copy of the image, band by band of output rows. */

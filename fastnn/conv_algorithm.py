@@ -23,7 +23,7 @@ def set_conv_algorithm(name):
         (backward-data: 1), dilation 1 and one group (others stay with im2col); its largest error in float32 is at most
         2e-5 of the output's RMS for up to 512 channels, and a NaN or an infinity reaches all of the 4x4 outputs that
         share its patch, as NaN. "fft" needs up to 13 times fewer, for large images and filters of up to 9x9 (stride 2:
-        18x18, stride 4: 36x36), of the same kinds, forward and backward-data; it is about as exact as "im2col", but a
+        18x18, stride 4: 36x36), of the same kinds; it is about as exact as "im2col", but a
         NaN or an infinity reaches all outputs that share its patch of 16x16 pixels (of every second or fourth one with
         such a stride), as NaN. "auto" takes the one that is fastest for the shape. The environment variable
         ``FASTNN_CONV_ALGORITHM`` sets the one that a process starts with.
@@ -148,7 +148,6 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
     fft_runs = (
         len(kernel) == 2
         and stride in ([(1, 1)] if operation == "conv_input_grad" else [(1, 1), (2, 2), (4, 4)])
-        and operation != "conv_weight_grad"
         and max(fft_taps(kernel, stride)) <= 9
         and dilation == (1, 1)
         and groups == 1
@@ -160,7 +159,7 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
         return wanted if {"winograd": winograd_runs, "fft": fft_runs, "direct": direct_runs}.get(wanted) else "im2col"
     shape = (images, channels, out_channels, out_size, kernel, stride, lanes)
     by_winograd = winograd_cost(operation, *shape) if winograd_runs else math.inf
-    by_fft = fft_cost(*shape) if fft_runs else math.inf
+    by_fft = fft_cost(operation, *shape) if fft_runs else math.inf
     if min(by_winograd, by_fft) < others_cost(operation, *shape):
         # Fourier transforms go through more memory, which other threads and processes want as well.
         return "fft" if by_fft < 0.94 * by_winograd else "winograd"
@@ -210,12 +209,12 @@ def fft_channels(channels, kernel, stride):
     return channels * math.prod(min(k, s) for k, s in zip(kernel, stride, strict=True))
 
 
-def fft_cost(images, channels, out_channels, out_size, kernel, stride, lanes):
+def fft_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
     """What Fourier transforms of tiles take, in multiply-adds at the peak.
 
     Large weights are transformed again for each block of tiles. Fitted to measurements on a Zen 4 core; float32, in
     turn on a machine with other work, GFLOP/s of Fourier transforms, of Winograd's algorithm and of the best other,
-    forward and backward-data (alone on a machine, 7x7 reaches 740):
+    forward and backward-data (alone on a machine, 7x7 reaches 740); backward-weights below:
 
     ============================  ===================================  ===================================
     (N, C, K, H, R, stride, pad)  AVX-512: forward, backward-data      AVX2
@@ -239,10 +238,31 @@ def fft_cost(images, channels, out_channels, out_size, kernel, stride, lanes):
     (1, 3, 96, 227, 11, 4, 0)     182  181   98                        152  155   92
     (32, 64, 64, 13, 5, 2, 2)      44  114   79                         40  119   95
     ============================  ===================================  ===================================
+
+    ============================  =============  =============
+    (N, C, K, H, R, stride, pad)  AVX-512        AVX2
+    ============================  =============  =============
+    (8, 96, 256, 27, 5, 1, 2)     174  197   99  222  200  103
+    (1, 96, 256, 27, 5, 1, 2)     142  171   97  141  170  103
+    (8, 64, 64, 28, 7, 1, 3)      514  152   91  428  133   81
+    (1, 64, 64, 28, 7, 1, 3)      298  110   90  283  122   82
+    (8, 32, 32, 28, 5, 1, 2)      259  144   69  253  130   94
+    (64, 6, 16, 14, 5, 1, 0)      157   49   72  127   49   83
+    (100, 3, 32, 32, 7, 1, 3)     118   91   91  100   83   97
+    (8, 128, 128, 14, 5, 1, 2)    176  164   96  165  162   84
+    (64, 32, 64, 8, 5, 1, 2)      235  174   96  174  178   92
+    (8, 64, 64, 56, 3, 1, 1)      205  215   90  221  220   90
+    (8, 3, 64, 224, 7, 2, 3)      152   98   85  142   91   84
+    (8, 3, 96, 227, 11, 4, 0)     150  174   65  174  173   71
+    (32, 64, 64, 13, 5, 2, 2)      50  127   74   47  129   73
+    ============================  =============  =============
     """
     tiles = images * math.prod(-(-n // (17 - t)) for n, t in zip(out_size, fft_taps(kernel, stride), strict=True))
     tiles = -(-tiles // lanes) * lanes
     channels = fft_channels(channels, kernel, stride)
+    if operation == "conv_weight_grad":
+        weights = 4500 * channels * (-(-out_channels // lanes) * lanes)
+        return tiles * (800 * channels * out_channels + 7500 * (channels + out_channels)) + weights + 1e6
     blocks = 1
     if 1536 * channels * out_channels > 4 << 20:
         blocks = -(-tiles // min(192, max(16, (12 << 20) // (1024 * channels))))

@@ -98,7 +98,7 @@ CONVOLUTIONS_FFT = [
 CONVOLUTIONS_FFT_LARGE = [
     (1, 512, 24, (14, 14), (3, 3), 1, 1, 1, 1),  # the most channels: forward
     (1, 24, 512, (14, 14), (3, 3), 1, 1, 1, 1),  # ... and backward-data
-    (12, 96, 130, (14, 15), (5, 5), 1, 2, 1, 1),  # weights in chunks, the last one ragged
+    (14, 96, 130, (14, 15), (5, 5), 1, 2, 1, 1),  # weights in chunks, the last one ragged; several rounds of tiles
     (2, 20, 30, (90, 91), (5, 5), 1, 2, 1, 1),  # several blocks of tiles
 ]
 # Where the direct kernels' vectors, bands and phases end.

@@ -498,6 +498,8 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
                             groups)
     if by == "winograd":
         return winograd.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
+    if by == "fft":
+        return fft.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
     if by == "direct":
         return direct.conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups)
     cdef bint in_last = is_channels_last(x) and fills_squares(x, x.shape[1] // groups)

@@ -6,7 +6,7 @@ Arrays with channels last are copied, and results have their channels first.
 cimport numpy as np
 from cython.parallel cimport prange, threadid
 from fastnn.native.epilogue cimport Epilogue
-from fastnn.native.kernels cimport conv_epilogue, fft_block, fft_geometry, fft_kernels, fft_weight
+from fastnn.native.kernels cimport conv_epilogue, fft_block, fft_geometry, fft_kernels, fft_sum, fft_weight
 from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
 
 np.import_array()
@@ -20,6 +20,11 @@ cdef ptrdiff_t CHUNK_BYTES = 3584 << 10
 # Else the patches of a block stay in the cache, some of them in each thread's.
 cdef ptrdiff_t PATCH_BYTES = 1 << 20
 cdef ptrdiff_t TASKS_PER_THREAD = 2
+# Backward-weights: output channels and bytes of the products that are summed up at a time, and of a round's operands.
+cdef ptrdiff_t SUM_ROWS = 96
+cdef ptrdiff_t PRODUCT_BYTES = 5 << 20
+cdef ptrdiff_t ROUND_BYTES = 8 << 20
+cdef ptrdiff_t TASK_CHANNELS = 8
 cdef double FLOP_PER_NANOSECOND = 40.0
 
 
@@ -148,4 +153,94 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_si
     cdef fft_geometry geometry = make_geometry(grad, channels, in_size, kernel, 1,
                                                [k - 1 - p for k, p in zip(kernel, padding, strict=True)])
     correlate(&geometry, grad, fft_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL), epilogue, result)
+    return result
+
+
+cdef fft_sum largest_sum(const fft_geometry *geometry, const fft_kernels *kernel, ptrdiff_t tiles,
+                         ptrdiff_t itemsize):
+    """What is summed up at a time, by the shape alone, for the order of the sums is that of the rounds."""
+    cdef ptrdiff_t lanes = kernel.lanes, most
+    cdef fft_sum largest
+    largest.row_start = largest.channel_start = largest.tile_start = 0
+    largest.rows = min(geometry.out_channels, SUM_ROWS)
+    most = PRODUCT_BYTES // (256 * itemsize * ceil_div(largest.rows, lanes) * lanes)
+    largest.channels = min(geometry.channels, max(1, most // kernel.row_tile) * kernel.row_tile)
+    most = ROUND_BYTES // ((384 * largest.channels + 256 * ceil_div(largest.rows, lanes) * lanes) * itemsize)
+    largest.room = min(ceil_div(tiles, lanes), max(1, most // lanes)) * lanes
+    largest.tiles = largest.room
+    return largest
+
+
+cdef struct sum_operands:
+    const fft_geometry *geometry
+    const fft_kernels *kernel
+    const char *source
+    const char *gradient
+    char *patches
+    char *gradients
+    char *products
+    char *own_scratch
+    ptrdiff_t sizes[4]
+
+
+cdef void transform_round(const sum_operands *o, const fft_sum *part, bint with_gradients, int threads) noexcept nogil:
+    cdef ptrdiff_t lanes = o.kernel.lanes, groups = ceil_div(part.channels, TASK_CHANNELS), task, tile, group
+    cdef ptrdiff_t all_groups = groups + (ceil_div(part.rows, lanes) if with_gradients else 0)
+    for task in prange(part.room // lanes * all_groups, num_threads=threads, schedule="dynamic"):
+        tile = task // all_groups * lanes
+        group = task % all_groups
+        if group < groups:
+            o.kernel.transform_sum_patches(o.geometry, part, o.source, tile, group * TASK_CHANNELS,
+                                           min(TASK_CHANNELS, part.channels - group * TASK_CHANNELS), o.patches)
+        else:
+            o.kernel.transform_sum_gradients(o.geometry, part, o.gradient, tile, (group - groups) * lanes, o.gradients,
+                                             o.own_scratch + threadid() * o.sizes[3])
+
+
+cdef void sum_tiles(const sum_operands *o, const fft_sum *largest, ptrdiff_t tiles, int threads,
+                    char *target) noexcept nogil:
+    """target (K, C, R, S) = the sums over all tiles: block by block of the weights, each round by round."""
+    cdef ptrdiff_t rows = o.geometry.out_channels, channels = o.geometry.channels, row, channel, sum_round, task
+    cdef ptrdiff_t rounds = ceil_div(tiles, largest.room)
+    cdef fft_sum part = largest[0]
+    for row in range(ceil_div(rows, largest.rows)):
+        for channel in range(ceil_div(channels, largest.channels)):
+            part.row_start, part.channel_start = row * largest.rows, channel * largest.channels
+            part.rows = min(largest.rows, rows - part.row_start)
+            part.channels = min(largest.channels, channels - part.channel_start)
+            for sum_round in range(rounds):
+                part.tile_start = sum_round * largest.room
+                part.tiles = min(largest.room, tiles - part.tile_start)
+                # The gradients of a single round are still there from the channels before.
+                transform_round(o, &part, rounds > 1 or channel == 0, threads)
+                for task in prange(128, num_threads=threads, schedule="dynamic"):
+                    o.kernel.multiply_sum(&part, task, o.gradients, o.patches, sum_round > 0, o.products)
+            for task in prange(part.channels, num_threads=threads, schedule="dynamic"):
+                o.kernel.store_sum(o.geometry, &part, task, o.products, target)
+
+
+def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stride, padding):
+    """The gradient (K, C, R, S) by the weight, from the output's gradient and the input."""
+    grad, x = contiguous(grad), contiguous(x)
+    cdef ptrdiff_t rows = grad.shape[1]
+    cdef fft_geometry geometry = make_geometry(x, rows, (<object> grad).shape[2:], kernel, stride, padding)
+    cdef const fft_kernels *kernels = kernels_for(x).fft
+    cdef ptrdiff_t tiles = geometry.images * geometry.tiles[0] * geometry.tiles[1], channels = geometry.channels
+    cdef np.ndarray result = empty_of_shape((rows, x.shape[1], *kernel), np.PyArray_TYPE(x))
+    if tiles == 0:
+        result[...] = 0
+        return result
+    cdef int threads = threads_for(tiles * (764.0 * rows * channels / FLOP_PER_NANOSECOND + 60.0 * (rows + channels)))
+    cdef fft_sum largest = largest_sum(&geometry, kernels, tiles, np.PyArray_ITEMSIZE(x))
+    cdef sum_operands o
+    o.geometry, o.kernel = &geometry, kernels
+    o.source, o.gradient = np.PyArray_BYTES(x), np.PyArray_BYTES(grad)
+    kernels.sum_sizes(&largest, o.sizes)
+    cdef Block patches = scratch(o.sizes[0]), gradients = scratch(o.sizes[1]), products = scratch(o.sizes[2])
+    cdef Block own_scratch = scratch(threads * o.sizes[3])
+    o.patches, o.gradients = <char *> patches.data, <char *> gradients.data
+    o.products, o.own_scratch = <char *> products.data, <char *> own_scratch.data
+    cdef char *target = np.PyArray_BYTES(result)
+    with nogil:
+        sum_tiles(&o, &largest, tiles, threads, target)
     return result

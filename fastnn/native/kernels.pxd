@@ -174,6 +174,15 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t start
         ptrdiff_t tiles
 
+    struct fft_sum:
+        ptrdiff_t row_start
+        ptrdiff_t rows
+        ptrdiff_t channel_start
+        ptrdiff_t channels
+        ptrdiff_t tile_start
+        ptrdiff_t tiles
+        ptrdiff_t room
+
     struct fft_kernels:
         ptrdiff_t row_tile
         ptrdiff_t panel_tiles
@@ -190,6 +199,16 @@ cdef extern from "kernels.h" nogil:
                                const fft_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start,
                                ptrdiff_t row_count, const conv_epilogue *epilogue, void *output,
                                void *scratch) noexcept nogil
+        void (*sum_sizes)(const fft_sum *sum, ptrdiff_t *sizes) noexcept nogil
+        void (*transform_sum_patches)(const fft_geometry *geometry, const fft_sum *sum, const void *input,
+                                      ptrdiff_t tile, ptrdiff_t channel, ptrdiff_t channels,
+                                      void *patches) noexcept nogil
+        void (*transform_sum_gradients)(const fft_geometry *geometry, const fft_sum *sum, const void *grad_output,
+                                        ptrdiff_t tile, ptrdiff_t row, void *gradients, void *scratch) noexcept nogil
+        void (*multiply_sum)(const fft_sum *sum, ptrdiff_t q, const void *gradients, const void *patches,
+                             int accumulate, void *products) noexcept nogil
+        void (*store_sum)(const fft_geometry *geometry, const fft_sum *sum, ptrdiff_t channel, const void *products,
+                          void *grad_weight) noexcept nogil
 
     struct direct_geometry:
         ptrdiff_t channels

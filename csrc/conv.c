@@ -304,7 +304,7 @@ static void finish_last(const struct pixels *panel, ptrdiff_t panels, const real
 /* Output channels channel_start .. + channel_count (a multiple of ROW_TILE from the start) of one group, for pixels
  * pixel_start .. + pixels: all of the depth. `output` and `epilogue` are those of all groups. Weights that lie in
  * the order of the depth are read in place, with weight_row from one output channel to the next; packed ones have a
- * weight_row of 0. Pixels that pack_pixels() has packed, block of the depth by block, are not gathered again. The units of
+ * weight_row of 0. Pixels that pack_panel() has packed, block of the depth by block, are not gathered again. The units of
  * the epilogue's sums are unit_panels panels, from the first pixel of all; pixel_start is that of a unit. Behind
  * the scratch memory is room for [channel_count][pixels rounded up to COLUMN_TILE] if outputs have their channels last. */
 static void tile(const struct conv_geometry *g, const void *input, const void *weight, ptrdiff_t weight_row,
@@ -367,19 +367,18 @@ static void tile(const struct conv_geometry *g, const void *input, const void *w
                     smaller(together, channel_count - k), unit, unit_panels, output);
 }
 
-/* packed[panel][d][COLUMN_TILE] of pixels 0 .. + pixels, for a part of the depth. */
-static void pack_pixels(const struct conv_geometry *g, const void *input, ptrdiff_t pixels, ptrdiff_t depth_start,
-                        ptrdiff_t depth, void *packed, void *scratch)
+/* packed[panel][d][COLUMN_TILE] of one panel, pixels start .. + count, for a part of the depth; `packed` is the place of
+ * the first panel. */
+static void pack_panel(const struct conv_geometry *g, const void *input, ptrdiff_t start, ptrdiff_t count,
+                       ptrdiff_t depth_start, ptrdiff_t depth, void *packed, void *scratch)
 {
-    ptrdiff_t panels = (pixels + COLUMN_TILE - 1) / COLUMN_TILE;
     struct pixels *panel = scratch;
-    describe_panels(g, 0, pixels, panel);
-    struct patches patches = find_patches(g, panel, panels, panel + panels);
-    gather_panels(g, input, &patches, depth_start, depth, COLUMN_TILE, packed);
+    describe_pixels(g, start, count, panel);
+    struct patches patches = find_patches(g, panel, 1, panel + 1);
+    gather_panel(g, input, &patches, 0, depth_start, depth, COLUMN_TILE, (real *)packed + start * depth);
 }
 
-static ptrdiff_t pack_scratch_size(const struct conv_geometry *g, ptrdiff_t pixels)
-{ return description_size(g, padded_columns(pixels) / COLUMN_TILE); }
+static ptrdiff_t pack_scratch_size(const struct conv_geometry *g) { return description_size(g, 1); }
 
 /* sums[i] = the sum over units of partials[unit][i] */
 static void add_units(const void *partials, ptrdiff_t units, ptrdiff_t count, double *sums)
@@ -395,7 +394,7 @@ const struct conv_kernels FASTNN_TABLE(conv) = {
     .tile_panels = TILE_PANELS,
     .pack_weight = pack_weight,
     .tile = tile,
-    .pack_pixels = pack_pixels,
+    .pack_panel = pack_panel,
     .pack_scratch_size = pack_scratch_size,
     .add_units = add_units,
     .scratch_size = scratch_size,

@@ -74,10 +74,9 @@ struct conv_kernels {
                  ptrdiff_t pixels, ptrdiff_t pixels_ahead, const void *packed_pixels, ptrdiff_t channel_start,
                  ptrdiff_t channel_count, const struct conv_epilogue *epilogue, ptrdiff_t unit_panels, void *output,
                  void *scratch);
-    /* for few pixels: bytes for pack_pixels() */
-    ptrdiff_t (*pack_scratch_size)(const struct conv_geometry *geometry, ptrdiff_t pixels);
-    void (*pack_pixels)(const struct conv_geometry *geometry, const void *input, ptrdiff_t pixels,
-                        ptrdiff_t depth_start, ptrdiff_t depth, void *packed, void *scratch);
+    ptrdiff_t (*pack_scratch_size)(const struct conv_geometry *geometry); /* bytes for pack_panel() */
+    void (*pack_panel)(const struct conv_geometry *geometry, const void *input, ptrdiff_t start, ptrdiff_t count,
+                       ptrdiff_t depth_start, ptrdiff_t depth, void *packed, void *scratch);
     void (*add_units)(const void *partials, ptrdiff_t units, ptrdiff_t count, double *sums);
 };
 

@@ -32,6 +32,8 @@ cdef ptrdiff_t ENOUGH_TASKS = 64
 # Backward-weights: bytes of partial sums at most, and pixels per partial sum at least.
 cdef ptrdiff_t PARTIAL_BYTES = 16 << 20
 cdef ptrdiff_t PARTIAL_PIXELS = 768
+# and depth of a task at least: each packs the gradient again.
+cdef ptrdiff_t LEAST_DEPTH = 32
 # Long filters have large tables of patches: fewer panels a tile then.
 cdef ptrdiff_t SCRATCH_BYTES = 4 << 20
 # So few pixels (of all images) have ways of their own in both parts of backward, for packing weights, or sorting their
@@ -144,6 +146,7 @@ cdef correlate(np.ndarray like, const conv_geometry *geometry, const ptrdiff_t *
     cdef ptrdiff_t group_bytes = weight.group_stride * itemsize if position == NULL else packed_bytes
     cdef char *thread_scratch = <char *> thread_memory.data
     cdef const conv_epilogue *values = epilogue.over(ceil_div(pixels, unit), result)
+    cdef ptrdiff_t panels = ceil_div(pixels, tiles.column_tile)
     # The tile that a thread is likely to take next.
     cdef ptrdiff_t pixels_ahead = threads * pixel_tile if row_tiles == 1 else 0
     with nogil:
@@ -153,14 +156,15 @@ cdef correlate(np.ndarray like, const conv_geometry *geometry, const ptrdiff_t *
                 weight.data + group * weight.group_stride * itemsize, weight.row_stride, weight.channel_stride, place,
                 geometry.taps, filter, channels, rows, task % pack_tiles * tiles.row_tile, depth_block,
                 packed + group * packed_bytes)
-        for task in prange(groups * blocks if shared else 0, num_threads=threads, schedule="static"):
-            group = task // blocks
-            start = task % blocks * depth_block
+        for task in prange(groups * blocks * panels if shared else 0, num_threads=threads, schedule="static"):
+            group = task // (blocks * panels)
+            start = task // panels % blocks * depth_block
+            pixel_start = task % panels * tiles.column_tile
             if start < depth:
-                kernel.pack_pixels(geometry, source.data + group * source.group_stride * itemsize, pixels, start,
-                                   min(depth_block, depth - start),
-                                   pixels_packed + group * shared_bytes + start * padded_pixels * itemsize,
-                                   thread_scratch + threadid() * scratch_bytes)
+                kernel.pack_panel(geometry, source.data + group * source.group_stride * itemsize, pixel_start,
+                                  min(tiles.column_tile, pixels - pixel_start), start, min(depth_block, depth - start),
+                                  pixels_packed + group * shared_bytes + start * padded_pixels * itemsize,
+                                  thread_scratch + threadid() * scratch_bytes)
         for task in prange(groups * pixel_tiles * row_tiles, num_threads=threads, schedule="dynamic"):
             group = task // (pixel_tiles * row_tiles)
             pixel_start = task % (pixel_tiles * row_tiles) // row_tiles * pixel_tile
@@ -208,7 +212,7 @@ cdef spread(np.ndarray grad, conv_phase *phases, ptrdiff_t count, ptrdiff_t filt
     cdef ptrdiff_t no_tap[3]
     no_tap[:] = [0, 0, 0]
     cdef conv_geometry geometry = phases[0].geometry
-    cdef ptrdiff_t i, task, group, start, depth = geometry.channels, images = geometry.images, image = 0
+    cdef ptrdiff_t i, task, group, start, pixel, panels, depth = geometry.channels, images = geometry.images, image = 0
     for i in range(3):
         geometry.grid[i] = geometry.in_size[i]
     geometry.taps = 1
@@ -232,7 +236,7 @@ cdef spread(np.ndarray grad, conv_phase *phases, ptrdiff_t count, ptrdiff_t filt
     cdef ptrdiff_t depth_blocks = max(1, ceil_div(depth, SPREAD_DEPTH)), depth_block = ceil_div(depth, depth_blocks)
     cdef ptrdiff_t row_bytes = ceil_div(pixels, column_tile) * column_tile * itemsize
     cdef ptrdiff_t scratch_bytes = max(
-        kernel.pack_scratch_size(&geometry, pixels),
+        kernel.pack_scratch_size(&geometry),
         backward.input_scratch_size(phases, count, pixels, depth_block, block * filter))
     cdef Block packed_memory = scratch(groups * depth * row_bytes), thread_memory = scratch(threads * scratch_bytes)
     cdef char *packed = <char *> packed_memory.data
@@ -248,13 +252,16 @@ cdef spread(np.ndarray grad, conv_phase *phases, ptrdiff_t count, ptrdiff_t filt
             row_bytes = ceil_div(pixels, column_tile) * column_tile * itemsize
             first = source.data + image * geometry.in_image_stride * itemsize
             output = target.data + image * geometry.out_image_stride * itemsize
-            for task in prange(groups * depth_blocks, num_threads=threads, schedule="static"):
-                group = task // depth_blocks
-                start = task % depth_blocks * depth_block
+            panels = ceil_div(pixels, column_tile)
+            for task in prange(groups * depth_blocks * panels, num_threads=threads, schedule="static"):
+                group = task // (depth_blocks * panels)
+                start = task // panels % depth_blocks * depth_block
+                pixel = task % panels * column_tile
                 if start < depth:
-                    kernel.pack_pixels(&geometry, first + group * source.group_stride * itemsize, pixels, start,
-                                       min(depth_block, depth - start), packed + (group * depth + start) * row_bytes,
-                                       thread_scratch + threadid() * scratch_bytes)
+                    kernel.pack_panel(&geometry, first + group * source.group_stride * itemsize, pixel,
+                                      min(column_tile, pixels - pixel), start, min(depth_block, depth - start),
+                                      packed + (group * depth + start) * row_bytes,
+                                      thread_scratch + threadid() * scratch_bytes)
             for task in prange(groups * blocks, num_threads=threads, schedule="dynamic"):
                 group = task // blocks
                 start = task % blocks * block
@@ -525,11 +532,14 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
         few_weight_grad(grad, x, geometry, groups, result)
         return result
 
-    # Tasks: blocks of the depth, times parts of the pixels; parts cost memory and a sum, so only as many as needed.
+    # Tasks: blocks of the depth, times parts of the pixels; parts cost memory and a sum, so there are only as many as
+    # needed, by shape alone. Blocks, which change no sum, are of whole tiles of channels under each tap.
+    cdef ptrdiff_t unit = (lanes if in_last else row_tile) * geometry.taps, least = ceil_div(LEAST_DEPTH, row_tile)
+    if unit > DEPTH_BLOCK or geometry.channels < row_tile:
+        unit = row_tile
+    unit *= ceil_div(least * row_tile, unit)
     cdef ptrdiff_t blocks = ceil_div(depth, DEPTH_BLOCK)
-    cdef ptrdiff_t depth_block = ceil_div(ceil_div(depth, blocks), row_tile) * row_tile
-    if in_last and blocks > 1 and geometry.taps * lanes <= DEPTH_BLOCK:
-        depth_block = ceil_div(depth_block, geometry.taps * lanes) * geometry.taps * lanes
+    cdef ptrdiff_t depth_block = ceil_div(ceil_div(depth, blocks), unit) * unit
     blocks = ceil_div(depth, depth_block)
     cdef ptrdiff_t part_stride = groups * depth * row_length
     cdef ptrdiff_t parts = max(1, min(ceil_div(ENOUGH_TASKS, blocks * groups), pixels // PARTIAL_PIXELS,
@@ -537,6 +547,9 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     cdef ptrdiff_t part_pixels = ceil_div(pixels, parts)
     parts = ceil_div(pixels, part_pixels)
     cdef int threads = threads_for(groups * (2.0 * rows / FLOP_PER_NANOSECOND + 0.5) * depth * pixels)
+    while depth_block > unit and groups * parts * ceil_div(depth, depth_block) < 4 * threads and threads > 1:
+        depth_block = ceil_div(depth_block, 2 * unit) * unit
+    blocks = ceil_div(depth, depth_block)
     cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(geometry, rows)
     cdef Block partial_memory = scratch(parts * part_stride * itemsize)
     cdef Block thread_memory = scratch(threads * scratch_bytes)

@@ -59,9 +59,9 @@ cdef extern from "kernels.h" nogil:
                      ptrdiff_t pixels, ptrdiff_t pixels_ahead, const void *packed_pixels, ptrdiff_t channel_start,
                      ptrdiff_t channel_count, const conv_epilogue *epilogue, ptrdiff_t unit_panels, void *output,
                      void *scratch) noexcept nogil
-        ptrdiff_t (*pack_scratch_size)(const conv_geometry *geometry, ptrdiff_t pixels) noexcept nogil
-        void (*pack_pixels)(const conv_geometry *geometry, const void *input, ptrdiff_t pixels, ptrdiff_t depth_start,
-                            ptrdiff_t depth, void *packed, void *scratch) noexcept nogil
+        ptrdiff_t (*pack_scratch_size)(const conv_geometry *geometry) noexcept nogil
+        void (*pack_panel)(const conv_geometry *geometry, const void *input, ptrdiff_t start, ptrdiff_t count,
+                           ptrdiff_t depth_start, ptrdiff_t depth, void *packed, void *scratch) noexcept nogil
         void (*add_units)(const void *partials, ptrdiff_t units, ptrdiff_t count, double *sums) noexcept nogil
 
     struct conv_backward_kernels:

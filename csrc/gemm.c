@@ -155,6 +155,7 @@ static void stream_rows(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, cons
 const struct gemm_kernels FASTNN_TABLE(gemm) = {
     .row_tile = ROW_TILE,
     .column_tile = COLUMN_TILE,
+    .depth_block = DEPTH_BLOCK,
     .stream_sums = STREAM_SUMS,
     .pack = pack,
     .tile = tile,

@@ -14,6 +14,7 @@
 struct gemm_kernels {
     ptrdiff_t row_tile;    /* rows of C per micro-kernel call: packed A is [M / row_tile][K][row_tile] */
     ptrdiff_t column_tile; /* columns of C per micro-kernel call: packed B is [N / column_tile][K][column_tile] */
+    ptrdiff_t depth_block; /* terms after which a sum is cut: tile() takes a whole number of them, but at the end */
     void (*pack)(const void *source, ptrdiff_t line_stride, ptrdiff_t depth_stride, ptrdiff_t lines, ptrdiff_t depth,
                  ptrdiff_t tile, void *packed);
     void (*tile)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void *packed_a, const void *packed_b,
@@ -484,6 +485,12 @@ struct optim_kernels {
     void (*clamp)(void *x, ptrdiff_t count, double limit);
 };
 
+/* csrc/layout.c */
+struct layout_kernels {
+    void (*transpose)(const void *source, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t source_stride, void *target,
+                      ptrdiff_t target_stride);
+};
+
 /* csrc/machine.c: the yardsticks of the benchmarks */
 struct machine_kernels {
     double (*multiply_add)(ptrdiff_t repeats, void *result);
@@ -505,6 +512,7 @@ struct kernels {
     const struct loss_kernels *loss;
     const struct random_kernels *random;
     const struct optim_kernels *optim;
+    const struct layout_kernels *layout;
     const struct machine_kernels *machine;
 };
 

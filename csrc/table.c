@@ -15,6 +15,7 @@ extern const struct softmax_kernels FASTNN_TABLE(softmax);
 extern const struct loss_kernels FASTNN_TABLE(loss);
 extern const struct random_kernels FASTNN_TABLE(random);
 extern const struct optim_kernels FASTNN_TABLE(optim);
+extern const struct layout_kernels FASTNN_TABLE(layout);
 extern const struct machine_kernels FASTNN_TABLE(machine);
 
 const struct kernels FASTNN_TABLE(kernels) = {
@@ -32,5 +33,6 @@ const struct kernels FASTNN_TABLE(kernels) = {
     .loss = &FASTNN_TABLE(loss),
     .random = &FASTNN_TABLE(random),
     .optim = &FASTNN_TABLE(optim),
+    .layout = &FASTNN_TABLE(layout),
     .machine = &FASTNN_TABLE(machine),
 };

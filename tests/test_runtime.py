@@ -170,3 +170,17 @@ def test_submodules_come_with_fastnn_when_they_are_used():
         "fastnn.nonsense\n"
     )
     assert run(program).stderr.splitlines()[-1] == "AttributeError: module 'fastnn' has no attribute 'nonsense'"
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 37, 41), (1, 18, 33, 35), (3, 33, 1, 5), (2, 1, 4, 4), (0, 3, 4, 4)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_channels_last_arrays_are_copied_right(isa, rng, dtype, shape):
+    x = rng.standard_normal(shape).astype(dtype)
+    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    weight = np.zeros((shape[1], 1, 3, 3), dtype)
+    weight[:, :, 1, 1] = 1
+    with fastnn.conv_algorithm("direct"):  # of groups it makes copies, there and back
+        same = F.conv2d(last, weight, padding=1, groups=shape[1])
+    np.testing.assert_array_equal(F.relu(last), np.maximum(x, 0))
+    np.testing.assert_array_equal(same, x)
+    assert shape[1] == 1 or same.transpose(0, 2, 3, 1).flags.c_contiguous

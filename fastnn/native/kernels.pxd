@@ -6,6 +6,7 @@ cdef extern from "kernels.h" nogil:
     struct gemm_kernels:
         ptrdiff_t row_tile
         ptrdiff_t column_tile
+        ptrdiff_t depth_block
         void (*pack)(const void *source, ptrdiff_t line_stride, ptrdiff_t depth_stride, ptrdiff_t lines,
                      ptrdiff_t depth, ptrdiff_t tile, void *packed) noexcept nogil
         void (*tile)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void *packed_a, const void *packed_b,
@@ -475,6 +476,10 @@ cdef extern from "kernels.h" nogil:
         void (*scale)(void *x, ptrdiff_t count, double factor) noexcept nogil
         void (*clamp)(void *x, ptrdiff_t count, double limit) noexcept nogil
 
+    struct layout_kernels:
+        void (*transpose)(const void *source, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t source_stride, void *target,
+                          ptrdiff_t target_stride) noexcept nogil
+
     struct machine_kernels:
         double (*multiply_add)(ptrdiff_t repeats, void *result) noexcept nogil
         void (*triad)(void *a, const void *b, const void *c, double factor, ptrdiff_t count) noexcept nogil
@@ -494,6 +499,7 @@ cdef extern from "kernels.h" nogil:
         const loss_kernels *loss
         const random_kernels *random
         const optim_kernels *optim
+        const layout_kernels *layout
         const machine_kernels *machine
 
     enum:

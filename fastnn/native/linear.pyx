@@ -23,11 +23,11 @@ def second_level_cache():
 
 
 # Packed rows are read again for every panel of columns: they take half of a core's own cache. Packed columns come from
-# the cache that the cores share. The sizes of blocks decide no result: sums are cut at fixed depths in csrc/gemm.c.
+# the cache that the cores share. The sizes of blocks decide no result: sums are cut at fixed depths, of which a block
+# has a whole number.
 cdef ptrdiff_t ROW_BYTES = second_level_cache() // 2
 cdef ptrdiff_t COLUMN_BYTES = 4 << 20
 cdef ptrdiff_t MOST_ROWS = 512
-cdef ptrdiff_t DEPTH_BLOCK = 256
 # Tiles are made smaller until there are this many, so that small products occupy all threads too.
 cdef ptrdiff_t ENOUGH_TASKS = 32
 # So few rows leave the other matrix where it lies. Bytes of it in one task.
@@ -72,7 +72,7 @@ cdef multiply(operand a, operand b, np.ndarray bias, np.ndarray c, ptrdiff_t dep
         return
     # A short matrix is packed at all its depth, so that a small product is packed and multiplied once.
     cdef ptrdiff_t deepest = ROW_BYTES // (min(round_up(rows, row_tile), MOST_ROWS) * itemsize)
-    cdef ptrdiff_t depth_block = min(depth, max(deepest // DEPTH_BLOCK, 1) * DEPTH_BLOCK)
+    cdef ptrdiff_t depth_block = min(depth, max(deepest // kernel.depth_block, 1) * kernel.depth_block)
     cdef ptrdiff_t row_block = even_block(rows, ROW_BYTES // (depth_block * itemsize), row_tile)
     cdef ptrdiff_t column_block = even_block(columns, COLUMN_BYTES // (depth_block * itemsize), column_tile)
     cdef Block memory = scratch((row_block + column_block) * depth_block * itemsize)

@@ -5,8 +5,10 @@ GIL held (they allocate, choose and count; the kernels run outside), so the free
 """
 cimport numpy as np
 from libc.stdlib cimport free, qsort
+from cython.parallel cimport prange
 from fastnn.native.kernels cimport (
-    FASTNN_FLOAT32, FASTNN_FLOAT64, fastnn_isa_count, fastnn_isa_name, fastnn_isa_supported, fastnn_kernels, kernels)
+    FASTNN_FLOAT32, FASTNN_FLOAT64, fastnn_isa_count, fastnn_isa_name, fastnn_isa_supported, fastnn_kernels, kernels,
+    layout_kernels)
 
 import os
 
@@ -258,8 +260,38 @@ cdef np.ndarray contiguous(np.ndarray x):
     if np.PyArray_IS_C_CONTIGUOUS(x) and np.PyArray_ISALIGNED(x):
         return x
     copy = empty_like(x)
-    np.PyArray_CopyInto(copy, x)
+    if is_channels_last(x):
+        copy_pixels(x, copy, True)
+    else:
+        np.PyArray_CopyInto(copy, x)
     return copy
+
+
+# Pixels that one task copies.
+cdef ptrdiff_t COPY_PIXELS = 1024
+
+
+cdef copy_pixels(np.ndarray x, np.ndarray copy, bint from_last):
+    """Copies (N, C, H, W) between channels last and channels first: images of pixels x channels are transposed, several
+    times as fast as NumPy copies them."""
+    cdef ptrdiff_t images = x.shape[0], channels = x.shape[1], pixels = x.shape[2] * x.shape[3], task, first, count
+    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), parts = ceil_div(pixels, COPY_PIXELS)
+    cdef char *source = np.PyArray_BYTES(x)
+    cdef char *target = np.PyArray_BYTES(copy)
+    if np.PyArray_TYPE(x) != np.NPY_FLOAT32 and np.PyArray_TYPE(x) != np.NPY_FLOAT64:
+        np.PyArray_CopyInto(copy, x)
+        return
+    cdef const layout_kernels *kernel = kernels_for(x).layout
+    for task in prange(images * parts, nogil=True, num_threads=threads_for(0.1 * itemsize * images * channels * pixels),
+                       schedule="static"):
+        first = task % parts * COPY_PIXELS
+        count = min(COPY_PIXELS, pixels - first)
+        if from_last:
+            kernel.transpose(source + (task // parts * pixels + first) * channels * itemsize, count, channels, channels,
+                             target + (task // parts * channels * pixels + first) * itemsize, pixels)
+        else:
+            kernel.transpose(source + (task // parts * channels * pixels + first) * itemsize, channels, count, pixels,
+                             target + (task // parts * pixels + first) * channels * itemsize, channels)
 
 
 cdef bint is_channels_last(np.ndarray x):
@@ -275,7 +307,10 @@ cdef np.ndarray channels_last(np.ndarray x):
     if is_channels_last(x):
         return x
     copy = empty_channels_last((<object> x).shape, np.PyArray_TYPE(x))
-    np.PyArray_CopyInto(copy, x)
+    if np.PyArray_IS_C_CONTIGUOUS(x) and np.PyArray_ISALIGNED(x):
+        copy_pixels(x, copy, False)
+    else:
+        np.PyArray_CopyInto(copy, x)
     return copy
 
 

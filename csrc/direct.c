@@ -469,17 +469,20 @@ struct product {
     real slope;
 };
 
-/* One panel: the rows of taps that it sees, in blocks which begin at the same depths for every panel. */
+/* One panel: the rows of taps that it sees, in blocks which begin at the same depths for every panel. The first block's sum
+ * begins with the bias, which is stored by itself where that block is left out: neighbours of an output, which depend on the
+ * threads, must not change how its sum is rounded. */
 static void compute_panel(const struct product *p, const struct panel *panel, real *target, ptrdiff_t row_stride)
 {
     ptrdiff_t tap_row = p->geometry->channels * p->phase->taps[1].count;
     struct range taps = seen_taps(p->geometry, p->phase, p->band_start, panel->y);
-    ptrdiff_t first = taps.first * tap_row, end = taps.end * tap_row, d = first;
+    ptrdiff_t d = taps.first * tap_row, end = taps.end * tap_row;
+    int begun = 0;
     do { /* once even without any tap: the output is then the bias */
-        ptrdiff_t next = smaller(end, (d / DEPTH_BLOCK + 1) * DEPTH_BLOCK);
+        ptrdiff_t next = !begun && d >= DEPTH_BLOCK ? d : smaller(end, (d / DEPTH_BLOCK + 1) * DEPTH_BLOCK);
         multiply_some_panel(p->rows, next - d, p->weight + d * ROW_TILE, p->copy, p->phase->offset + d, panel, p->bias,
-                            d > first, next < end ? 1 : p->slope, target, row_stride);
-        d = next;
+                            begun, next < end ? 1 : p->slope, target, row_stride);
+        d = next, begun = 1;
     } while (d < end);
 }
 

@@ -53,29 +53,38 @@ def test_200_training_steps_leave_resident_memory_flat(rng, norm):
 EXTRA_MEMORY = """
 import sys, numpy as np, fastnn, fastnn.functional as F
 
-images, channels, out_channels, size, kernel, stride, padding, threads = map(int, sys.argv[1:])
+images, channels, out_channels, size, kernel, stride, padding, threads = map(int, sys.argv[3:])
+fastnn.set_conv_algorithm(sys.argv[1])
 fastnn.set_num_threads(threads)
-x = np.ones((images, channels, size, size), np.float32)
-weight = np.ones((out_channels, channels, kernel, kernel), np.float32)
+x = np.ones((images, channels, size, size), sys.argv[2])
+weight = np.ones((out_channels, channels, kernel, kernel), x.dtype)
 extra, peak = [], 0
 
 def call(function):
     global peak
     results = function()
-    results = [results] if isinstance(results, np.ndarray) else [r for r in results if r is not None]
-    now = fastnn.memory_stats()["peak_bytes"]
-    if now > peak:
-        extra.append(now - sum(r.nbytes for r in results))
+    now, used = fastnn.memory_stats()["peak_bytes"], fastnn.memory_stats()["used_bytes"]
+    shape = results.shape if isinstance(results, np.ndarray) else None
+    del results
+    if now > peak:  # results take what they are rounded up to
+        extra.append(now - (used - fastnn.memory_stats()["used_bytes"]))
     peak = now
-    return results[0]
+    return shape
 
-shape = call(lambda: F.conv2d(x, weight, None, stride, padding)).shape
-grad = np.ones(shape, np.float32)
+shape = call(lambda: F.conv2d(x, weight, None, stride, padding))
+grad = np.ones(shape, x.dtype)
 for needs in ((False, True, False), (True, False, False)):
     call(lambda: F.conv2d_backward(grad, x, weight, None, stride, padding, needs=needs))
 assert extra, "nothing was measured"
 print(max(extra))
 """
+
+
+def extra_memory(algorithm, dtype, layer, threads):
+    command = [sys.executable, "-c", EXTRA_MEMORY, algorithm, np.dtype(dtype).name, *map(str, layer), str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ROOT})
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -94,10 +103,21 @@ print(max(extra))
     ],
 )
 def test_a_convolution_uses_at_most_16_mb_per_thread_beside_its_result(layer, threads):
-    command = [sys.executable, "-c", EXTRA_MEMORY, *map(str, layer), str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ROOT})
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) <= threads * (16 << 20)
+    assert extra_memory("auto", np.float32, layer, threads) <= threads * (16 << 20)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        (2, 512, 5, 52, 5, 1, 2),  # few output channels of many: panels of tiles would be large
+        (2, 300, 4, 60, 5, 1, 2),
+        (1, 512, 128, 32, 5, 1, 2),  # weights in chunks
+        (60, 64, 64, 20, 5, 1, 2),
+    ],
+)
+def test_a_convolution_by_fft_uses_at_most_16_mb_beside_its_result(layer, dtype):
+    assert extra_memory("fft", dtype, layer, 1) <= 16 << 20
 
 
 def test_arrays_have_as_many_dimensions_as_numpy_gives_them():

@@ -19,6 +19,8 @@ cdef ptrdiff_t MANY_TILES = 192
 cdef ptrdiff_t CHUNK_BYTES = 3584 << 10
 # Else the patches of a block stay in the cache, some of them in each thread's.
 cdef ptrdiff_t PATCH_BYTES = 1 << 20
+# A panel of many channels is cut, for all scratch memory together is at most 16 MB a thread.
+cdef ptrdiff_t PANEL_BYTES = 8 << 20
 cdef ptrdiff_t TASKS_PER_THREAD = 2
 # Backward-weights: output channels and bytes of the products that are summed up at a time, and of a round's operands.
 cdef ptrdiff_t SUM_ROWS = 96
@@ -58,12 +60,12 @@ cdef work_split split(fft_geometry *geometry, const fft_kernels *kernel, ptrdiff
     """Sets the geometry's chunk_rows too. No sum depends on any of it."""
     cdef ptrdiff_t rows = geometry.out_channels, tasks = TASKS_PER_THREAD * threads if threads > 1 else 1
     cdef ptrdiff_t lanes = kernel.lanes, tile_bytes = 256 * geometry.channels * itemsize, row_bytes, parts
-    cdef ptrdiff_t most, fewest = lanes if by_chunks else kernel.panel_tiles
+    cdef ptrdiff_t most, fewest = lanes if by_chunks else min(kernel.panel_tiles, PANEL_BYTES // tile_bytes)
     cdef work_split work
     most = min(MANY_PATCH_BYTES // tile_bytes, MANY_TILES) if by_chunks else threads * PATCH_BYTES // tile_bytes
-    most = max(fewest, most // lanes * lanes)
+    most = max(lanes, max(fewest, most) // lanes * lanes)
     work.tile_block = ceil_div(ceil_div(tiles, ceil_div(tiles, most)), lanes) * lanes  # nearly equal ones
-    work.tile_part, geometry.chunk_rows = work.tile_block, kernel.row_tile
+    work.tile_part, geometry.chunk_rows = work.tile_block, min(kernel.row_tile, rows)
     if by_chunks:
         row_bytes = (384 * geometry.channels + 256 * work.tile_block) * itemsize
         geometry.chunk_rows = max(1, min(min(kernel.row_tile, ceil_div(rows, tasks)), CHUNK_BYTES // row_bytes))
@@ -116,14 +118,14 @@ cdef correlate(fft_geometry *geometry, np.ndarray source, fft_weight weight, Epi
     cdef bint by_chunks = 384 * rows * channels * itemsize > WEIGHT_BYTES
     cdef work_split work = split(geometry, kernel, tiles, itemsize, by_chunks, threads)
     cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, work.tile_part, not by_chunks)
-    cdef Block weight_memory = scratch(0 if by_chunks else kernel.weight_size(geometry))
-    cdef Block patch_memory = scratch(kernel.patches_size(geometry, work.tile_block))
-    cdef Block thread_memory = scratch(threads * scratch_bytes)
+    cdef ptrdiff_t weight_bytes = 0 if by_chunks else kernel.weight_size(geometry)
+    cdef ptrdiff_t patch_bytes = kernel.patches_size(geometry, work.tile_block)
+    cdef Block memory = scratch(weight_bytes + patch_bytes + threads * scratch_bytes)  # each a multiple of 64
     cdef operands o = operands(geometry, kernel, &weight, np.PyArray_BYTES(source),
                                epilogue.over(ceil_div(tiles, kernel.lanes), target), np.PyArray_BYTES(target))
-    cdef char *transformed = <char *> weight_memory.data
-    cdef char *patches = <char *> patch_memory.data
-    cdef char *thread_scratch = <char *> thread_memory.data
+    cdef char *transformed = <char *> memory.data
+    cdef char *patches = transformed + weight_bytes
+    cdef char *thread_scratch = patches + patch_bytes
     with nogil:
         if not by_chunks:
             for task in prange(rows, num_threads=threads_for(50.0 * rows * channels), schedule="static"):

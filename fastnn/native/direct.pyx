@@ -44,7 +44,7 @@ cdef class Plan:
     cdef direct_geometry geometry
     cdef direct_phase *phase
     cdef ptrdiff_t phases, taps, filter_width, groups, rows
-    cdef int threads
+    cdef double nanoseconds  # not threads: another Python thread may set their number in between, or fork
     cdef const direct_kernels *kernel
     cdef Block phase_memory
     cdef Block tap_memory
@@ -97,8 +97,8 @@ cdef class Plan:
                 tap += 2 * seen
             phase += 1
         cdef double outputs = <double> g.images * g.grid[0] * g.grid[1]
-        self.threads = threads_for(groups * outputs * (self.rows * 2.0 * self.taps / FLOP_PER_NANOSECOND + 1)
-                                   * g.channels)
+        self.nanoseconds = (groups * outputs * (self.rows * 2.0 * self.taps / FLOP_PER_NANOSECOND + 1)
+                            * g.channels)
 
     cdef ptrdiff_t widest_band(self):
         """Rows of outputs for which the copy still fits into the cache."""
@@ -166,10 +166,11 @@ cdef class Plan:
     cdef Plan split_outputs(self, bint statistics):
         """For correlate()."""
         cdef direct_geometry *g = &self.geometry
+        cdef int threads = threads_for(self.nanoseconds)
         self.interleave(True)
         # Bands are what statistics are summed up over by themselves, so they must not depend on the threads then.
         self.cut(g.grid[0] * g.grid[1] * g.interleave,
-                 ENOUGH_TASKS if statistics else 1 if self.threads == 1 else 4 * self.threads)
+                 ENOUGH_TASKS if statistics else 1 if threads == 1 else 4 * threads)
         return self
 
 
@@ -181,7 +182,7 @@ cdef correlate(Plan plan, np.ndarray image, np.ndarray weight, ptrdiff_t group_s
     cdef const direct_kernels *kernel = plan.kernel
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(image), groups = plan.groups, rows = plan.rows, phases = plan.phases
     cdef ptrdiff_t padded_rows = ceil_div(rows, kernel.row_tile) * kernel.row_tile
-    cdef int threads = plan.threads
+    cdef int threads = threads_for(plan.nanoseconds)
     cdef ptrdiff_t bands = ceil_div(g.grid[0], g.band), batches = plan.batches()
     cdef ptrdiff_t packed_bytes = padded_rows * g.channels * plan.taps * itemsize
     cdef ptrdiff_t scratch_bytes = kernel.scratch_size(g)
@@ -320,7 +321,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
                                       PARTIAL_BYTES // (weights * itemsize)))
     cdef ptrdiff_t part_units = ceil_div(units, parts)
     parts = ceil_div(units, part_units)
-    cdef int threads = plan.threads
+    cdef int threads = threads_for(plan.nanoseconds)
     cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(g, depth, block)
     cdef Block partial_memory = scratch(parts * weights * itemsize), thread_memory = scratch(threads * scratch_bytes)
     cdef char *partials = <char *> partial_memory.data

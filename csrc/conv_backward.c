@@ -208,6 +208,10 @@ static ptrdiff_t weight_scratch_size(const struct conv_geometry *g, ptrdiff_t ou
            VEC_BYTES;
 }
 
+/* The first channel whose depth under this tap is not before d. */
+INLINE ptrdiff_t channel_from(const struct conv_geometry *g, ptrdiff_t d, ptrdiff_t tap)
+{ return (d - tap + g->taps - 1) / g->taps; }
+
 /* weight_tile() of one block of pixels: some channels under one tap at a time. */
 static void sum_patches(const struct conv_geometry *g, const real *input, const struct patches *patches,
                         ptrdiff_t pixels, ptrdiff_t depth_start, ptrdiff_t depth_count, const real *packed_grad,

@@ -168,10 +168,6 @@ INLINE vec load_part(const real *plane, const struct lanes *part, ptrdiff_t stri
     return vec_load(lanes);
 }
 
-/* The first channel whose depth under this tap is not before d. */
-INLINE ptrdiff_t channel_from(const struct conv_geometry *g, ptrdiff_t d, ptrdiff_t tap)
-{ return (d - tap + g->taps - 1) / g->taps; }
-
 /* Channels last: to[channel][pixel] of `channels` channels from `input` on, of the pixels of one vector, whose parts these
  * are. Squares of LANES pixels by LANES channels are transposed in registers. */
 INLINE void gather_squares(const real *input, const struct lanes *part, const struct lanes *end, ptrdiff_t step,
@@ -241,15 +237,24 @@ static inline void gather_tap(const struct conv_geometry *g, const real *input, 
     }
 }
 
+/* Channels that are packed under all taps before the next ones. Planes of whole pages share the sets of the first-level
+ * cache, which then holds few of them: 64 channels at 32x32 at once 84, by eights 96 GFLOP/s; at 56x56 105 and 98. */
+INLINE ptrdiff_t channels_together(const struct conv_geometry *g)
+{ return g->in_channel_stride * (ptrdiff_t)sizeof(real) % 4096 == 0 ? 8 : PTRDIFF_MAX / larger(g->taps, 1); }
+
 /* packed[d][pixel] of panel i for depth_start <= d < depth_start + depth, `row_length` elements a row; zeros outside the
  * image and behind the last pixel. */
 static inline void gather_panel(const struct conv_geometry *g, const real *input, const struct patches *patches,
                                 ptrdiff_t i, ptrdiff_t depth_start, ptrdiff_t depth, ptrdiff_t row_length, real *packed)
 {
-    for (ptrdiff_t tap = 0; tap < g->taps; tap++) {
-        ptrdiff_t c = channel_from(g, depth_start, tap), end = channel_from(g, depth_start + depth, tap);
-        gather_tap(g, input + c * g->in_channel_stride, patches, i, tap, end - c, row_length, g->taps * row_length,
-                   packed + (c * g->taps + tap - depth_start) * row_length);
+    ptrdiff_t together = channels_together(g) * larger(g->taps, 1);
+    for (ptrdiff_t start = 0; start < depth; start += together) {
+        ptrdiff_t count = smaller(together, depth - start);
+        for (ptrdiff_t row = 0; row < smaller(g->taps, count); row++) {
+            ptrdiff_t d = depth_start + start + row, channels = (count - row + g->taps - 1) / g->taps;
+            gather_tap(g, input + d / g->taps * g->in_channel_stride, patches, i, d % g->taps, channels, row_length,
+                       g->taps * row_length, packed + (start + row) * row_length);
+        }
     }
 }
 

@@ -112,6 +112,7 @@ enum { WINOGRAD_BLOCKS = 4 }; /* of 3x3 taps that a filter is cut into, per dime
 struct winograd_geometry {
     ptrdiff_t images, channels, out_channels; /* N, C times the filter's blocks, K */
     ptrdiff_t filter[2], stride;              /* height, width; stride of both dimensions */
+    ptrdiff_t points;                         /* per dimension: 6 for blocks of 3x3 taps, 5 for blocks of 2x2 */
     ptrdiff_t blocks[2];                      /* how many in each dimension, and the first of their taps */
     ptrdiff_t block[2][WINOGRAD_BLOCKS];      /* the others are `stride` apart */
     ptrdiff_t in_size[2], out_size[2];
@@ -154,7 +155,7 @@ struct winograd_kernels {
                            const void *patches, const struct winograd_block *block, ptrdiff_t tile_start,
                            ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t row_count,
                            const struct conv_epilogue *epilogue, void *output, void *scratch);
-    void (*sum_sizes)(const struct winograd_sum *sum, ptrdiff_t sizes[4]);
+    void (*sum_sizes)(const struct winograd_geometry *geometry, const struct winograd_sum *sum, ptrdiff_t sizes[4]);
     void (*transform_sum_patches)(const struct winograd_geometry *geometry, const struct winograd_sum *sum,
                                   const void *input, ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch);
     void (*transform_sum_gradients)(const struct winograd_geometry *geometry, const struct winograd_sum *sum,

@@ -134,6 +134,20 @@ INLINE void vec_store_rest(real *p, vec v, ptrdiff_t rest)
         vec_store(p, v);
 }
 
+/* Lanes 4 and on alone; lane 0 belongs at p. */
+INLINE void vec_store_from_lane_4(real *p, vec v)
+{
+#if defined(__AVX512F__) && defined(FASTNN_F64)
+    _mm512_mask_storeu_pd(p, 0xF0, (__m512d)v);
+#elif defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, 0xFFF0, (__m512)v);
+#elif defined(__AVX2__) && !defined(FASTNN_F64)
+    _mm_storeu_ps(p + 4, _mm256_extractf128_ps((__m256)v, 1));
+#else
+    for (ptrdiff_t i = 4; i < LANES; i++) p[i] = v[i];
+#endif
+}
+
 /* Lanes of a then b by constant index, as __builtin_shufflevector; GCC before 12 spells it otherwise. */
 #if defined(__clang__) || __GNUC__ >= 12
 #define VEC_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)

@@ -1,18 +1,22 @@
-/* Convolution by Winograd's F(4x4, 3x3): 36 products for 16 outputs, where the sum itself takes 144.
+/* Convolution by Winograd's F(4x4, 3x3): 36 products for 16 outputs, where the sum itself takes 144; and by F(4x4, 2x2),
+ * 25 products, where it takes 64.
  * A larger filter is cut into blocks of 3x3, the last ones filled up with zeros: each sees the image moved by so much, and
  * so its channels, block by block, are the channels of a convolution by 3x3 (5x5: 144 products for 16 outputs, not 400).
  * With a stride, the taps of a block stand that far apart, and see every so manieth pixel of the image: the channels of a
- * convolution with stride 1 (11x11 with stride 4: 16 blocks, 576 products for 16 outputs, not 1936).
+ * convolution with stride 1 (11x11 with stride 4: 16 blocks, 576 products for 16 outputs, not 1936). Blocks are of 2x2
+ * where that takes fewer products (3x3 with stride 2: 4 blocks, 100 products, not 144).
  *
  *   forward           out = A' [ sum over c of (G w G') . (B' in B) ] A  per 4x4 tile of the output and 6x6 patch of the input
  *   backward-data     the same, with the gradient as `in` and the weights transposed and turned by 180 degrees
  *   backward-weights  dw = A3' [ sum over tiles of (G4 dout G4') . (B' in B) ] A3, F(3x3, 4x4) on the same patches
+ *                    (or A2 and F(2x2, 4x4))
  *
  * Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), with the interpolation points 0, +-a, +-b and
- * infinity, a = 1 / sqrt(2) and b = sqrt(2): the error is a quarter of that with 0, +-1, +-2.
+ * infinity, a = 1 / sqrt(2) and b = sqrt(2): the error is a quarter of that with 0, +-1, +-2. For 2x2 they are the same
+ * without 0.
  *
  * N images, C input channels (times blocks), K output channels; a tile is 4x4 outputs, tiles are numbered along rows, images last.
- * P = 36 positions in the transformed patch. The lanes of a vector are neighbouring tiles, whatever rows and images they
+ * P = 36 (or 25) positions in the transformed patch. The lanes of a vector are neighbouring tiles, whatever rows and images they
  * belong to, so that narrow images and any number of channels fill the vectors. Per position a matrix product:
  *
  *   weights   U [chunk][P][K in chunk][C]     chunks of g->chunk_rows output channels
@@ -25,7 +29,7 @@
  *   patches   V [P][group][tile][C in group]  groups of COLUMN_TILE channels, the last one narrower
  *   products  M [P][K][C] (+)= D V
  *
- * Planes of one position are a cache line further apart than they need to be, so that the 36 do not share cache sets.
+ * Planes of one position are a cache line further apart than they need to be, so that the positions do not share cache sets.
  */
 #include "epilogue.h"
 #include "gemm_micro.h"
@@ -33,19 +37,30 @@
 #include "tiles.h"
 
 enum {
-    POSITIONS = 36,
     PATCH_ROW = 4 * COLUMN_TILE + LANES, /* elements of a row of patches, four per tile, and room for a whole vector */
+    MOST_POINTS = 6,                     /* per dimension: one less than the outputs and the taps of a block together */
     MOST_TAPS = 144,                     /* of a filter: blocks of 3x3, WINOGRAD_BLOCKS in each dimension */
     DEPTH_BLOCK = 128,                   /* sums of 512 channels in one go err twice as much as in four parts */
 };
 
 static const real A = (real)0.70710678118654752440, B = (real)1.41421356237309504880;
 
-/* ---- The one-dimensional transforms. N(x) = x (x^2 - a^2) (x^2 - b^2); a filter's value at a point p is over N'(p). ---- */
+/* ---- The one-dimensional transforms. N(x) = (x^2 - a^2) (x^2 - b^2), times x for 6 points. A filter's value at a point p
+ * is over N'(p), for 5 points with the factor p or 1 / p on the patch's side. The order is 0, a, -a, b, -b, infinity. ---- */
 
 /* B' d: the coefficients of N(x) / (x - p) for each point, and of N(x) for infinity. */
-INLINE void transform_patch_line(const vec *d, vec *v)
+INLINE void transform_patch_line(const int points, const vec *d, vec *v)
 {
+    if (points == 5) {
+        vec even_a = d[2] - (real)2 * d[0], odd_a = d[3] - (real)2 * d[1];
+        vec even_b = d[2] - (real)0.5 * d[0], odd_b = d[3] - (real)0.5 * d[1];
+        v[0] = even_a + B * odd_a;
+        v[1] = even_a - B * odd_a;
+        v[2] = even_b + A * odd_b;
+        v[3] = even_b - A * odd_b;
+        v[4] = d[0] + d[4] - (real)2.5 * d[2];
+        return;
+    }
     vec even_a = d[4] - (real)2 * d[2], odd_a = d[3] - (real)2 * d[1];
     vec even_b = d[4] - (real)0.5 * d[2], odd_b = d[3] - (real)0.5 * d[1];
     v[0] = d[0] + d[4] - (real)2.5 * d[2];
@@ -56,33 +71,40 @@ INLINE void transform_patch_line(const vec *d, vec *v)
     v[5] = d[1] + d[5] - (real)2.5 * d[3];
 }
 
-/* G g: the values of the polynomial with 3 or 4 coefficients g at the points, over N'(0) = 1, N'(+-a) = -3/2, N'(+-b) = 6. */
-INLINE void transform_filter_line(const int count, const vec *g, vec *u)
+/* G g: the values of the polynomial with 2, 3 or 4 coefficients g at the points, over N'(0) = 1, N'(+-a) = -3/2,
+ * N'(+-b) = 6; for 5 points over N'(+-a) / +-a = -3 and N'(+-b) / +-b = 3. */
+INLINE void transform_filter_line(const int points, const int count, const vec *g, vec *u)
 {
-    vec even_a = g[0] + (real)0.5 * g[2], odd_a = g[1], even_b = g[0] + (real)2 * g[2], odd_b = g[1];
-    if (count == 4) {
+    vec even_a = g[0], odd_a = g[1], even_b = g[0], odd_b = g[1];
+    if (count > 2) {
+        even_a += (real)0.5 * g[2];
+        even_b += (real)2 * g[2];
+    }
+    if (count > 3) {
         odd_a += (real)0.5 * g[3];
         odd_b += (real)2 * g[3];
     }
-    even_a *= (real)(-2.0 / 3), odd_a *= (real)(-2.0 / 3) * A;
-    even_b *= (real)(1.0 / 6), odd_b *= (real)(1.0 / 6) * B;
-    u[0] = g[0];
-    u[1] = even_a + odd_a;
-    u[2] = even_a - odd_a;
-    u[3] = even_b + odd_b;
-    u[4] = even_b - odd_b;
-    u[5] = g[count - 1];
+    const real over_a = (real)(points == 5 ? -1.0 / 3 : -2.0 / 3), over_b = (real)(points == 5 ? 1.0 / 3 : 1.0 / 6);
+    even_a *= over_a, odd_a *= over_a * A;
+    even_b *= over_b, odd_b *= over_b * B;
+    if (points == 6) *u++ = g[0];
+    u[0] = even_a + odd_a;
+    u[1] = even_a - odd_a;
+    u[2] = even_b + odd_b;
+    u[3] = even_b - odd_b;
+    u[4] = g[count - 1];
 }
 
-/* A' m: 4 outputs (or 3 weights), y[i] = sum over points p of p^i m[p]; infinity adds to the last. */
-INLINE void transform_product_line(const int count, const vec *m, vec *y)
+/* A' m: 4 outputs (or 3 or 2 weights), y[i] = sum over points p of p^i m[p]; infinity adds to the last. */
+INLINE void transform_product_line(const int points, const int count, const vec *m, vec *y)
 {
-    vec even_a = m[1] + m[2], odd_a = m[1] - m[2], even_b = m[3] + m[4], odd_b = m[3] - m[4];
-    y[0] = m[0] + even_a + even_b;
+    const vec *p = m + (points == 6);
+    vec even_a = p[0] + p[1], odd_a = p[0] - p[1], even_b = p[2] + p[3], odd_b = p[2] - p[3];
+    y[0] = points == 6 ? m[0] + even_a + even_b : even_a + even_b;
     y[1] = A * odd_a + B * odd_b;
-    y[2] = (real)0.5 * even_a + (real)2 * even_b;
-    if (count == 4) y[3] = (real)0.5 * A * odd_a + (real)2 * B * odd_b;
-    y[count - 1] += m[5];
+    if (count > 2) y[2] = (real)0.5 * even_a + (real)2 * even_b;
+    if (count > 3) y[3] = (real)0.5 * A * odd_a + (real)2 * B * odd_b;
+    y[count - 1] += p[4];
 }
 
 /* ---- Tiles and their patches ---- */
@@ -130,39 +152,41 @@ INLINE struct images output_images(const struct winograd_geometry *g, const void
 INLINE ptrdiff_t steps_to(ptrdiff_t distance, const int stride)
 { return distance <= 0 ? 0 : (distance + stride - 1) / stride; }
 
-/* to[row][4 * tile + j] = one channel of the images at (y + row, x + j) * stride + shift of each tile's corner (y, x);
- * zeros outside the image. Whole vectors are loaded and masked, so that short rows cost no more than their vectors; what
- * they store behind a run is overwritten by the next one. The same place in the next channel is prefetched. */
-INLINE void gather_patches(const int rows, const int stride, const struct images *images, ptrdiff_t channel,
-                           const struct panel *panel, ptrdiff_t shift_y, ptrdiff_t shift_x, real *to)
+/* left[row][4 * tile + j] = one channel of the images at (y + row, x + j) * stride + shift of each tile's corner (y, x), for
+ * columns j = 0 to 3, and right[row][4 * tile + j] for columns 4 and 5; zeros outside the image. The latter are columns 0
+ * and 1 of the next tile: both are stored from one vector, for the run and two columns behind it. Whole vectors are loaded
+ * and masked, so that short rows cost no more than their vectors; what they store behind a run is overwritten by the next
+ * one, and nothing is stored in front of it. The same place in the next channel is prefetched. */
+INLINE void gather_patches(ptrdiff_t rows, const int stride, const struct images *images, ptrdiff_t channel,
+                           const struct panel *panel, ptrdiff_t shift_y, ptrdiff_t shift_x, real *left, real *right)
 {
     ptrdiff_t height = images->height, width = images->width, step = stride * width;
     ptrdiff_t size = images->count * images->channels * height * width;
     for (ptrdiff_t i = 0; i < panel->runs; i++) {
         const struct run *run = &panel->run[i];
-        ptrdiff_t y = run->y * stride + shift_y;
+        ptrdiff_t y = run->y * stride + shift_y, columns = 4 * run->count + (right ? 2 : 0);
         ptrdiff_t first_row = steps_to(-y, stride), end_row = smaller(rows, steps_to(height - y, stride));
-        for (ptrdiff_t j = 0; j < 4 * run->count; j += LANES) {
-            ptrdiff_t x = (run->x + j) * stride + shift_x;
+        for (ptrdiff_t j = 0; j < columns; j += LANES) {
+            ptrdiff_t x = (run->x + j) * stride + shift_x, at = 4 * run->start + j;
             ptrdiff_t first = steps_to(-x, stride), end = steps_to(width - x, stride);
-            real *line = to + 4 * run->start + j;
-            if (first >= LANES || end <= 0 || first_row >= end_row) {
-                for (int row = 0; row < rows; row++) vec_store(line + row * PATCH_ROW, (vec){0});
-                continue;
-            }
+            int outside = first >= LANES || end <= 0 || first_row >= end_row;
             ptrdiff_t offset = ((run->image * images->channels + channel) * height + y) * width + x;
             const real *from = images->data + offset;
             int whole = offset + first_row * step >= 0 && offset + (end_row - 1) * step + stride * LANES <= size;
             ivec mask = lanes_from(first) & ~lanes_from(end);
-#pragma GCC unroll 6
-            for (int row = 0; row < rows; row++) {
+            for (ptrdiff_t row = 0; row < rows; row++) {
                 vec v = {0};
-                if (row >= first_row && row < end_row) {
+                if (!outside && row >= first_row && row < end_row) {
                     v = whole ? (vec)((ivec)load_strided(from + row * step, stride) & mask)
                               : load_lanes(from + row * step, stride, first, end);
                     __builtin_prefetch(from + row * step + height * width);
                 }
-                vec_store(line + row * PATCH_ROW, v);
+                if (j < 4 * run->count) vec_store(left + row * PATCH_ROW + at, v);
+                if (!right) continue;
+                if (j < 4)
+                    vec_store_from_lane_4(right + row * PATCH_ROW + at - 4, v);
+                else
+                    vec_store(right + row * PATCH_ROW + at - 4, v);
             }
         }
     }
@@ -208,43 +232,38 @@ INLINE struct block block_of(const struct winograd_geometry *g, ptrdiff_t channe
                           count - at % count};
 }
 
+INLINE ptrdiff_t positions_of(const struct winograd_geometry *g) { return g->points * g->points; }
+
+/* Of a patch whose first row and column the block's first tap sees: columns 0 to 3 of each tile, and from 4 on. */
 static void gather_both(const struct winograd_geometry *g, const struct images *images, struct block block,
                         const struct panel *panel, real *left, real *right)
 {
     ptrdiff_t y = block.y - g->padding[0], x = block.x - g->padding[1];
     switch (g->stride) {
-    case 1:
-        gather_patches(6, 1, images, block.channel, panel, y, x, left);
-        gather_patches(6, 1, images, block.channel, panel, y, x + 4, right);
-        break;
-    case 2:
-        gather_patches(6, 2, images, block.channel, panel, y, x, left);
-        gather_patches(6, 2, images, block.channel, panel, y, x + 8, right);
-        break;
-    default:
-        gather_patches(6, 4, images, block.channel, panel, y, x, left);
-        gather_patches(6, 4, images, block.channel, panel, y, x + 16, right);
+    case 1: gather_patches(g->points, 1, images, block.channel, panel, y, x, left, right); break;
+    case 2: gather_patches(g->points, 2, images, block.channel, panel, y, x, left, right); break;
+    default: gather_patches(g->points, 4, images, block.channel, panel, y, x, left, right);
     }
 }
 
 /* to[position][tile] = B' patch B of LANES tiles, whose gathered columns 0 to 3 and 4 to 7 are in `left` and `right`. */
-INLINE void transform_columns(const real *left, const real *right, ptrdiff_t row_stride, real *to,
+INLINE void transform_columns(const int points, const real *left, const real *right, ptrdiff_t row_stride, real *to,
                               ptrdiff_t plane_stride)
 {
-    vec lines[6][6];
+    vec lines[MOST_POINTS][MOST_POINTS];
 #pragma GCC unroll 6
-    for (int row = 0; row < 6; row++) {
-        vec line[6];
+    for (int row = 0; row < points; row++) {
+        vec line[MOST_POINTS];
         split_columns(4, left + row * row_stride, line);
         split_columns(2, right + row * row_stride, line + 4);
-        transform_patch_line(line, lines[row]);
+        transform_patch_line(points, line, lines[row]);
     }
 #pragma GCC unroll 6
-    for (int column = 0; column < 6; column++) {
-        vec line[6], v[6];
-        for (int row = 0; row < 6; row++) line[row] = lines[row][column];
-        transform_patch_line(line, v);
-        for (int row = 0; row < 6; row++) vec_store(to + (row * 6 + column) * plane_stride, v[row]);
+    for (int column = 0; column < points; column++) {
+        vec line[MOST_POINTS], v[MOST_POINTS];
+        for (int row = 0; row < points; row++) line[row] = lines[row][column];
+        transform_patch_line(points, line, v);
+        for (int row = 0; row < points; row++) vec_store(to + (row * points + column) * plane_stride, v[row]);
     }
 }
 
@@ -252,40 +271,64 @@ INLINE void transform_columns(const real *left, const real *right, ptrdiff_t row
 static void transform_patches(const struct winograd_geometry *g, const struct images *images, ptrdiff_t channel,
                               const struct panel *panel, real *to, ptrdiff_t plane_stride)
 {
-    real left[6 * PATCH_ROW], right[6 * PATCH_ROW];
+    real left[MOST_POINTS * PATCH_ROW], right[MOST_POINTS * PATCH_ROW];
     gather_both(g, images, block_of(g, channel), panel, left, right);
     for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES)
-        transform_columns(left + 4 * tile, right + 4 * tile, PATCH_ROW, to + tile, plane_stride);
+        if (g->points == 5)
+            transform_columns(5, left + 4 * tile, right + 4 * tile, PATCH_ROW, to + tile, plane_stride);
+        else
+            transform_columns(6, left + 4 * tile, right + 4 * tile, PATCH_ROW, to + tile, plane_stride);
 }
 
-/* G (or G4) f G' of a square of 3x3 or 4x4 vectors, stored plane_stride elements apart: the first `lanes` of each. */
-INLINE void transform_filter(const int count, vec filter[][4], ptrdiff_t lanes, real *to, ptrdiff_t plane_stride)
+/* G (or G4) f G' of a square of 2x2, 3x3 or 4x4 vectors, stored plane_stride elements apart: the first `lanes` of each. */
+INLINE void transform_square(const int points, const int count, vec filter[][4], ptrdiff_t lanes, real *to,
+                             ptrdiff_t plane_stride)
 {
-    vec lines[4][6];
+    vec lines[4][MOST_POINTS];
 #pragma GCC unroll 4
-    for (int row = 0; row < count; row++) transform_filter_line(count, filter[row], lines[row]);
+    for (int row = 0; row < count; row++) transform_filter_line(points, count, filter[row], lines[row]);
 #pragma GCC unroll 6
-    for (int column = 0; column < 6; column++) {
-        vec line[4], u[6];
+    for (int column = 0; column < points; column++) {
+        vec line[4], u[MOST_POINTS];
         for (int row = 0; row < count; row++) line[row] = lines[row][column];
-        transform_filter_line(count, line, u);
-        for (int row = 0; row < 6; row++) vec_store_rest(to + (row * 6 + column) * plane_stride, u[row], lanes);
+        transform_filter_line(points, count, line, u);
+        for (int row = 0; row < points; row++)
+            vec_store_rest(to + (row * points + column) * plane_stride, u[row], lanes);
     }
 }
 
-/* A' m A: 4x4 outputs or 3x3 weights from the products of 36 positions, plane_stride elements apart. */
-INLINE void transform_products(const int count, const real *from, ptrdiff_t plane_stride, vec result[][4])
+/* A' m A: 4x4 outputs, or 3x3 or 2x2 weights, from the products of all positions, plane_stride elements apart. */
+INLINE void transform_products(const int points, const int count, const real *from, ptrdiff_t plane_stride,
+                               vec result[][4])
 {
-    vec lines[4][6];
+    vec lines[4][MOST_POINTS];
 #pragma GCC unroll 6
-    for (int column = 0; column < 6; column++) {
-        vec line[6], y[4];
-        for (int row = 0; row < 6; row++) line[row] = vec_load(from + (row * 6 + column) * plane_stride);
-        transform_product_line(count, line, y);
+    for (int column = 0; column < points; column++) {
+        vec line[MOST_POINTS], y[4];
+        for (int row = 0; row < points; row++) line[row] = vec_load(from + (row * points + column) * plane_stride);
+        transform_product_line(points, count, line, y);
         for (int row = 0; row < count; row++) lines[row][column] = y[row];
     }
 #pragma GCC unroll 4
-    for (int row = 0; row < count; row++) transform_product_line(count, lines[row], result[row]);
+    for (int row = 0; row < count; row++) transform_product_line(points, count, lines[row], result[row]);
+}
+
+INLINE void transform_outputs(const struct winograd_geometry *g, const real *from, ptrdiff_t plane_stride,
+                              vec output[4][4])
+{
+    if (g->points == 5)
+        transform_products(5, 4, from, plane_stride, output);
+    else
+        transform_products(6, 4, from, plane_stride, output);
+}
+
+INLINE void transform_gradient_square(const struct winograd_geometry *g, vec gradient[4][4], real *to,
+                                      ptrdiff_t plane_stride)
+{
+    if (g->points == 5)
+        transform_square(5, 4, gradient, LANES, to, plane_stride);
+    else
+        transform_square(6, 4, gradient, LANES, to, plane_stride);
 }
 
 /* ---- The product of one position: C[rows][width] (+)= A B, with A as it stands and B in panels ---- */
@@ -317,7 +360,7 @@ static void multiply_panel(ptrdiff_t width, ptrdiff_t rows, ptrdiff_t depth_tota
 /* Gathered patches of one channel: columns 0 to 3 of LANES tiles in rows, and 4 to 7, with room in front for 0 to 3. */
 enum { LAST_ROW = 4 * LANES };
 struct last_patches {
-    real left[6 * LAST_ROW], before_right[4], right[6 * LAST_ROW];
+    real left[MOST_POINTS * LAST_ROW], before_right[4], right[MOST_POINTS * LAST_ROW];
 };
 
 /* LANES pixels of a row of the image, from x on, `stride` apart: LANES of the `rest` channels from `line` on; zeros outside. */
@@ -336,12 +379,12 @@ INLINE void load_pixels(const real *line, const struct images *images, ptrdiff_t
 /* What gather_patches() has for one channel, for LANES channels from `channel` on (those behind the last are zeros); the
  * panel has LANES tiles. Columns 4 to 7 of a tile are columns 0 to 3 of the next one in its run: both are stored from one
  * transposed square. The runs go backwards, as what a run stores in front of its columns 4 to 7 is not its own. */
-INLINE void gather_channels(const int rows, const int with_right, ptrdiff_t stride, const struct images *images,
+INLINE void gather_channels(ptrdiff_t rows, const int with_right, ptrdiff_t stride, const struct images *images,
                             ptrdiff_t channel, const struct panel *panel, ptrdiff_t shift_y, ptrdiff_t shift_x,
                             struct last_patches to[LANES])
 {
     ptrdiff_t rest = images->channels - channel;
-    for (int row = rows - 1; row >= 0; row--)
+    for (ptrdiff_t row = rows - 1; row >= 0; row--)
         for (ptrdiff_t i = panel->runs - 1; i >= 0; i--) {
             const struct run *run = &panel->run[i];
             ptrdiff_t y = (run->y + row) * stride + shift_y, count = 4 * run->count;
@@ -374,11 +417,16 @@ static void transform_last_patches(const struct winograd_geometry *g, const stru
         for (ptrdiff_t c = 0, some; c < channels; c += some) {
             struct block block = block_of(g, channel_start + c);
             some = smaller(block.same, channels - c);
-            gather_channels(6, 1, g->stride, images, block.channel, &panel, block.y - g->padding[0],
+            gather_channels(g->points, 1, g->stride, images, block.channel, &panel, block.y - g->padding[0],
                             block.x - g->padding[1], gathered);
+            real *first = to + c * channel_stride + tile;
             for (ptrdiff_t i = 0; i < some; i++)
-                transform_columns(gathered[i].left, gathered[i].right, LAST_ROW, to + (c + i) * channel_stride + tile,
-                                  plane_stride);
+                if (g->points == 5)
+                    transform_columns(5, gathered[i].left, gathered[i].right, LAST_ROW, first + i * channel_stride,
+                                      plane_stride);
+                else
+                    transform_columns(6, gathered[i].left, gathered[i].right, LAST_ROW, first + i * channel_stride,
+                                      plane_stride);
         }
     }
 }
@@ -387,7 +435,7 @@ static void transform_last_patches(const struct winograd_geometry *g, const stru
 
 /* Elements of the transformed weights of one chunk. */
 INLINE ptrdiff_t chunk_size(const struct winograd_geometry *g)
-{ return POSITIONS * plane_size(g->chunk_rows, round_up(g->channels, LANES)); }
+{ return positions_of(g) * plane_size(g->chunk_rows, round_up(g->channels, LANES)); }
 
 static ptrdiff_t weight_size(const struct winograd_geometry *g)
 {
@@ -395,14 +443,16 @@ static ptrdiff_t weight_size(const struct winograd_geometry *g)
     return chunks * chunk_size(g) * (ptrdiff_t)sizeof(real);
 }
 
-/* tap[t]: which weight of a filter stands at place t of its block of 3x3, from the other end if it is turned; -1 where the
- * block goes beyond its edge. */
-static void find_taps(const struct winograd_geometry *g, ptrdiff_t turned, struct block block, ptrdiff_t tap[9])
+/* tap[t]: which weight of a filter stands at place t of its block, a square of g->points - 3 taps, from the other end if it
+ * is turned; -1 where the block goes beyond its edge. How many places there are. */
+INLINE int find_taps(const struct winograd_geometry *g, ptrdiff_t turned, struct block block, ptrdiff_t tap[9])
 {
-    for (int t = 0; t < 9; t++) {
-        ptrdiff_t y = block.y + t / 3 * g->stride, x = block.x + t % 3 * g->stride, at = y * g->filter[1] + x;
+    int size = (int)g->points - 3;
+    for (int t = 0; t < size * size; t++) {
+        ptrdiff_t y = block.y + t / size * g->stride, x = block.x + t % size * g->stride, at = y * g->filter[1] + x;
         tap[t] = y >= g->filter[0] || x >= g->filter[1] ? -1 : turned ? g->filter[0] * g->filter[1] - 1 - at : at;
     }
+    return size * size;
 }
 
 /* to[t][i] = tap t of filter i, for `count` filters of `taps` taps, `stride` apart: squares transposed in registers, and
@@ -441,9 +491,12 @@ static void transform_row(const struct winograd_geometry *g, const struct winogr
                            g->filter[0] * g->filter[1], taps);
         ptrdiff_t tap[9];
         vec filter[3][4];
-        find_taps(g, weight->turned, block, tap);
-        for (int t = 0; t < 9; t++) filter[t / 3][t % 3] = tap[t] < 0 ? (vec){0} : vec_load(taps[tap[t]]);
-        transform_filter(3, filter, block.same, to + c, plane_stride);
+        int size = (int)g->points - 3, count = find_taps(g, weight->turned, block, tap);
+        for (int t = 0; t < count; t++) filter[t / size][t % size] = tap[t] < 0 ? (vec){0} : vec_load(taps[tap[t]]);
+        if (g->points == 5)
+            transform_square(5, 2, filter, block.same, to + c, plane_stride);
+        else
+            transform_square(6, 3, filter, block.same, to + c, plane_stride);
         c += block.same;
     }
 }
@@ -457,12 +510,12 @@ static void transform_weight(const struct winograd_geometry *g, const struct win
 
 /* Bytes of the transformed patches of a block of tiles. */
 static ptrdiff_t patches_size(const struct winograd_geometry *g, ptrdiff_t tiles)
-{ return POSITIONS * plane_size(g->channels, round_up(tiles, LANES)) * (ptrdiff_t)sizeof(real); }
+{ return positions_of(g) * plane_size(g->channels, round_up(tiles, LANES)) * (ptrdiff_t)sizeof(real); }
 
 /* Bytes for multiply_tiles(): products, and one chunk of weights where they are not transformed beforehand. */
 static ptrdiff_t scratch_size(const struct winograd_geometry *g, ptrdiff_t tiles, int transformed)
 {
-    ptrdiff_t products = POSITIONS * plane_size(g->chunk_rows, round_up(tiles, LANES));
+    ptrdiff_t products = positions_of(g) * plane_size(g->chunk_rows, round_up(tiles, LANES));
     return round_up((products + (transformed ? 0 : chunk_size(g))) * (ptrdiff_t)sizeof(real), 64);
 }
 
@@ -504,7 +557,7 @@ static void store_outputs(const struct winograd_geometry *g, const struct panel 
     real rows[4][4 * COLUMN_TILE];
     for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES) {
         vec y[4][4];
-        transform_products(4, products + tile, plane_stride, y);
+        transform_outputs(g, products + tile, plane_stride, y);
         for (int row = 0; row < 4; row++) {
             for (int column = 0; column < 4; column++)
                 y[row][column] = epilogue_activate(y[row][column] + vec_set(bias), late ? 1 : slope);
@@ -545,7 +598,7 @@ static void store_last_outputs(const struct winograd_geometry *g, ptrdiff_t star
         describe_panel(g, start + tile, smaller(LANES, tiles - tile), &panel);
         for (ptrdiff_t i = 0; i < rows; i++) {
             vec y[4][4];
-            transform_products(4, products + i * row_stride + tile, plane_stride, y);
+            transform_outputs(g, products + i * row_stride + tile, plane_stride, y);
             for (int row = 0; row < 4; row++) {
                 for (int column = 0; column < 4; column++) y[row][column] += vec_set(bias ? bias[k + i] : 0);
                 join_columns(y[row], gathered[i][row]);
@@ -570,13 +623,13 @@ static void store_last_outputs(const struct winograd_geometry *g, ptrdiff_t star
     if (epilogue->sums) epilogue_store_channels(epilogue, unit, k, rows, &sums);
 }
 
-/* Sends for a 36th of the weights of output channels k .. end - 1, which are to be transformed next: large weights come
+/* Sends for this position's share of the weights of output channels k .. end - 1, which are to be transformed next: large weights come
  * from memory, and would be waited for. Inlined, for GCC (12) leaves out calls of a function that only prefetches. */
 INLINE void prefetch_weights(const struct winograd_geometry *g, const struct winograd_weight *weight, ptrdiff_t k,
                              ptrdiff_t end, ptrdiff_t position)
 {
-    ptrdiff_t channels = g->channels / (g->blocks[0] * g->blocks[1]);
-    ptrdiff_t first_channel = position * channels / POSITIONS, end_channel = (position + 1) * channels / POSITIONS;
+    ptrdiff_t channels = g->channels / (g->blocks[0] * g->blocks[1]), positions = positions_of(g);
+    ptrdiff_t first_channel = position * channels / positions, end_channel = (position + 1) * channels / positions;
     for (; k < end; k++)
         for (ptrdiff_t c = first_channel; c < end_channel; c++)
             __builtin_prefetch((const real *)weight->data + k * weight->row_stride + c * weight->channel_stride, 0, 2);
@@ -591,7 +644,7 @@ static void multiply_chunk(const struct winograd_geometry *g, const struct winog
     ptrdiff_t row_length = round_up(g->channels, LANES), width = round_up(tiles, LANES);
     ptrdiff_t weight_plane = plane_size(g->chunk_rows, row_length), next = k + g->chunk_rows;
     ptrdiff_t patch_plane = plane_size(g->channels, round_up(block->tiles, LANES));
-    for (ptrdiff_t position = 0; position < POSITIONS; position++) {
+    for (ptrdiff_t position = 0; position < positions_of(g); position++) {
         if (!weight->transformed) prefetch_weights(g, weight, next, smaller(next + g->chunk_rows, row_end), position);
         for (ptrdiff_t start = 0; start < width; start += COLUMN_TILE)
             multiply_panel(smaller(COLUMN_TILE, width - start), smaller(g->chunk_rows, row_end - k), g->channels,
@@ -610,7 +663,7 @@ static void multiply_tiles(const struct winograd_geometry *g, const struct winog
 {
     ptrdiff_t width = round_up(tiles, LANES), row_length = round_up(g->channels, LANES);
     ptrdiff_t product_plane = plane_size(g->chunk_rows, width);
-    real *products = scratch, *own_chunk = products + POSITIONS * product_plane;
+    real *products = scratch, *own_chunk = products + positions_of(g) * product_plane;
     for (ptrdiff_t k = row_start; k < row_start + row_count; k += g->chunk_rows) {
         ptrdiff_t rows = smaller(g->chunk_rows, row_start + row_count - k);
         const real *chunk = own_chunk;
@@ -640,15 +693,15 @@ static void multiply_tiles(const struct winograd_geometry *g, const struct winog
 /* ---- Backward-weights ---- */
 
 /* to[position][tile] = G4 (4x4 tile of the gradient) G4' for one output channel of a panel. */
-static void transform_gradient(const struct images *images, ptrdiff_t channel, const struct panel *panel, real *to,
-                               ptrdiff_t plane_stride)
+static void transform_gradient(const struct winograd_geometry *g, const struct images *images, ptrdiff_t channel,
+                               const struct panel *panel, real *to, ptrdiff_t plane_stride)
 {
     real rows[4 * PATCH_ROW];
-    gather_patches(4, 1, images, channel, panel, 0, 0, rows);
+    gather_patches(4, 1, images, channel, panel, 0, 0, rows, NULL);
     for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES) {
-        vec filter[4][4];
-        for (int row = 0; row < 4; row++) split_columns(4, rows + row * PATCH_ROW + 4 * tile, filter[row]);
-        transform_filter(4, filter, LANES, to + tile, plane_stride);
+        vec square[4][4];
+        for (int row = 0; row < 4; row++) split_columns(4, rows + row * PATCH_ROW + 4 * tile, square[row]);
+        transform_gradient_square(g, square, to + tile, plane_stride);
     }
 }
 
@@ -665,9 +718,9 @@ static void transform_last_gradients(const struct winograd_geometry *g, const st
         for (ptrdiff_t first = 0; first < rows; first += LANES) {
             gather_channels(4, 0, 1, images, k + first, &panel, 0, 0, gathered);
             for (ptrdiff_t i = 0; i < smaller(LANES, rows - first); i++) {
-                vec filter[4][4];
-                for (int row = 0; row < 4; row++) split_columns(4, gathered[i].left + row * LAST_ROW, filter[row]);
-                transform_filter(4, filter, LANES, to + (first + i) * row_stride + tile, plane_stride);
+                vec square[4][4];
+                for (int row = 0; row < 4; row++) split_columns(4, gathered[i].left + row * LAST_ROW, square[row]);
+                transform_gradient_square(g, square, to + (first + i) * row_stride + tile, plane_stride);
             }
         }
     }
@@ -680,11 +733,11 @@ INLINE ptrdiff_t sum_product_plane(const struct winograd_sum *s)
 { return plane_size(s->rows, round_up(s->channels, LANES)); }
 
 /* Bytes of the patches, the gradients and the products of a sum, and of transform_sum_patches()'s scratch memory. */
-static void sum_sizes(const struct winograd_sum *s, ptrdiff_t sizes[4])
+static void sum_sizes(const struct winograd_geometry *g, const struct winograd_sum *s, ptrdiff_t sizes[4])
 {
     ptrdiff_t planes[] = {sum_patch_plane(s), sum_gradient_plane(s), sum_product_plane(s),
                           plane_size(COLUMN_TILE, COLUMN_TILE)};
-    for (int i = 0; i < 4; i++) sizes[i] = round_up(POSITIONS * planes[i] * (ptrdiff_t)sizeof(real), 64);
+    for (int i = 0; i < 4; i++) sizes[i] = round_up(positions_of(g) * planes[i] * (ptrdiff_t)sizeof(real), 64);
 }
 
 /* Transforms and packs the patches of one panel of the round, from `tile` on, and one group of channels, from `channel` on. */
@@ -704,7 +757,7 @@ static void transform_sum_patches(const struct winograd_geometry *g, const struc
             transform_patches(g, &images, s->channel_start + channel + c, &panel, (real *)scratch + c * COLUMN_TILE,
                               plane);
     real *to = (real *)patches + channel * s->room + tile * width;
-    for (ptrdiff_t position = 0; position < POSITIONS; position++, to += sum_patch_plane(s))
+    for (ptrdiff_t position = 0; position < positions_of(g); position++, to += sum_patch_plane(s))
         pack_panels((real *)scratch + position * plane, COLUMN_TILE, 1, channels, tiles, width, to);
 }
 
@@ -722,7 +775,7 @@ static void transform_sum_gradients(const struct winograd_geometry *g, const str
                                  s->row_start + row, rows, to, s->room, sum_gradient_plane(s));
     else
         for (ptrdiff_t k = 0; k < rows; k++)
-            transform_gradient(&images, s->row_start + row + k, &panel, to + k * s->room, sum_gradient_plane(s));
+            transform_gradient(g, &images, s->row_start + row + k, &panel, to + k * s->room, sum_gradient_plane(s));
 }
 
 /* The products of one position, for output channels row .. + rows: written, or added to those of the rounds before. */
@@ -751,12 +804,15 @@ static void store_sum(const struct winograd_geometry *g, const struct winograd_s
         real taps[9][LANES];
         ptrdiff_t tap[9];
         some = smaller(block.same, s->channels - c);
-        find_taps(g, 0, block, tap);
-        transform_products(3, from + c, sum_product_plane(s), weight);
-        for (int t = 0; t < 9; t++) vec_store(taps[t], weight[t / 3][t % 3]);
+        int size = (int)g->points - 3, count = find_taps(g, 0, block, tap);
+        if (g->points == 5)
+            transform_products(5, 2, from + c, sum_product_plane(s), weight);
+        else
+            transform_products(6, 3, from + c, sum_product_plane(s), weight);
+        for (int t = 0; t < count; t++) vec_store(taps[t], weight[t / size][t % size]);
         real *to = filters + block.channel * filter;
         for (ptrdiff_t i = 0; i < some; i++, to += filter)
-            for (int t = 0; t < 9; t++)
+            for (int t = 0; t < count; t++)
                 if (tap[t] >= 0) to[tap[t]] = taps[t][i];
     }
 }

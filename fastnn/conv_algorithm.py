@@ -19,10 +19,10 @@ def set_conv_algorithm(name):
     name : {"auto", "im2col", "direct", "winograd", "fft"}
         "im2col" is a matrix product, exact up to rounding. "direct" is as exact, and reads a copy of the image instead
         of a matrix of its patches, in one or two dimensions (three stay with im2col). "winograd" needs a quarter of
-        the multiplications for filters of 3x3, and up to 4 times fewer for others of up to 12x12, with stride 1, 2 or 4
-        (backward-data: 1), dilation 1 and one group (others stay with im2col); its largest error in float32 is at most
-        2e-5 of the output's RMS for up to 512 channels, and a NaN or an infinity reaches all of the 4x4 outputs that
-        share its patch, as NaN. "fft" needs up to 13 times fewer, for large images and filters of up to 9x9 (stride 2:
+        the multiplications for filters of 3x3, and 1.4 to 4 times fewer for others of 2x2 to 12x12, with stride 1, 2
+        or 4 (backward-data: 1), dilation 1 and one group (others stay with im2col); its largest error in float32 is at
+        most 2e-5 of the output's RMS for up to 512 channels, and a NaN or an infinity reaches all of the 4x4 outputs
+        that share its patch, as NaN. "fft" needs up to 13 times fewer, for large images and filters of up to 9x9 (stride 2:
         18x18, stride 4: 36x36), of the same kinds; it is about as exact as "im2col", but a
         NaN or an infinity reaches all outputs that share its patch of 16x16 pixels (of every second or fourth one with
         such a stride), as NaN. "auto" takes the one that is fastest for the shape. The environment variable
@@ -134,10 +134,10 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
 @lru_cache(maxsize=4096)  # a small layer takes no longer than the choice
 def choose_once(wanted, operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes):
     """choose(), where `wanted` is the algorithm that the user asks for."""
-    blocks = [winograd_blocks(k, s) for k, s in zip(kernel, stride, strict=True)]
+    blocks = winograd_blocks(kernel, stride)[1]
     winograd_runs = (
         len(kernel) == 2
-        and min(kernel) >= 3
+        and min(kernel) >= 2
         and max(map(len, blocks)) <= 4
         and stride in ([(1, 1)] if operation == "conv_input_grad" else [(1, 1), (2, 2), (4, 4)])
         and dilation == (1, 1)
@@ -174,29 +174,43 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
 def others_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
     """What the direct kernels or the matrix product take, in multiply-adds at the peak.
 
-    They reach 78 % of it, or 68 % in backward-weights.
+    They reach 82 % of it, or 78 % in backward-weights.
     """
     multiply_adds = images * math.prod(out_size) * math.prod(kernel) * channels * out_channels
-    return multiply_adds / (0.68 if operation == "conv_weight_grad" else 0.78)
+    return multiply_adds / (0.78 if operation == "conv_weight_grad" else 0.82)
 
 
 def winograd_blocks(kernel, stride):
-    """First taps of the blocks of up to 3 taps, `stride` apart, that a filter is cut into along one dimension."""
-    return [start for first in range(min(stride, kernel)) for start in range(first, kernel, 3 * stride)]
+    """Into which blocks of taps, `stride` apart, a filter is cut: (2, ...) of 2x2 or (3, ...) of 3x3 taps, whichever
+    take fewer products, with the blocks' first taps per dimension."""
+    cuts = [(taps, [block_starts(k, s, taps) for k, s in zip(kernel, stride, strict=True)]) for taps in (3, 2)]
+    return min(cuts, key=winograd_products)
+
+
+def block_starts(kernel, stride, taps):
+    return [start for first in range(min(stride, kernel)) for start in range(first, kernel, taps * stride)]
+
+
+def winograd_products(cut):
+    """Products for a tile of 4x4 outputs."""
+    taps, blocks = cut
+    return (taps + 3) ** 2 * math.prod(map(len, blocks))
 
 
 def winograd_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
     """What Winograd's algorithm takes, in multiply-adds at the peak; infinite where it saves no products.
 
-    Fitted to the tables: within a fifth of the measured times from 8 to 512 channels and from 4 tiles on.
+    Fitted to the tables: within a fifth of the measured times from 8 to 512 channels and from 4 tiles on. The constants
+    are those of blocks of 3x3; blocks of 2x2 have fewer points in everything.
     """
     pairs = channels * out_channels
-    blocks = math.prod(len(winograd_blocks(k, s)) for k, s in zip(kernel, stride, strict=True))
-    if 36 / 16 * blocks > 0.8 * math.prod(kernel):  # 3x3 with stride 2 saves nothing
+    products = winograd_products(winograd_blocks(kernel, stride))
+    if products / 16 > 0.8 * math.prod(kernel):  # 2x2 with stride 2 saves nothing
         return math.inf
+    blocks = products / 36
     tiles = images * -(-out_size[0] // 4) * -(-out_size[1] // 4)
     tiles = -(-tiles // lanes) * lanes
-    transform = 1000 if operation == "conv_weight_grad" else 650 if stride[0] == 1 else 900
+    transform = (1000 if operation == "conv_weight_grad" else 650) * (1 if stride[0] == 1 else 1.4)
     products = 40 * blocks * pairs
     return tiles * (products + transform * (blocks * channels + out_channels)) + 320 * blocks * pairs
 

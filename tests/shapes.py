@@ -71,12 +71,18 @@ CONVOLUTIONS_WINOGRAD = [
     (1, 2, 4, (71, 70), (11, 11), 4, (2, 0), 1, 1),
     (3, 2, 5, (16, 15), (12, 5), 4, (6, 2), 1, 1),  # nothing but whole blocks one way, less than a stride the other
     (2, 3, 3, (11, 9), (3, 4), 2, (4, 0), 1, 1),  # patches that lie in the padding
+    (2, 3, 5, (6, 11), (2, 2), 1, 1, 1, 1),  # blocks of 2x2
+    (7, 17, 9, (10, 9), (4, 4), 1, 0, 1, 1),  # panels across images, channels one past a vector
+    (3, 2, 7, (27, 39), (3, 3), 2, 1, 1, 1),  # blocks smaller than 2x2
+    (1, 9, 4, (40, 41), (7, 8), 4, (2, 3), 1, 1),
 ]
 CONVOLUTIONS_WINOGRAD_LARGE = [
     (1, 512, 24, (14, 14), (3, 3), 1, 1, 1, 1),  # the most channels for which an error is promised: forward
     (1, 24, 512, (14, 14), (3, 3), 1, 1, 1, 1),  # ... and backward-data
     (2, 40, 140, (30, 31), (3, 3), 1, 0, 1, 1),  # several tasks in all three passes
     (2, 96, 130, (14, 15), (5, 5), 1, 2, 1, 1),
+    (2, 96, 130, (29, 30), (3, 3), 2, 1, 1, 1),
+    (1, 512, 24, (14, 14), (2, 2), 1, 0, 1, 1),
 ]
 # What Fourier transforms compute, in patches of 16x16 pixels.
 CONVOLUTIONS_FFT = [

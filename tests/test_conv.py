@@ -185,7 +185,7 @@ def test_conv2d_by_transforms_matches_reference_on_random_shapes(isa, name, data
     draw = data.draw
     padding = draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
     stride = draw(st.sampled_from([1, 2, 4]))
-    kernel = draw(st.one_of(st.just((3, 3)), st.tuples(st.integers(3, 12), st.integers(3, 12))))
+    kernel = draw(st.one_of(st.just((3, 3)), st.tuples(st.integers(2, 12), st.integers(2, 12))))
     size = tuple(max(1, r - 2 * p) + draw(st.integers(0, 40)) for r, p in zip(kernel, padding, strict=True))
     n, c, k = draw(st.integers(0, 4)), draw(st.integers(1, 40)), draw(st.integers(1, 70))
     arrays, arguments, dy = case(np.random.default_rng(0), (n, c, k, size, kernel, stride, padding, 1, 1))
@@ -338,12 +338,13 @@ def test_conv2d_fused_refuses_bad_epilogues(arguments, error, message):
 
 
 @pytest.mark.parametrize("height", range(1, 10))
-def test_conv2d_by_winograd_matches_im2col_for_every_small_size(isa, dtype, rng, height):
+@pytest.mark.parametrize("taps", [2, 3])
+def test_conv2d_by_winograd_matches_im2col_for_every_small_size(isa, dtype, rng, taps, height):
     for width in range(1, 10):
         for padding in range(4):
-            if min(height, width) + 2 * padding < 3:
+            if min(height, width) + 2 * padding < taps:
                 continue
-            arrays, arguments, dy = case(rng, (2, 3, 2, (height, width), (3, 3), 1, padding, 1, 1), dtype)
+            arrays, arguments, dy = case(rng, (2, 3, 2, (height, width), (taps, taps), 1, padding, 1, 1), dtype)
             with fastnn.conv_algorithm("im2col"):
                 expected = F.conv2d(*arrays, *arguments), *F.conv2d_backward(dy, *arrays, *arguments)
             with fastnn.conv_algorithm("winograd"):
@@ -578,11 +579,17 @@ def test_auto_takes_winograd_where_it_was_measured_to_gain(shape, expected, expe
     for operation in ("conv", "conv_input_grad"):
         assert by(operation, *shape) == expected
     assert by("conv_weight_grad", *shape) == expected_weights
-    assert by("conv", *shape, stride=2) != "winograd"  # as many products
+    assert by("conv", *shape, kernel=2, stride=2) != "winograd"  # more products
     with fastnn.conv_algorithm("im2col"):
         assert by("conv", *shape) == "im2col"
     alexnet, few_tiles = (8, 3, 96, (55, 55)), (1, 256, 256, (8, 8))
     assert by("conv_weight_grad", *alexnet, kernel=11, stride=4) == "winograd"
+    assert (
+        by("conv", 8, 64, 128, (28, 28), stride=2)
+        == by("conv_weight_grad", 8, 64, 128, (28, 28), stride=2)
+        == "winograd"
+    )
+    assert by("conv", 8, 256, 512, (7, 7), stride=2) == "im2col"  # much of the tiles is unused
     assert by("conv", *few_tiles) == "im2col"
     assert by("conv", *few_tiles, lanes=8) == "winograd"
 
@@ -614,7 +621,7 @@ def test_auto_takes_direct_where_it_was_measured_to_gain():
     for operation in ("conv", "conv_input_grad", "conv_weight_grad"):
         assert by(operation, 3, 16, 112, 3) == "direct"
         assert by(operation, 64, 64, 7, 3, groups=64) == "direct"
-        assert by(operation, 256, 512, 28, 3) == "im2col"
+        assert by(operation, 256, 512, 7, 3) == "im2col"
         assert by(operation, 3, 64, 28, 1) == "im2col"  # nothing to pack
         assert by(operation, 16, 120, 1, 5) == "im2col"  # a single position
     assert by("conv", 64, 64, 7, 3) == "im2col"

@@ -275,7 +275,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 
     A batch that stands in memory as (N, H, W, C), ``images.transpose(0, 3, 1, 2)``, gives an output that does so too.
 
-    Filters of 3x3 to 12x12 with stride 1, 2 or 4, dilation 1 and one group may run by Winograd's algorithm: an infinity
+    Filters of 2x2 to 12x12 with stride 1, 2 or 4, dilation 1 and one group may run by Winograd's algorithm: an infinity
     or NaN in the inputs of a tile of 4x4 outputs (6x6 for 3x3) reaches all of them, as NaN. By Fourier transforms, for
     larger filters, it reaches a tile of up to 16x16. ``fastnn.set_conv_algorithm("im2col")`` turns both off.
 

@@ -94,6 +94,7 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t out_channels
         ptrdiff_t filter[2]
         ptrdiff_t stride
+        ptrdiff_t points
         ptrdiff_t blocks[2]
         ptrdiff_t block[2][4]
         ptrdiff_t in_size[2]
@@ -138,7 +139,7 @@ cdef extern from "kernels.h" nogil:
                                const winograd_block *block, ptrdiff_t tile_start, ptrdiff_t tiles,
                                ptrdiff_t row_start, ptrdiff_t row_count, const conv_epilogue *epilogue, void *output,
                                void *scratch) noexcept nogil
-        void (*sum_sizes)(const winograd_sum *sum, ptrdiff_t *sizes) noexcept nogil
+        void (*sum_sizes)(const winograd_geometry *geometry, const winograd_sum *sum, ptrdiff_t *sizes) noexcept nogil
         void (*transform_sum_patches)(const winograd_geometry *geometry, const winograd_sum *sum, const void *input,
                                       ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch) noexcept nogil
         void (*transform_sum_gradients)(const winograd_geometry *geometry, const winograd_sum *sum,

@@ -42,14 +42,19 @@ cdef ptrdiff_t tile_count(const winograd_geometry *geometry) noexcept nogil:
     return geometry.images * ceil_div(geometry.out_size[0], 4) * ceil_div(geometry.out_size[1], 4)
 
 
+cdef ptrdiff_t positions_of(const winograd_geometry *geometry) noexcept nogil:
+    return geometry.points * geometry.points
+
+
 cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_size, kernel, ptrdiff_t stride,
                                      padding):
     cdef winograd_geometry geometry
     geometry.chunk_rows, geometry.channels_last = 0, is_channels_last(x)
     geometry.images, geometry.channels, geometry.out_channels = x.shape[0], x.shape[1], out_channels
     geometry.stride = stride
-    for i in range(2):
-        starts = winograd_blocks(kernel[i], stride)
+    taps, blocks = winograd_blocks(tuple(kernel), (stride, stride))
+    geometry.points = taps + 3
+    for i, starts in enumerate(blocks):
         geometry.blocks[i] = len(starts)
         for block, start in enumerate(starts):
             geometry.block[i][block] = start
@@ -74,7 +79,7 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
                       ptrdiff_t threads, bint statistics):
     """Sets the geometry's chunk_rows too. No sum depends on any of it: for statistics, blocks are whole panels."""
     cdef ptrdiff_t tiles = tile_count(geometry), rows = geometry.out_channels
-    cdef ptrdiff_t tile_bytes = 36 * geometry.channels * itemsize, tasks = TASKS_PER_THREAD * threads
+    cdef ptrdiff_t tile_bytes = positions_of(geometry) * geometry.channels * itemsize, tasks = TASKS_PER_THREAD * threads
     cdef ptrdiff_t blocks, chunk, row_blocks, unit
     cdef work_split work
     work.tile_block = max(kernel.lanes, min(PATCH_BYTES // tile_bytes, TILE_BLOCK))
@@ -143,12 +148,12 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
     """Transforms the weights, then computes blocks of tiles."""
     cdef const winograd_kernels *kernel = kernels_for(source).winograd
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(source), channels = geometry.channels, rows = geometry.out_channels
-    cdef ptrdiff_t tiles = tile_count(geometry), task
+    cdef ptrdiff_t tiles = tile_count(geometry), positions = positions_of(geometry), task
     if tiles == 0:
         epilogue.over(0, target)
         return
-    cdef int threads = threads_for(72.0 * rows * channels * tiles / FLOP_PER_NANOSECOND)
-    cdef bint by_chunks = 36 * rows * channels * itemsize > WEIGHT_BYTES
+    cdef int threads = threads_for(2.0 * positions * rows * channels * tiles / FLOP_PER_NANOSECOND)
+    cdef bint by_chunks = positions * rows * channels * itemsize > WEIGHT_BYTES
     cdef work_split work = split(geometry, kernel, itemsize, by_chunks, threads, epilogue.statistics)
     cdef ptrdiff_t tile_block = min(work.tile_block, tiles), blocks = ceil_div(tiles, tile_block)
     cdef ptrdiff_t patch_bytes = kernel.patches_size(geometry, tile_block)
@@ -225,13 +230,14 @@ cdef struct sum_split:
 
 cdef sum_split split_sum(const winograd_geometry *geometry, const winograd_kernels *kernel, ptrdiff_t itemsize):
     cdef ptrdiff_t tiles = tile_count(geometry), rows = geometry.out_channels, channels = geometry.channels
-    cdef ptrdiff_t panel = kernel.panel_tiles, most_products = PRODUCT_BYTES // (36 * itemsize)
+    cdef ptrdiff_t panel = kernel.panel_tiles
+    cdef ptrdiff_t position_bytes = positions_of(geometry) * itemsize, most_products = PRODUCT_BYTES // position_bytes
     cdef ptrdiff_t parts = max(1, min(PARTS, min(tiles // PARTIAL_TILES,
                                                  PARTIAL_BYTES // (9 * rows * channels * itemsize))))
     cdef sum_split work
     work.row_block = min(rows, max(SUM_ROWS * 4 // itemsize, most_products // channels))
     work.channel_block = min(channels, max(panel, most_products // work.row_block // panel * panel))
-    work.round_tiles = ROUND_BYTES // (36 * itemsize * (work.row_block + work.channel_block))
+    work.round_tiles = ROUND_BYTES // (position_bytes * (work.row_block + work.channel_block))
     work.round_tiles = min(tiles, max(panel, work.round_tiles // panel * panel))
     work.part_tiles = ceil_div(ceil_div(tiles, parts), work.round_tiles) * work.round_tiles
     return work
@@ -269,7 +275,7 @@ cdef void transform_round(const sum_operands *o, const winograd_sum *part, bint 
 
 cdef void multiply_round(const sum_operands *o, const winograd_sum *part, bint first, int threads) noexcept nogil:
     cdef ptrdiff_t rows = 8 * o.kernel.row_tile, parts = ceil_div(part.rows, rows), task, row
-    for task in prange(36 * parts, num_threads=threads, schedule="dynamic"):
+    for task in prange(positions_of(o.geometry) * parts, num_threads=threads, schedule="dynamic"):
         row = task % parts * rows
         o.kernel.multiply_sum(part, task // parts, row, min(rows, part.rows - row), o.gradients, o.patches, not first,
                               o.products)
@@ -323,7 +329,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
 
     cdef sum_split work = split_sum(&geometry, kernels, itemsize)
     cdef ptrdiff_t parts = ceil_div(tiles, work.part_tiles), part_bytes = rows * weights * itemsize, task
-    cdef int threads = threads_for(72.0 * rows * geometry.channels * tiles / FLOP_PER_NANOSECOND)
+    cdef int threads = threads_for(2.0 * positions_of(&geometry) * rows * geometry.channels * tiles / FLOP_PER_NANOSECOND)
     cdef bint shared = parts < 4 * threads
     cdef int places = 1 if shared else threads
     cdef sum_operands o
@@ -331,7 +337,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
                                              ceil_div(work.round_tiles, kernels.lanes) * kernels.lanes)
     o.geometry, o.kernel = &geometry, kernels
     o.source, o.gradient = np.PyArray_BYTES(x), np.PyArray_BYTES(grad)
-    kernels.sum_sizes(&largest, o.sizes)
+    kernels.sum_sizes(&geometry, &largest, o.sizes)
     cdef Block patches = scratch(places * o.sizes[0]), gradients = scratch(places * o.sizes[1])
     cdef Block products = scratch(places * o.sizes[2]), own_scratch = scratch(threads * o.sizes[3])
     cdef Block partial_memory = scratch(0 if parts == 1 else parts * part_bytes)

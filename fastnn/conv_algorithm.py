@@ -22,10 +22,10 @@ def set_conv_algorithm(name):
         the multiplications for filters of 3x3, and 1.4 to 4 times fewer for others of 2x2 to 12x12, with stride 1, 2
         or 4 (backward-data: 1), dilation 1 and one group (others stay with im2col); its largest error in float32 is at
         most 2e-5 of the output's RMS for up to 512 channels, and a NaN or an infinity reaches all of the 4x4 outputs
-        that share its patch, as NaN. "fft" needs up to 13 times fewer, for large images and filters of up to 9x9 (stride 2:
-        18x18, stride 4: 36x36), of the same kinds; it is about as exact as "im2col", but a
-        NaN or an infinity reaches all outputs that share its patch of 16x16 pixels (of every second or fourth one with
-        such a stride), as NaN. "auto" takes the one that is fastest for the shape. The environment variable
+        that share its patch, as NaN. "fft" needs up to 13 times fewer, for large images and filters of up to 9x9
+        (stride 2: 18x18, stride 4: 36x36), of the same kinds; it is about as exact as "im2col", but a NaN or an
+        infinity reaches all outputs that share its patch of 16x16 pixels (of every second or fourth one with such a
+        stride), as NaN. "auto" takes the one that is fastest for the shape. The environment variable
         ``FASTNN_CONV_ALGORITHM`` sets the one that a process starts with.
 
     Raises

@@ -270,7 +270,7 @@ static inline void gather_panels(const struct conv_geometry *g, const real *inpu
 static inline int reads_in_place(const struct conv_geometry *g)
 {
     int same = g->taps == 1 && g->in_pixel_stride == 1;
-    for (int i = 0; i < 3; i++) same &= g->tap[i] == 0 && g->stride[i] == 1 && g->grid[i] == g->in_size[i];
+    for (int i = 0; same && i < 3; i++) same = g->tap[i] == 0 && g->stride[i] == 1 && g->grid[i] == g->in_size[i];
     return same;
 }
 

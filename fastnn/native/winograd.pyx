@@ -79,7 +79,8 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
                       ptrdiff_t threads, bint statistics):
     """Sets the geometry's chunk_rows too. No sum depends on any of it: for statistics, blocks are whole panels."""
     cdef ptrdiff_t tiles = tile_count(geometry), rows = geometry.out_channels
-    cdef ptrdiff_t tile_bytes = positions_of(geometry) * geometry.channels * itemsize, tasks = TASKS_PER_THREAD * threads
+    cdef ptrdiff_t tile_bytes = positions_of(geometry) * geometry.channels * itemsize
+    cdef ptrdiff_t tasks = TASKS_PER_THREAD * threads
     cdef ptrdiff_t blocks, chunk, row_blocks, unit
     cdef work_split work
     work.tile_block = max(kernel.lanes, min(PATCH_BYTES // tile_bytes, TILE_BLOCK))
@@ -329,7 +330,8 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
 
     cdef sum_split work = split_sum(&geometry, kernels, itemsize)
     cdef ptrdiff_t parts = ceil_div(tiles, work.part_tiles), part_bytes = rows * weights * itemsize, task
-    cdef int threads = threads_for(2.0 * positions_of(&geometry) * rows * geometry.channels * tiles / FLOP_PER_NANOSECOND)
+    cdef double flop = 2.0 * positions_of(&geometry) * rows * geometry.channels * tiles
+    cdef int threads = threads_for(flop / FLOP_PER_NANOSECOND)
     cdef bint shared = parts < 4 * threads
     cdef int places = 1 if shared else threads
     cdef sum_operands o

@@ -180,6 +180,7 @@ INLINE void gather_patches(ptrdiff_t rows, const int stride, const struct images
                     v = whole ? (vec)((ivec)load_strided(from + row * step, stride) & mask)
                               : load_lanes(from + row * step, stride, first, end);
                     __builtin_prefetch(from + row * step + height * width);
+                    if (stride > 1) __builtin_prefetch(from + row * step + height * width + LANES);
                 }
                 if (j < 4 * run->count) vec_store(left + row * PATCH_ROW + at, v);
                 if (!right) continue;

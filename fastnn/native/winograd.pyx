@@ -68,8 +68,11 @@ cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_s
 
 cdef struct work_split:
     # Where there are enough blocks of tiles, each is a task. Else all threads share one block after the other: its
-    # tasks are a number of output channels times a part of its tiles.
-    ptrdiff_t tile_block
+    # tasks are a number of output channels times a part of its tiles. Blocks differ by one unit of tiles at most.
+    ptrdiff_t blocks
+    ptrdiff_t unit
+    ptrdiff_t units
+    ptrdiff_t tile_block  # of the largest
     bint shared
     ptrdiff_t row_block
     ptrdiff_t tile_part
@@ -81,17 +84,19 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     cdef ptrdiff_t tiles = tile_count(geometry), rows = geometry.out_channels
     cdef ptrdiff_t tile_bytes = positions_of(geometry) * geometry.channels * itemsize
     cdef ptrdiff_t tasks = TASKS_PER_THREAD * threads
-    cdef ptrdiff_t blocks, chunk, row_blocks, unit
+    cdef ptrdiff_t blocks, chunk, row_blocks
     cdef work_split work
     work.tile_block = max(kernel.lanes, min(PATCH_BYTES // tile_bytes, TILE_BLOCK))
     blocks = ceil_div(tiles, work.tile_block)
     work.shared = by_chunks or blocks < threads
     if work.shared:
         blocks = ceil_div(tiles, max(kernel.lanes, SHARED_PATCH_BYTES // tile_bytes))
-    elif blocks < 4 * threads:
+    else:
         blocks = ceil_div(blocks, threads) * threads
-    unit = kernel.panel_tiles if statistics else kernel.lanes
-    work.tile_block = ceil_div(ceil_div(tiles, blocks), unit) * unit  # nearly equal ones
+    work.unit = kernel.panel_tiles if statistics else kernel.lanes
+    work.units = ceil_div(tiles, work.unit)
+    work.blocks = min(blocks, work.units)
+    work.tile_block = ceil_div(work.units, work.blocks) * work.unit
 
     chunk = 8
     if work.shared:
@@ -106,6 +111,12 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
         work.tile_part = ceil_div(ceil_div(work.tile_block, ceil_div(tasks, row_blocks)), kernel.panel_tiles)
         work.tile_part *= kernel.panel_tiles
     return work
+
+
+cdef winograd_block block_of(const work_split *work, ptrdiff_t tiles, ptrdiff_t index) noexcept nogil:
+    cdef ptrdiff_t start = index * work.units // work.blocks * work.unit
+    cdef ptrdiff_t end = min((index + 1) * work.units // work.blocks * work.unit, tiles)
+    return winograd_block(start, end - start)
 
 
 cdef struct operands:
@@ -156,7 +167,7 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
     cdef int threads = threads_for(2.0 * positions * rows * channels * tiles / FLOP_PER_NANOSECOND)
     cdef bint by_chunks = positions * rows * channels * itemsize > WEIGHT_BYTES
     cdef work_split work = split(geometry, kernel, itemsize, by_chunks, threads, epilogue.statistics)
-    cdef ptrdiff_t tile_block = min(work.tile_block, tiles), blocks = ceil_div(tiles, tile_block)
+    cdef ptrdiff_t tile_block = min(work.tile_block, tiles)
     cdef ptrdiff_t patch_bytes = kernel.patches_size(geometry, tile_block)
     cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, min(work.tile_part, tile_block), not by_chunks)
     cdef Block weight_memory = scratch(0 if by_chunks else kernel.weight_size(geometry))
@@ -173,13 +184,12 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
                 kernel.transform_weight(geometry, &weight, task, transformed)
             weight.transformed = transformed
         if work.shared:
-            for task in range(blocks):
-                shared_block(&o, winograd_block(task * tile_block, min(tile_block, tiles - task * tile_block)), &work,
-                             threads, patches, thread_scratch, scratch_bytes)
+            for task in range(work.blocks):
+                shared_block(&o, block_of(&work, tiles, task), &work, threads, patches, thread_scratch, scratch_bytes)
         else:
-            for task in prange(blocks, num_threads=threads, schedule="dynamic"):
-                own_block(&o, winograd_block(task * tile_block, min(tile_block, tiles - task * tile_block)),
-                          patches + threadid() * patch_bytes, thread_scratch + threadid() * scratch_bytes)
+            for task in prange(work.blocks, num_threads=threads, schedule="dynamic"):
+                own_block(&o, block_of(&work, tiles, task), patches + threadid() * patch_bytes,
+                          thread_scratch + threadid() * scratch_bytes)
 
 
 cdef np.ndarray operand(np.ndarray x):

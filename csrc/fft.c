@@ -364,32 +364,34 @@ INLINE ptrdiff_t chunk_size(const struct fft_geometry *g) { return WEIGHT_PLANES
 static ptrdiff_t weight_size(const struct fft_geometry *g)
 { return (g->out_channels + g->chunk_rows - 1) / g->chunk_rows * chunk_size(g) * (ptrdiff_t)sizeof(real); }
 
-/* taps[y][x][i] = the taps of LANES channels' filters, for the `count` ones from `channel` on; all else is zero. */
-static void find_taps(const struct fft_geometry *g, const struct fft_weight *weight, ptrdiff_t k, ptrdiff_t channel,
+/* Filters are numbered along the channels of an output channel, then output channel by output channel from k on, as their
+ * transforms stand in a chunk, so that few channels fill the vectors too.
+ * taps[y][x][i] = the taps of LANES filters, for the `count` ones from `first` on; all else is zero. */
+static void find_taps(const struct fft_geometry *g, const struct fft_weight *weight, ptrdiff_t k, ptrdiff_t first,
                       ptrdiff_t count, real taps[FFT_TAPS][SIZE][LANES])
 {
     ptrdiff_t height = g->filter[0], width = g->filter[1], stride = g->stride, across = g->phases[1];
     ptrdiff_t phases = g->phases[0] * across, sign = weight->turned ? -1 : 1;
     memset(taps, 0, (SIZE + 1 - g->tile_size[0]) * sizeof *taps);
     for (ptrdiff_t i = 0; i < count; i++) {
-        ptrdiff_t phase = (channel + i) % phases;
-        const real *filter = (const real *)weight->data + k * weight->row_stride +
-                             (channel + i) / phases * weight->channel_stride +
-                             (weight->turned ? height * width - 1 : 0);
+        ptrdiff_t channel = (first + i) % g->channels, phase = channel % phases;
+        const real *filter = (const real *)weight->data + (k + (first + i) / g->channels) * weight->row_stride +
+                             channel / phases * weight->channel_stride + (weight->turned ? height * width - 1 : 0);
         for (ptrdiff_t y = phase / across, row = 0; y < height; y += stride, row++)
             for (ptrdiff_t x = phase % across, column = 0; x < width; x += stride, column++)
                 taps[row][column][i] = filter[sign * (y * width + x)];
     }
 }
 
-/* Transforms the weights of output channel k; `to` is its row in its chunk. */
-static void transform_row(const struct fft_geometry *g, const struct fft_weight *weight, ptrdiff_t k, real *to)
+/* Transforms filters first .. end - 1 of a chunk of output channels from k on. */
+static void transform_filters(const struct fft_geometry *g, const struct fft_weight *weight, ptrdiff_t k,
+                              ptrdiff_t first, ptrdiff_t end, real *chunk)
 {
     _Alignas(64) real taps[FFT_TAPS][SIZE][LANES], rows[PLANES * LANES];
     ptrdiff_t height = SIZE + 1 - g->tile_size[0];
     memset(rows, 0, sizeof rows);
-    for (ptrdiff_t c = 0; c < g->channels; c += LANES) {
-        find_taps(g, weight, k, c, smaller(g->channels - c, LANES), taps);
+    for (; first < end; first += LANES) {
+        find_taps(g, weight, k, first, smaller(end - first, LANES), taps);
         for (ptrdiff_t y = 0; y < height; y++) {
             vec x[SIZE], row[SIZE];
 #pragma GCC unroll 16
@@ -398,15 +400,17 @@ static void transform_row(const struct fft_geometry *g, const struct fft_weight 
 #pragma GCC unroll 16
             for (int i = 0; i < SIZE; i++) vec_store(rows + (y * SIZE + i) * LANES, row[i]);
         }
-        transform_columns(1, rows, g->channels - c, to + c, weight_plane(g));
+        transform_columns(1, rows, end - first, chunk + first, weight_plane(g));
     }
 }
 
+/* Transforms filters first .. + count of the chunk from output channel k on, or as many as it has. */
 static void transform_weight(const struct fft_geometry *g, const struct fft_weight *weight, ptrdiff_t k,
-                             void *transformed)
+                             ptrdiff_t first, ptrdiff_t count, void *transformed)
 {
-    real *chunk = (real *)transformed + k / g->chunk_rows * chunk_size(g);
-    transform_row(g, weight, k, chunk + k % g->chunk_rows * g->channels);
+    ptrdiff_t all = smaller(g->chunk_rows, g->out_channels - k) * g->channels;
+    transform_filters(g, weight, k, first, smaller(first + count, all),
+                      (real *)transformed + k / g->chunk_rows * chunk_size(g));
 }
 
 /* ---- The products ---- */
@@ -657,7 +661,7 @@ static void multiply_tiles(const struct fft_geometry *g, const struct fft_weight
         if (weight->transformed)
             chunk = (const real *)weight->transformed + k / g->chunk_rows * chunk_size(g);
         else
-            for (ptrdiff_t row = 0; row < rows; row++) transform_row(g, weight, k + row, own_chunk + row * g->channels);
+            transform_filters(g, weight, k, 0, rows * g->channels, own_chunk);
         multiply_chunk(g, chunk, rows, patches, block, tile_start, tiles, products);
         for (ptrdiff_t tile = 0; tile < tiles; tile += LANES) {
             struct tiles corners;

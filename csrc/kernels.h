@@ -204,7 +204,7 @@ struct fft_kernels {
     ptrdiff_t row_tile, panel_tiles, lanes; /* output channels, and tiles, go well in multiples of these */
     ptrdiff_t (*weight_size)(const struct fft_geometry *geometry); /* bytes of the transformed weights */
     void (*transform_weight)(const struct fft_geometry *geometry, const struct fft_weight *weight, ptrdiff_t k,
-                             void *transformed);
+                             ptrdiff_t first, ptrdiff_t count, void *transformed);
     ptrdiff_t (*patches_size)(const struct fft_geometry *geometry, ptrdiff_t tiles); /* bytes of a block's */
     void (*transform_tiles)(const struct fft_geometry *geometry, const void *input, const struct fft_block *block,
                             ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channels,

@@ -22,6 +22,7 @@ cdef ptrdiff_t PATCH_BYTES = 1 << 20
 # A panel of many channels is cut, for all scratch memory together is at most 16 MB a thread.
 cdef ptrdiff_t PANEL_BYTES = 8 << 20
 cdef ptrdiff_t TASKS_PER_THREAD = 2
+cdef ptrdiff_t TASK_FILTERS = 64
 # Backward-weights: output channels and bytes of the products that are summed up at a time, and of a round's operands.
 cdef ptrdiff_t SUM_ROWS = 96
 cdef ptrdiff_t PRODUCT_BYTES = 5 << 20
@@ -48,9 +49,13 @@ cdef fft_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_size, 
 
 
 cdef struct work_split:
-    # All threads share one block of tiles after the other: its tasks are a number of output channels times a part of
-    # its tiles.
-    ptrdiff_t tile_block
+    # Where vectors of tiles go evenly into blocks for all threads, each block is a task. Else all threads share one
+    # block after the other: its tasks are a number of output channels times a part of its tiles. Blocks differ by one
+    # vector at most.
+    ptrdiff_t blocks
+    ptrdiff_t vectors
+    ptrdiff_t tile_block  # of the largest
+    bint shared
     ptrdiff_t tile_part
     ptrdiff_t row_block
 
@@ -62,9 +67,15 @@ cdef work_split split(fft_geometry *geometry, const fft_kernels *kernel, ptrdiff
     cdef ptrdiff_t lanes = kernel.lanes, tile_bytes = 256 * geometry.channels * itemsize, row_bytes, parts
     cdef ptrdiff_t most, fewest = lanes if by_chunks else min(kernel.panel_tiles, PANEL_BYTES // tile_bytes)
     cdef work_split work
-    most = min(MANY_PATCH_BYTES // tile_bytes, MANY_TILES) if by_chunks else threads * PATCH_BYTES // tile_bytes
-    most = max(lanes, max(fewest, most) // lanes * lanes)
-    work.tile_block = ceil_div(ceil_div(tiles, ceil_div(tiles, most)), lanes) * lanes  # nearly equal ones
+    work.vectors = ceil_div(tiles, lanes)
+    work.shared = by_chunks or threads * ceil_div(work.vectors, threads) > 1.1 * work.vectors
+    most = PATCH_BYTES // tile_bytes
+    if work.shared:
+        most = min(MANY_PATCH_BYTES // tile_bytes, MANY_TILES) if by_chunks else threads * most
+    work.blocks = ceil_div(work.vectors, max(1, max(fewest, most) // lanes))
+    if not work.shared:
+        work.blocks = min(ceil_div(work.blocks, threads) * threads, work.vectors)
+    work.tile_block = ceil_div(work.vectors, work.blocks) * lanes
     work.tile_part, geometry.chunk_rows = work.tile_block, min(kernel.row_tile, rows)
     if by_chunks:
         row_bytes = (384 * geometry.channels + 256 * work.tile_block) * itemsize
@@ -77,6 +88,12 @@ cdef work_split split(fft_geometry *geometry, const fft_kernels *kernel, ptrdiff
     return work
 
 
+cdef fft_block block_of(const work_split *work, ptrdiff_t lanes, ptrdiff_t tiles, ptrdiff_t index) noexcept nogil:
+    cdef ptrdiff_t start = index * work.vectors // work.blocks * lanes
+    cdef ptrdiff_t end = min((index + 1) * work.vectors // work.blocks * lanes, tiles)
+    return fft_block(start, end - start)
+
+
 cdef struct operands:
     const fft_geometry *geometry
     const fft_kernels *kernel
@@ -86,9 +103,20 @@ cdef struct operands:
     char *target
 
 
-cdef void compute_block(const operands *o, fft_block block, const work_split *work, int threads, char *patches,
-                        char *own_scratch, ptrdiff_t scratch_bytes) noexcept nogil:
-    """First the block's patches, then the products with them."""
+cdef void own_block(const operands *o, fft_block block, ptrdiff_t tile_part, char *patches,
+                    char *own_scratch) noexcept nogil:
+    """All of a block of tiles, by one thread."""
+    cdef ptrdiff_t part, tile
+    o.kernel.transform_tiles(o.geometry, o.source, &block, 0, block.tiles, 0, o.geometry.channels, patches)
+    for part in range(ceil_div(block.tiles, tile_part)):
+        tile = part * tile_part
+        o.kernel.multiply_tiles(o.geometry, o.weight, patches, &block, tile, min(tile_part, block.tiles - tile), 0,
+                                o.geometry.out_channels, o.epilogue, o.target, own_scratch)
+
+
+cdef void shared_block(const operands *o, fft_block block, const work_split *work, int threads, char *patches,
+                       char *own_scratch, ptrdiff_t scratch_bytes) noexcept nogil:
+    """All of a block of tiles, by all threads: first its patches, then the products with them."""
     cdef ptrdiff_t channels = o.geometry.channels, rows = o.geometry.out_channels, lanes = o.kernel.lanes
     cdef ptrdiff_t vectors = ceil_div(block.tiles, lanes), task, tile, first
     cdef ptrdiff_t part = ceil_div(channels, ceil_div(4 * threads, vectors)), channel_parts = ceil_div(channels, part)
@@ -118,22 +146,31 @@ cdef correlate(fft_geometry *geometry, np.ndarray source, fft_weight weight, Epi
     cdef bint by_chunks = 384 * rows * channels * itemsize > WEIGHT_BYTES
     cdef work_split work = split(geometry, kernel, tiles, itemsize, by_chunks, threads)
     cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, work.tile_part, not by_chunks)
+    cdef ptrdiff_t chunks = ceil_div(rows, geometry.chunk_rows)
+    cdef ptrdiff_t parts = ceil_div(geometry.chunk_rows * channels, TASK_FILTERS)
     cdef ptrdiff_t weight_bytes = 0 if by_chunks else kernel.weight_size(geometry)
     cdef ptrdiff_t patch_bytes = kernel.patches_size(geometry, work.tile_block)
-    cdef Block memory = scratch(weight_bytes + patch_bytes + threads * scratch_bytes)  # each a multiple of 64
+    cdef ptrdiff_t all_patch_bytes = patch_bytes if work.shared else threads * patch_bytes
+    cdef Block memory = scratch(weight_bytes + all_patch_bytes + threads * scratch_bytes)  # each a multiple of 64
     cdef operands o = operands(geometry, kernel, &weight, np.PyArray_BYTES(source),
                                epilogue.over(ceil_div(tiles, kernel.lanes), target), np.PyArray_BYTES(target))
     cdef char *transformed = <char *> memory.data
     cdef char *patches = transformed + weight_bytes
-    cdef char *thread_scratch = patches + patch_bytes
+    cdef char *thread_scratch = patches + all_patch_bytes
     with nogil:
         if not by_chunks:
-            for task in prange(rows, num_threads=threads_for(50.0 * rows * channels), schedule="static"):
-                kernel.transform_weight(geometry, &weight, task, transformed)
+            for task in prange(chunks * parts, num_threads=threads_for(50.0 * rows * channels), schedule="static"):
+                kernel.transform_weight(geometry, &weight, task // parts * geometry.chunk_rows,
+                                        task % parts * TASK_FILTERS, TASK_FILTERS, transformed)
             weight.transformed = transformed
-        for task in range(ceil_div(tiles, work.tile_block)):
-            compute_block(&o, fft_block(task * work.tile_block, min(work.tile_block, tiles - task * work.tile_block)),
-                          &work, threads, patches, thread_scratch, scratch_bytes)
+        if work.shared:
+            for task in range(work.blocks):
+                shared_block(&o, block_of(&work, kernel.lanes, tiles, task), &work, threads, patches, thread_scratch,
+                             scratch_bytes)
+        else:
+            for task in prange(work.blocks, num_threads=threads, schedule="static"):
+                own_block(&o, block_of(&work, kernel.lanes, tiles, task), work.tile_part,
+                          patches + threadid() * patch_bytes, thread_scratch + threadid() * scratch_bytes)
 
 
 def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t stride, padding):

@@ -191,7 +191,7 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t lanes
         ptrdiff_t (*weight_size)(const fft_geometry *geometry) noexcept nogil
         void (*transform_weight)(const fft_geometry *geometry, const fft_weight *weight, ptrdiff_t k,
-                                 void *transformed) noexcept nogil
+                                 ptrdiff_t first, ptrdiff_t count, void *transformed) noexcept nogil
         ptrdiff_t (*patches_size)(const fft_geometry *geometry, ptrdiff_t tiles) noexcept nogil
         void (*transform_tiles)(const fft_geometry *geometry, const void *input, const fft_block *block,
                                 ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channels,

@@ -74,21 +74,23 @@ cdef struct work_split:
     ptrdiff_t units
     ptrdiff_t tile_block  # of the largest
     bint shared
+    bint by_chunks  # weights are transformed where they are used
     ptrdiff_t row_block
     ptrdiff_t tile_part
 
 
-cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kernel, ptrdiff_t itemsize, bint by_chunks,
+cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kernel, ptrdiff_t itemsize,
                       ptrdiff_t threads, bint statistics):
     """Sets the geometry's chunk_rows too. No sum depends on any of it: for statistics, blocks are whole panels."""
     cdef ptrdiff_t tiles = tile_count(geometry), rows = geometry.out_channels
     cdef ptrdiff_t tile_bytes = positions_of(geometry) * geometry.channels * itemsize
     cdef ptrdiff_t tasks = TASKS_PER_THREAD * threads
+    cdef bint large = tile_bytes * rows > WEIGHT_BYTES
     cdef ptrdiff_t blocks, chunk, row_blocks
     cdef work_split work
     work.tile_block = max(kernel.lanes, min(PATCH_BYTES // tile_bytes, TILE_BLOCK))
     blocks = ceil_div(tiles, work.tile_block)
-    work.shared = by_chunks or blocks < threads
+    work.shared = large or blocks < threads
     if work.shared:
         blocks = ceil_div(tiles, max(kernel.lanes, SHARED_PATCH_BYTES // tile_bytes))
     else:
@@ -97,11 +99,12 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     work.units = ceil_div(tiles, work.unit)
     work.blocks = min(blocks, work.units)
     work.tile_block = ceil_div(work.units, work.blocks) * work.unit
+    work.by_chunks = large or (work.shared and blocks == 1)
 
     chunk = 8
     if work.shared:
         chunk = ceil_div(rows, kernel.row_tile * tasks)
-    if by_chunks:
+    if work.by_chunks:
         chunk = min(chunk, CHUNK_BYTES // (tile_bytes * kernel.row_tile))
     geometry.chunk_rows = kernel.row_tile * max(1, min(8, chunk))
     work.row_block, work.tile_part = rows, work.tile_block
@@ -165,12 +168,11 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
         epilogue.over(0, target)
         return
     cdef int threads = threads_for(2.0 * positions * rows * channels * tiles / FLOP_PER_NANOSECOND)
-    cdef bint by_chunks = positions * rows * channels * itemsize > WEIGHT_BYTES
-    cdef work_split work = split(geometry, kernel, itemsize, by_chunks, threads, epilogue.statistics)
+    cdef work_split work = split(geometry, kernel, itemsize, threads, epilogue.statistics)
     cdef ptrdiff_t tile_block = min(work.tile_block, tiles)
     cdef ptrdiff_t patch_bytes = kernel.patches_size(geometry, tile_block)
-    cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, min(work.tile_part, tile_block), not by_chunks)
-    cdef Block weight_memory = scratch(0 if by_chunks else kernel.weight_size(geometry))
+    cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, min(work.tile_part, tile_block), not work.by_chunks)
+    cdef Block weight_memory = scratch(0 if work.by_chunks else kernel.weight_size(geometry))
     cdef Block patch_memory = scratch(patch_bytes if work.shared else threads * patch_bytes)
     cdef Block thread_memory = scratch(threads * scratch_bytes)
     cdef operands o = operands(geometry, kernel, &weight, np.PyArray_BYTES(source),
@@ -179,7 +181,7 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
     cdef char *patches = <char *> patch_memory.data
     cdef char *thread_scratch = <char *> thread_memory.data
     with nogil:
-        if not by_chunks:
+        if not work.by_chunks:
             for task in prange(rows, num_threads=threads_for(10.0 * rows * channels), schedule="static"):
                 kernel.transform_weight(geometry, &weight, task, transformed)
             weight.transformed = transformed

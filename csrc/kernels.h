@@ -119,6 +119,7 @@ struct winograd_geometry {
     ptrdiff_t padding[2];    /* zeros above and left of the input; negative: that much is left out */
     ptrdiff_t chunk_rows;    /* output channels that are computed together: a multiple of row_tile */
     ptrdiff_t channels_last; /* are the arrays (N, height, width, channels)? */
+    ptrdiff_t few;           /* is there one block of at most few_tiles? Then its patches are [P][tile][C] */
 };
 
 struct winograd_weight {
@@ -142,6 +143,7 @@ struct winograd_sum {
 
 struct winograd_kernels {
     ptrdiff_t row_tile, panel_tiles, lanes; /* output channels, and tiles, go well in multiples of these */
+    ptrdiff_t few_tiles;                    /* so many tiles or less are faster as `few` */
     ptrdiff_t (*weight_size)(const struct winograd_geometry *geometry); /* bytes of the transformed weights */
     void (*transform_weight)(const struct winograd_geometry *geometry, const struct winograd_weight *weight,
                              ptrdiff_t k, void *transformed);

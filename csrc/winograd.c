@@ -23,6 +23,11 @@
  *   patches   V [P][panel][C][tile in panel]  panels of COLUMN_TILE tiles, the last one narrower
  *   products  M [P][K in chunk][tile] = U V   one chunk at a time: it is turned into outputs while it is in the cache
  *
+ * or, of tiles that would leave most of a vector empty ("few"), with lanes along C:
+ *
+ *   patches   V [P][tile][C]
+ *   products  M [P][K in chunk][tile] = dot(U, V)
+ *
  * and in backward-weights, for some K, some C, and round after round of tiles
  *
  *   gradients D [P][K][tile]
@@ -170,7 +175,8 @@ INLINE void gather_patches(ptrdiff_t rows, const int stride, const struct images
             ptrdiff_t x = (run->x + j) * stride + shift_x, at = 4 * run->start + j;
             ptrdiff_t first = steps_to(-x, stride), end = steps_to(width - x, stride);
             int outside = first >= LANES || end <= 0 || first_row >= end_row;
-            ptrdiff_t offset = ((run->image * images->channels + channel) * height + y) * width + x;
+            ptrdiff_t row_offset = (run->image * images->channels + channel) * height;
+            ptrdiff_t offset = outside ? 0 : (row_offset + y) * width + x; /* y may be far below the image */
             const real *from = images->data + offset;
             int whole = offset + first_row * step >= 0 && offset + (end_row - 1) * step + stride * LANES <= size;
             ivec mask = lanes_from(first) & ~lanes_from(end);
@@ -432,6 +438,74 @@ static void transform_last_patches(const struct winograd_geometry *g, const stru
     }
 }
 
+/* ---- Few tiles ---- */
+
+/* Products that are summed up together: their vectors of sums are one vector of each. */
+enum { FEW_ROWS = LANES < 4 ? LANES : 4, FEW_TILES = LANES / FEW_ROWS };
+
+INLINE void add_few(const int whole, ptrdiff_t rest, ptrdiff_t c, const real *const *row, const real *patch,
+                    ptrdiff_t patch_stride, vec sum[LANES])
+{
+    vec weight[FEW_ROWS];
+#pragma GCC unroll 4
+    for (int r = 0; r < FEW_ROWS; r++) weight[r] = whole ? vec_load(row[r] + c) : vec_load_tail(row[r] + c, rest);
+#pragma GCC unroll 4
+    for (int t = 0; t < FEW_TILES; t++) {
+        const real *from = patch + t * patch_stride + c;
+        vec value = whole ? vec_load(from) : vec_load_tail(from, rest);
+#pragma GCC unroll 4
+        for (int r = 0; r < FEW_ROWS; r++) sum[r * FEW_TILES + t] += weight[r] * value;
+    }
+}
+
+/* products[row][tile] of one position, for at most FEW_ROWS rows of weights and FEW_TILES tiles, dot products of `depth`. */
+INLINE void multiply_few(ptrdiff_t rows, ptrdiff_t depth, const real *weight, ptrdiff_t weight_stride,
+                         const real *patch, ptrdiff_t patch_stride, real *products, ptrdiff_t width)
+{
+    vec sum[LANES];
+    const real *row[FEW_ROWS]; /* the last one again where there are no more */
+#pragma GCC unroll 4
+    for (int r = 0; r < FEW_ROWS; r++) row[r] = weight + smaller(r, rows - 1) * weight_stride;
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) sum[i] = (vec){0};
+    ptrdiff_t c = 0;
+    for (; c + LANES <= depth; c += LANES) add_few(1, LANES, c, row, patch, patch_stride, sum);
+    if (c < depth) add_few(0, depth - c, c, row, patch, patch_stride, sum);
+    vec sums = vec_sums(sum);
+    for (ptrdiff_t r = 0; r < smaller(FEW_ROWS, rows); r++)
+        memcpy(products + r * width, (const real *)&sums + r * FEW_TILES, FEW_TILES * sizeof(real));
+}
+
+/* to[position][tile][channel] of channels channel_start .. + channels of a block of few tiles, from squares of LANES
+ * channels by LANES tiles. */
+static void transform_few_tiles(const struct winograd_geometry *g, const struct images *images,
+                                const struct winograd_block *block, ptrdiff_t channel_start, ptrdiff_t channels,
+                                real *to, ptrdiff_t plane_stride)
+{
+    enum { SQUARE = LANES * LANES + PLANE_PADDING };
+    real squares[MOST_POINTS * MOST_POINTS * SQUARE];
+    ptrdiff_t row_length = round_up(g->channels, LANES);
+    struct panel panel;
+    describe_panel(g, block->start, block->tiles, &panel);
+    for (ptrdiff_t c = channel_start; c < channel_start + channels; c += LANES) {
+        ptrdiff_t some = smaller(LANES, channel_start + channels - c);
+        if (g->channels_last)
+            transform_last_patches(g, images, block->start, block->tiles, c, some, squares, LANES, SQUARE);
+        else
+            for (ptrdiff_t i = 0; i < some; i++)
+                transform_patches(g, images, c + i, &panel, squares + i * LANES, SQUARE);
+        for (ptrdiff_t position = 0; position < positions_of(g); position++) {
+            vec square[LANES];
+            for (int i = 0; i < LANES; i++)
+                square[i] = i < some ? vec_load(squares + position * SQUARE + i * LANES) : (vec){0};
+            vec_transpose(square);
+            real *line = to + position * plane_stride + c;
+            for (ptrdiff_t tile = 0; tile < round_up(block->tiles, FEW_TILES); tile++)
+                vec_store_rest(line + tile * row_length, square[tile], some);
+        }
+    }
+}
+
 /* ---- Forward and backward-data ---- */
 
 /* Elements of the transformed weights of one chunk. */
@@ -444,16 +518,16 @@ static ptrdiff_t weight_size(const struct winograd_geometry *g)
     return chunks * chunk_size(g) * (ptrdiff_t)sizeof(real);
 }
 
-/* tap[t]: which weight of a filter stands at place t of its block, a square of g->points - 3 taps, from the other end if it
- * is turned; -1 where the block goes beyond its edge. How many places there are. */
-INLINE int find_taps(const struct winograd_geometry *g, ptrdiff_t turned, struct block block, ptrdiff_t tap[9])
+/* tap[t]: which weight of a filter stands at place t of its block of size x size taps, from the other end if it is turned;
+ * -1 where the block goes beyond its edge. */
+INLINE void find_taps(const int size, const struct winograd_geometry *g, ptrdiff_t turned, struct block block,
+                      ptrdiff_t tap[9])
 {
-    int size = (int)g->points - 3;
+#pragma GCC unroll 9
     for (int t = 0; t < size * size; t++) {
         ptrdiff_t y = block.y + t / size * g->stride, x = block.x + t % size * g->stride, at = y * g->filter[1] + x;
         tap[t] = y >= g->filter[0] || x >= g->filter[1] ? -1 : turned ? g->filter[0] * g->filter[1] - 1 - at : at;
     }
-    return size * size;
 }
 
 /* to[t][i] = tap t of filter i, for `count` filters of `taps` taps, `stride` apart: squares transposed in registers, and
@@ -477,28 +551,41 @@ INLINE void transpose_taps(const real *from, ptrdiff_t stride, ptrdiff_t count, 
     }
 }
 
+/* One block of the filters of `count` neighbouring channels, at most LANES, from their transposed taps. */
+INLINE void transform_block(const int size, const struct winograd_geometry *g, ptrdiff_t turned, struct block block,
+                            real taps[][LANES], ptrdiff_t count, real *to, ptrdiff_t plane_stride)
+{
+    ptrdiff_t tap[9];
+    vec filter[3][4];
+    find_taps(size, g, turned, block, tap);
+#pragma GCC unroll 9
+    for (int t = 0; t < size * size; t++) filter[t / size][t % size] = tap[t] < 0 ? (vec){0} : vec_load(taps[tap[t]]);
+    if (count == LANES)
+        transform_square(size + 3, size, filter, LANES, to, plane_stride);
+    else
+        transform_square(size + 3, size, filter, count, to, plane_stride);
+}
+
 /* Transforms the weights of one output channel: the neighbouring taps of its filter per input channel. `to` is that
  * output channel's row in its chunk. */
 static void transform_row(const struct winograd_geometry *g, const struct winograd_weight *weight, ptrdiff_t k,
                           real *to)
 {
     ptrdiff_t plane_stride = plane_size(g->chunk_rows, round_up(g->channels, LANES));
+    ptrdiff_t channels = g->channels / (g->blocks[0] * g->blocks[1]), filter = g->filter[0] * g->filter[1], count;
     const real *from = (const real *)weight->data + k * weight->row_stride;
     real taps[MOST_TAPS + LANES][LANES];
-    for (ptrdiff_t c = 0; c < g->channels;) {
-        struct block block = block_of(g, c);
-        if (block.y == 0 && block.x == 0) /* the first of these channels' blocks */
-            transpose_taps(from + block.channel * weight->channel_stride, weight->channel_stride, block.same,
-                           g->filter[0] * g->filter[1], taps);
-        ptrdiff_t tap[9];
-        vec filter[3][4];
-        int size = (int)g->points - 3, count = find_taps(g, weight->turned, block, tap);
-        for (int t = 0; t < count; t++) filter[t / size][t % size] = tap[t] < 0 ? (vec){0} : vec_load(taps[tap[t]]);
-        if (g->points == 5)
-            transform_square(5, 2, filter, block.same, to + c, plane_stride);
-        else
-            transform_square(6, 3, filter, block.same, to + c, plane_stride);
-        c += block.same;
+    for (ptrdiff_t c = 0; c < channels; c += count) {
+        count = smaller(LANES, channels - c);
+        transpose_taps(from + c * weight->channel_stride, weight->channel_stride, count, filter, taps);
+        for (ptrdiff_t y = 0; y < g->blocks[0]; y++)
+            for (ptrdiff_t x = 0; x < g->blocks[1]; x++, to += count) {
+                struct block block = {c, g->block[0][y], g->block[1][x], count};
+                if (g->points == 5)
+                    transform_block(2, g, weight->turned, block, taps, count, to, plane_stride);
+                else
+                    transform_block(3, g, weight->turned, block, taps, count, to, plane_stride);
+            }
     }
 }
 
@@ -509,9 +596,12 @@ static void transform_weight(const struct winograd_geometry *g, const struct win
     transform_row(g, weight, k, chunk + k % g->chunk_rows * round_up(g->channels, LANES));
 }
 
-/* Bytes of the transformed patches of a block of tiles. */
+/* Elements of the transformed patches of a block of tiles in one position, and bytes in all. */
+INLINE ptrdiff_t patch_plane(const struct winograd_geometry *g, ptrdiff_t tiles)
+{ return plane_size(g->few ? round_up(g->channels, LANES) : g->channels, round_up(tiles, LANES)); }
+
 static ptrdiff_t patches_size(const struct winograd_geometry *g, ptrdiff_t tiles)
-{ return positions_of(g) * plane_size(g->channels, round_up(tiles, LANES)) * (ptrdiff_t)sizeof(real); }
+{ return positions_of(g) * patch_plane(g, tiles) * (ptrdiff_t)sizeof(real); }
 
 /* Bytes for multiply_tiles(): products, and one chunk of weights where they are not transformed beforehand. */
 static ptrdiff_t scratch_size(const struct winograd_geometry *g, ptrdiff_t tiles, int transformed)
@@ -526,7 +616,11 @@ static void transform_tiles(const struct winograd_geometry *g, const void *input
                             void *patches)
 {
     struct images images = input_images(g, input);
-    ptrdiff_t plane = plane_size(g->channels, round_up(block->tiles, LANES));
+    ptrdiff_t plane = patch_plane(g, block->tiles);
+    if (g->few) {
+        transform_few_tiles(g, &images, block, channel_start, channels, patches, plane);
+        return;
+    }
     for (ptrdiff_t start = tile_start; start < tile_start + tiles; start += COLUMN_TILE) {
         struct panel panel;
         describe_panel(g, block->start + start, smaller(COLUMN_TILE, tile_start + tiles - start), &panel);
@@ -644,14 +738,17 @@ static void multiply_chunk(const struct winograd_geometry *g, const struct winog
 {
     ptrdiff_t row_length = round_up(g->channels, LANES), width = round_up(tiles, LANES);
     ptrdiff_t weight_plane = plane_size(g->chunk_rows, row_length), next = k + g->chunk_rows;
-    ptrdiff_t patch_plane = plane_size(g->channels, round_up(block->tiles, LANES));
-    for (ptrdiff_t position = 0; position < positions_of(g); position++) {
+    ptrdiff_t rows = smaller(g->chunk_rows, row_end - k), plane = patch_plane(g, block->tiles);
+    for (ptrdiff_t position = 0; position < positions_of(g);
+         position++, chunk += weight_plane, patches += plane, products += product_plane) {
         if (!weight->transformed) prefetch_weights(g, weight, next, smaller(next + g->chunk_rows, row_end), position);
-        for (ptrdiff_t start = 0; start < width; start += COLUMN_TILE)
-            multiply_panel(smaller(COLUMN_TILE, width - start), smaller(g->chunk_rows, row_end - k), g->channels,
-                           chunk + position * weight_plane, row_length,
-                           patches + position * patch_plane + (tile_start + start) * g->channels,
-                           products + position * product_plane + start, width, 0);
+        for (ptrdiff_t start = 0; start < width && !g->few; start += COLUMN_TILE)
+            multiply_panel(smaller(COLUMN_TILE, width - start), rows, g->channels, chunk, row_length,
+                           patches + (tile_start + start) * g->channels, products + start, width, 0);
+        for (ptrdiff_t row = 0; row < rows && g->few; row += FEW_ROWS)
+            for (ptrdiff_t tile = 0; tile < tiles; tile += FEW_TILES)
+                multiply_few(rows - row, g->channels, chunk + row * row_length, row_length, patches + tile * row_length,
+                             row_length, products + row * width + tile, width);
     }
 }
 
@@ -662,16 +759,17 @@ static void multiply_tiles(const struct winograd_geometry *g, const struct winog
                            ptrdiff_t row_start, ptrdiff_t row_count, const struct conv_epilogue *epilogue, void *output,
                            void *scratch)
 {
-    ptrdiff_t width = round_up(tiles, LANES), row_length = round_up(g->channels, LANES);
-    ptrdiff_t product_plane = plane_size(g->chunk_rows, width);
+    ptrdiff_t width = round_up(tiles, LANES), product_plane = plane_size(g->chunk_rows, width);
     real *products = scratch, *own_chunk = products + positions_of(g) * product_plane;
+    if (g->few) memset(products, 0, (size_t)(own_chunk - products) * sizeof(real)); /* the lanes without tiles */
     for (ptrdiff_t k = row_start; k < row_start + row_count; k += g->chunk_rows) {
         ptrdiff_t rows = smaller(g->chunk_rows, row_start + row_count - k);
         const real *chunk = own_chunk;
         if (weight->transformed)
             chunk = (const real *)weight->transformed + k / g->chunk_rows * chunk_size(g);
         else
-            for (ptrdiff_t row = 0; row < rows; row++) transform_row(g, weight, k + row, own_chunk + row * row_length);
+            for (ptrdiff_t row = 0; row < rows; row++)
+                transform_row(g, weight, k + row, own_chunk + row * round_up(g->channels, LANES));
         multiply_chunk(g, weight, chunk, k, row_start + row_count, patches, block, tile_start, tiles, products,
                        product_plane);
         for (ptrdiff_t start = 0; start < tiles; start += COLUMN_TILE) {
@@ -805,11 +903,14 @@ static void store_sum(const struct winograd_geometry *g, const struct winograd_s
         real taps[9][LANES];
         ptrdiff_t tap[9];
         some = smaller(block.same, s->channels - c);
-        int size = (int)g->points - 3, count = find_taps(g, 0, block, tap);
-        if (g->points == 5)
+        const int size = (int)g->points - 3, count = size * size;
+        if (g->points == 5) {
+            find_taps(2, g, 0, block, tap);
             transform_products(5, 2, from + c, sum_product_plane(s), weight);
-        else
+        } else {
+            find_taps(3, g, 0, block, tap);
             transform_products(6, 3, from + c, sum_product_plane(s), weight);
+        }
         for (int t = 0; t < count; t++) vec_store(taps[t], weight[t / size][t % size]);
         real *to = filters + block.channel * filter;
         for (ptrdiff_t i = 0; i < some; i++, to += filter)
@@ -822,6 +923,7 @@ const struct winograd_kernels FASTNN_TABLE(winograd) = {
     .row_tile = ROW_TILE,
     .panel_tiles = COLUMN_TILE,
     .lanes = LANES,
+    .few_tiles = LANES * 3 / 4,
     .weight_size = weight_size,
     .transform_weight = transform_weight,
     .patches_size = patches_size,

@@ -209,10 +209,14 @@ def winograd_cost(operation, images, channels, out_channels, out_size, kernel, s
         return math.inf
     blocks = products / 36
     tiles = images * -(-out_size[0] // 4) * -(-out_size[1] // 4)
-    tiles = -(-tiles // lanes) * lanes
+    vectors = -(-tiles // lanes) * lanes
+    if operation != "conv_weight_grad" and tiles <= 0.75 * lanes:  # few: lanes are channels
+        multiplied = 1.4 * lanes / 4 * -(-4 * tiles // lanes)
+    else:
+        multiplied = vectors
     transform = (1000 if operation == "conv_weight_grad" else 650) * (1 if stride[0] == 1 else 1.4)
-    products = 40 * blocks * pairs
-    return 9e5 + tiles * (products + transform * (blocks * channels + out_channels)) + 320 * blocks * pairs
+    transforms = vectors * transform * (blocks * channels + out_channels)
+    return 9e5 + 40 * blocks * pairs * multiplied + transforms + 320 * blocks * pairs
 
 
 def fft_taps(kernel, stride):

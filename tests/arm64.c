@@ -173,6 +173,7 @@ static void check_convolutions(const struct kernels *table)
                                        .out_channels = K,
                                        .filter = {3, 3},
                                        .stride = 1,
+                                       .points = 6,
                                        .blocks = {1, 1},
                                        .in_size = {H, W},
                                        .out_size = {H, W},

@@ -590,8 +590,8 @@ def test_auto_takes_winograd_where_it_was_measured_to_gain(shape, expected, expe
         == "winograd"
     )
     assert by("conv", 8, 256, 512, (7, 7), stride=2) == "im2col"  # much of the tiles is unused
-    assert by("conv", *few_tiles) == "im2col"
-    assert by("conv", *few_tiles, lanes=8) == "winograd"
+    assert by("conv", *few_tiles) == by("conv", *few_tiles, lanes=8) == "winograd"
+    assert by("conv_weight_grad", *few_tiles) == by("conv", 1, 512, 512, (7, 7)) == "im2col"
 
 
 def test_auto_takes_fft_where_it_was_measured_to_gain():

@@ -102,6 +102,7 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t padding[2]
         ptrdiff_t chunk_rows
         ptrdiff_t channels_last
+        ptrdiff_t few
 
     struct winograd_block:
         ptrdiff_t start
@@ -127,6 +128,7 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t row_tile
         ptrdiff_t panel_tiles
         ptrdiff_t lanes
+        ptrdiff_t few_tiles
         ptrdiff_t (*weight_size)(const winograd_geometry *geometry) noexcept nogil
         void (*transform_weight)(const winograd_geometry *geometry, const winograd_weight *weight, ptrdiff_t k,
                                  void *transformed) noexcept nogil

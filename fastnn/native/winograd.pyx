@@ -25,6 +25,9 @@ cdef ptrdiff_t PATCH_BYTES = 6 << 20
 cdef ptrdiff_t WEIGHT_BYTES = 4 << 20
 cdef ptrdiff_t CHUNK_BYTES = 600 << 10
 cdef ptrdiff_t SHARED_PATCH_BYTES = 12 << 20
+# Where tiles are few, rows of weights that are transformed before they are used, by so many or twice that.
+cdef ptrdiff_t FEW_ROWS = 4
+cdef ptrdiff_t FEW_CHUNK_BYTES = 300 << 10
 cdef ptrdiff_t TASKS_PER_THREAD = 2
 # Backward-weights: bytes of the products that are summed up at a time, output channels among them at least where there
 # are as many, and bytes of the operands of a round.
@@ -49,7 +52,7 @@ cdef ptrdiff_t positions_of(const winograd_geometry *geometry) noexcept nogil:
 cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_size, kernel, ptrdiff_t stride,
                                      padding):
     cdef winograd_geometry geometry
-    geometry.chunk_rows, geometry.channels_last = 0, is_channels_last(x)
+    geometry.chunk_rows, geometry.channels_last, geometry.few = 0, is_channels_last(x), False
     geometry.images, geometry.channels, geometry.out_channels = x.shape[0], x.shape[1], out_channels
     geometry.stride = stride
     taps, blocks = winograd_blocks(tuple(kernel), (stride, stride))
@@ -81,7 +84,7 @@ cdef struct work_split:
 
 cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kernel, ptrdiff_t itemsize,
                       ptrdiff_t threads, bint statistics):
-    """Sets the geometry's chunk_rows too. No sum depends on any of it: for statistics, blocks are whole panels."""
+    """Sets the geometry's chunk_rows and few too. No sum depends on the rest. For statistics, blocks are panels."""
     cdef ptrdiff_t tiles = tile_count(geometry), rows = geometry.out_channels
     cdef ptrdiff_t tile_bytes = positions_of(geometry) * geometry.channels * itemsize
     cdef ptrdiff_t tasks = TASKS_PER_THREAD * threads
@@ -90,7 +93,8 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     cdef work_split work
     work.tile_block = max(kernel.lanes, min(PATCH_BYTES // tile_bytes, TILE_BLOCK))
     blocks = ceil_div(tiles, work.tile_block)
-    work.shared = large or blocks < threads
+    geometry.few = tiles <= kernel.few_tiles
+    work.shared = large or blocks < threads or geometry.few
     if work.shared:
         blocks = ceil_div(tiles, max(kernel.lanes, SHARED_PATCH_BYTES // tile_bytes))
     else:
@@ -107,6 +111,8 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     if work.by_chunks:
         chunk = min(chunk, CHUNK_BYTES // (tile_bytes * kernel.row_tile))
     geometry.chunk_rows = kernel.row_tile * max(1, min(8, chunk))
+    if geometry.few:
+        geometry.chunk_rows = FEW_ROWS * max(1, min(2, FEW_CHUNK_BYTES // (tile_bytes * FEW_ROWS)))
     work.row_block, work.tile_part = rows, work.tile_block
     if work.shared:
         work.row_block = ceil_div(ceil_div(rows, geometry.chunk_rows), tasks) * geometry.chunk_rows
@@ -143,7 +149,9 @@ cdef void shared_block(const operands *o, winograd_block block, const work_split
     """All of a block of tiles, by all threads: first its patches, then the products with them."""
     cdef ptrdiff_t channels = o.geometry.channels, rows = o.geometry.out_channels, task, tile, first
     cdef ptrdiff_t panel = o.kernel.panel_tiles, panels = ceil_div(block.tiles, panel)
-    cdef ptrdiff_t part = ceil_div(channels, TASKS_PER_THREAD * threads), channel_parts = ceil_div(channels, part)
+    cdef ptrdiff_t lanes = o.kernel.lanes
+    cdef ptrdiff_t part = ceil_div(ceil_div(channels, TASKS_PER_THREAD * threads), lanes) * lanes
+    cdef ptrdiff_t channel_parts = ceil_div(channels, part)
     cdef ptrdiff_t tile_parts = ceil_div(block.tiles, work.tile_part)
     for task in prange(channel_parts * panels, num_threads=threads, schedule="dynamic"):
         tile = task % panels * panel

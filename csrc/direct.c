@@ -445,18 +445,7 @@ static void multiply_some_panel(ptrdiff_t rows, ptrdiff_t depth, const real *a, 
                                 real slope, real *target, ptrdiff_t row_stride)
 {
 #define ROWS(count) multiply_panel(count, depth, a, copy, offset, panel, bias, accumulate, slope, target, row_stride)
-    switch (rows) {
-    case 1: ROWS(1); break;
-    case 2: ROWS(2); break;
-    case 3: ROWS(3); break;
-    case 4: ROWS(4); break;
-    case 5: ROWS(5); break;
-#if VEC_BYTES == 64
-    case 6: ROWS(6); break;
-    case 7: ROWS(7); break;
-#endif
-    default: ROWS(ROW_TILE);
-    }
+    SWITCH_ROWS(rows);
 #undef ROWS
 }
 

@@ -500,18 +500,7 @@ INLINE void multiply_vectors(const int vectors, ptrdiff_t rows, int real_pair, p
 {
 #define ROWS(count) multiply_pair(count, vectors, real_pair, depth, a, a_plane, b, b_plane, c, strides, accumulate)
     for (; rows > 0; rows -= ROW_TILE, a += ROW_TILE * depth, c += ROW_TILE * strides.row) {
-        switch (smaller(rows, ROW_TILE)) {
-        case 1: ROWS(1); break;
-        case 2: ROWS(2); break;
-        case 3: ROWS(3); break;
-        case 4: ROWS(4); break;
-        case 5: ROWS(5); break;
-#if VEC_BYTES == 64
-        case 6: ROWS(6); break;
-        case 7: ROWS(7); break;
-#endif
-        default: ROWS(ROW_TILE);
-        }
+        SWITCH_ROWS(smaller(rows, ROW_TILE));
     }
 #undef ROWS
 }

@@ -19,6 +19,24 @@ enum { ROW_TILE = 6, COLUMN_VECTORS = 2 };
 #endif
 enum { COLUMN_TILE = COLUMN_VECTORS * LANES };
 
+/* ROWS(rows), a kernel of its own for each number of rows from 1 to ROW_TILE. */
+/* clang-format off */
+#if VEC_BYTES == 64
+#define ROWS_FROM_6 case 6: ROWS(6); break; case 7: ROWS(7); break; default: ROWS(8);
+#else
+#define ROWS_FROM_6 default: ROWS(6);
+#endif
+#define SWITCH_ROWS(rows) \
+    switch (rows) { \
+    case 1: ROWS(1); break; \
+    case 2: ROWS(2); break; \
+    case 3: ROWS(3); break; \
+    case 4: ROWS(4); break; \
+    case 5: ROWS(5); break; \
+    ROWS_FROM_6 \
+    }
+/* clang-format on */
+
 /* `a` steps by a_row from row to row and by a_depth along the sum; the other operand is a panel of so many vectors, rows
  * of which stand b_depth apart. In passing, they are packed unless `packed` is NULL, and unless `ahead` is, the lines at
  * ahead + d * ahead_depth are brought into the second-level cache. */
@@ -70,18 +88,9 @@ INLINE void multiply_some_rows(ptrdiff_t rows, const int vectors, ptrdiff_t dept
                                ptrdiff_t a_depth, const real *b, const ptrdiff_t b_depth, real *c, ptrdiff_t row_stride,
                                int accumulate)
 {
-    switch (rows) {
-    case 1: multiply_rows(1, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate); break;
-    case 2: multiply_rows(2, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate); break;
-    case 3: multiply_rows(3, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate); break;
-    case 4: multiply_rows(4, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate); break;
-    case 5: multiply_rows(5, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate); break;
-#if VEC_BYTES == 64
-    case 6: multiply_rows(6, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate); break;
-    case 7: multiply_rows(7, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate); break;
-#endif
-    default: multiply_rows(ROW_TILE, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate);
-    }
+#define ROWS(count) multiply_rows(count, vectors, depth, a, a_row, a_depth, b, b_depth, c, row_stride, accumulate)
+    SWITCH_ROWS(rows);
+#undef ROWS
 }
 
 /* 1 to ROW_TILE rows. Of a last panel with few columns, the vectors that are all padding are left out; c has

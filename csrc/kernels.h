@@ -107,7 +107,7 @@ struct conv_backward_kernels {
 };
 
 /* csrc/winograd.c: convolutions with stride 1, 2 or 4; tiles of 4x4 outputs, N * ceil(height / 4) * ceil(width / 4). */
-enum { WINOGRAD_BLOCKS = 4 }; /* of 3x3 taps that a filter is cut into, per dimension, at most */
+enum { WINOGRAD_BLOCKS = 4 }; /* of 3x3 or 2x2 taps that a filter is cut into, per dimension, at most */
 
 struct winograd_geometry {
     ptrdiff_t images, channels, out_channels; /* N, C times the filter's blocks, K */

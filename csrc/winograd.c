@@ -185,8 +185,8 @@ INLINE void gather_patches(ptrdiff_t rows, const int stride, const struct images
                 if (!outside && row >= first_row && row < end_row) {
                     v = whole ? (vec)((ivec)load_strided(from + row * step, stride) & mask)
                               : load_lanes(from + row * step, stride, first, end);
-                    __builtin_prefetch(from + row * step + height * width);
-                    if (stride > 1) __builtin_prefetch(from + row * step + height * width + LANES);
+                    for (int line = 0; line < stride; line++)
+                        __builtin_prefetch(from + row * step + height * width + line * LANES);
                 }
                 if (j < 4 * run->count) vec_store(left + row * PATCH_ROW + at, v);
                 if (!right) continue;
@@ -223,7 +223,7 @@ INLINE void join_columns(const vec *column, real *row)
     }
 }
 
-/* A channel of the convolution by 3x3 is a channel of the image and a block of the filter. LANES channels of the image stand
+/* A channel of the convolution by 3x3 (or 2x2) is a channel of the image and a block of the filter. LANES channels of the image stand
  * together, or as many as there are: all of them with the first block, then all with the second, and so on. */
 struct block {
     ptrdiff_t channel, y, x; /* of the image; the block's first tap */

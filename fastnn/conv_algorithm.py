@@ -8,6 +8,7 @@ from functools import lru_cache
 __all__ = ["conv_algorithm", "get_conv_algorithm", "set_conv_algorithm"]
 
 ALGORITHMS = ("auto", "im2col", "direct", "winograd", "fft")
+WINOGRAD_BLOCKS = 4  # as in csrc/kernels.h
 active = "auto"
 
 
@@ -19,7 +20,7 @@ def set_conv_algorithm(name):
     name : {"auto", "im2col", "direct", "winograd", "fft"}
         "im2col" is a matrix product, exact up to rounding. "direct" is as exact, and reads a copy of the image instead
         of a matrix of its patches, in one or two dimensions (three stay with im2col). "winograd" needs a quarter of
-        the multiplications for filters of 3x3, and 1.4 to 4 times fewer for others of 2x2 to 12x12, with stride 1, 2
+        the multiplications for filters of 3x3, and up to 4 times fewer for others of 2x2 to 12x12, with stride 1, 2
         or 4 (backward-data: 1), dilation 1 and one group (others stay with im2col); its largest error in float32 is at
         most 2e-5 of the output's RMS for up to 512 channels, and a NaN or an infinity reaches all of the 4x4 outputs
         that share its patch, as NaN. "fft" needs up to 13 times fewer, for large images and filters of up to 9x9
@@ -138,7 +139,7 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
     winograd_runs = (
         len(kernel) == 2
         and min(kernel) >= 2
-        and max(map(len, blocks)) <= 4
+        and max(map(len, blocks)) <= WINOGRAD_BLOCKS
         and stride in ([(1, 1)] if operation == "conv_input_grad" else [(1, 1), (2, 2), (4, 4)])
         and dilation == (1, 1)
         and groups == 1
@@ -182,9 +183,9 @@ def others_cost(operation, images, channels, out_channels, out_size, kernel, str
 
 def winograd_blocks(kernel, stride):
     """Into which blocks of taps, `stride` apart, a filter is cut: (2, ...) of 2x2 or (3, ...) of 3x3 taps, whichever
-    take fewer products, with the blocks' first taps per dimension."""
+    take fewer products, with the first taps per dimension: at most WINOGRAD_BLOCKS in each, if there is a way."""
     cuts = [(taps, [block_starts(k, s, taps) for k, s in zip(kernel, stride, strict=True)]) for taps in (3, 2)]
-    return min(cuts, key=winograd_products)
+    return min([cut for cut in cuts if max(map(len, cut[1])) <= WINOGRAD_BLOCKS] or cuts, key=winograd_products)
 
 
 def block_starts(kernel, stride, taps):
@@ -207,7 +208,7 @@ def winograd_cost(operation, images, channels, out_channels, out_size, kernel, s
     products = winograd_products(winograd_blocks(kernel, stride))
     if products / 16 > 0.8 * math.prod(kernel):  # 2x2 with stride 2 saves nothing
         return math.inf
-    blocks = products / 36
+    blocks = products / 36  # as if of 3x3
     tiles = images * -(-out_size[0] // 4) * -(-out_size[1] // 4)
     vectors = -(-tiles // lanes) * lanes
     if operation != "conv_weight_grad" and tiles <= 0.75 * lanes:  # few: lanes are channels

@@ -1,5 +1,6 @@
 """Convolutions: native against reference, finite differences and torch, on shapes chosen to hurt; bad input."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -582,6 +583,9 @@ def test_auto_takes_winograd_where_it_was_measured_to_gain(shape, expected, expe
     assert by("conv", *shape, kernel=2, stride=2) != "winograd"  # more products
     with fastnn.conv_algorithm("im2col"):
         assert by("conv", *shape) == "im2col"
+    with fastnn.conv_algorithm("winograd"):  # whatever takes fewer products, there are blocks for all of these
+        sizes = itertools.product(range(2, 13), range(2, 13), (1, 2, 4))
+        assert {choose("conv", *shape, (r, s), (d, d), (1, 1), 1, 16) for r, s, d in sizes} == {"winograd"}
     alexnet, few_tiles = (8, 3, 96, (55, 55)), (1, 256, 256, (8, 8))
     assert by("conv_weight_grad", *alexnet, kernel=11, stride=4) == "winograd"
     assert (

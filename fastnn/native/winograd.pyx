@@ -91,16 +91,16 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     cdef bint large = tile_bytes * rows > WEIGHT_BYTES
     cdef ptrdiff_t blocks, chunk, row_blocks
     cdef work_split work
+    work.unit = kernel.panel_tiles if statistics else kernel.lanes
+    work.units = ceil_div(tiles, work.unit)
     work.tile_block = max(kernel.lanes, min(PATCH_BYTES // tile_bytes, TILE_BLOCK))
     blocks = ceil_div(tiles, work.tile_block)
     geometry.few = tiles <= kernel.few_tiles
     work.shared = large or blocks < threads or geometry.few
     if work.shared:
-        blocks = ceil_div(tiles, max(kernel.lanes, SHARED_PATCH_BYTES // tile_bytes))
+        blocks = ceil_div(work.units, max(1, SHARED_PATCH_BYTES // tile_bytes // work.unit))
     else:
         blocks = ceil_div(blocks, threads) * threads
-    work.unit = kernel.panel_tiles if statistics else kernel.lanes
-    work.units = ceil_div(tiles, work.unit)
     work.blocks = min(blocks, work.units)
     work.tile_block = ceil_div(work.units, work.blocks) * work.unit
     work.by_chunks = large or (work.shared and blocks == 1)
@@ -253,8 +253,9 @@ cdef sum_split split_sum(const winograd_geometry *geometry, const winograd_kerne
     cdef ptrdiff_t tiles = tile_count(geometry), rows = geometry.out_channels, channels = geometry.channels
     cdef ptrdiff_t panel = kernel.panel_tiles
     cdef ptrdiff_t position_bytes = positions_of(geometry) * itemsize, most_products = PRODUCT_BYTES // position_bytes
+    cdef ptrdiff_t taps = (geometry.points - 3) * (geometry.points - 3)
     cdef ptrdiff_t parts = max(1, min(PARTS, min(tiles // PARTIAL_TILES,
-                                                 PARTIAL_BYTES // (9 * rows * channels * itemsize))))
+                                                 PARTIAL_BYTES // (taps * rows * channels * itemsize))))
     cdef sum_split work
     work.row_block = min(rows, max(SUM_ROWS * 4 // itemsize, most_products // channels))
     work.channel_block = min(channels, max(panel, most_products // work.row_block // panel * panel))

@@ -115,6 +115,8 @@ struct winograd_geometry {
     ptrdiff_t points;                         /* per dimension: 6 for blocks of 3x3 taps, 5 for blocks of 2x2 */
     ptrdiff_t blocks[2];                      /* how many in each dimension, and the first of their taps */
     ptrdiff_t block[2][WINOGRAD_BLOCKS];      /* the others are `stride` apart */
+    ptrdiff_t taps[2][WINOGRAD_BLOCKS];       /* how many: points - 3, or less */
+    ptrdiff_t whole[2];                       /* so many blocks come first, with all their taps, or one */
     ptrdiff_t in_size[2], out_size[2];
     ptrdiff_t padding[2];    /* zeros above and left of the input; negative: that much is left out */
     ptrdiff_t chunk_rows;    /* output channels that are computed together: a multiple of row_tile */
@@ -163,8 +165,9 @@ struct winograd_kernels {
     void (*transform_sum_gradients)(const struct winograd_geometry *geometry, const struct winograd_sum *sum,
                                     const void *grad_output, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
                                     void *gradients);
-    void (*multiply_sum)(const struct winograd_sum *sum, ptrdiff_t position, ptrdiff_t row, ptrdiff_t rows,
-                         const void *gradients, const void *patches, int accumulate, void *products);
+    void (*multiply_sum)(const struct winograd_geometry *geometry, const struct winograd_sum *sum, ptrdiff_t position,
+                         ptrdiff_t row, ptrdiff_t rows, const void *gradients, const void *patches, int accumulate,
+                         void *products);
     void (*store_sum)(const struct winograd_geometry *geometry, const struct winograd_sum *sum, ptrdiff_t row,
                       const void *products, void *grad_weight);
 };

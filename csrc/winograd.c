@@ -1,10 +1,11 @@
 /* Convolution by Winograd's F(4x4, 3x3): 36 products for 16 outputs, where the sum itself takes 144; and by F(4x4, 2x2),
  * 25 products, where it takes 64.
- * A larger filter is cut into blocks of 3x3, the last ones filled up with zeros: each sees the image moved by so much, and
- * so its channels, block by block, are the channels of a convolution by 3x3 (5x5: 144 products for 16 outputs, not 400).
- * With a stride, the taps of a block stand that far apart, and see every so manieth pixel of the image: the channels of a
- * convolution with stride 1 (11x11 with stride 4: 16 blocks, 576 products for 16 outputs, not 1936). Blocks are of 2x2
- * where that takes fewer products (3x3 with stride 2: 4 blocks, 100 products, not 144).
+ * A larger filter is cut into blocks of at most 3x3: each sees the image moved by so much, and so its channels, block by
+ * block, are the channels of a convolution by 3x3. With a stride, the taps of a block stand that far apart, and see every
+ * so manieth pixel of the image: the channels of a convolution with stride 1. A block without its last row or column of
+ * taps has no product at infinity there, so that 5 = 3 + 2 takes 6 + 5 points: 5x5 takes 121 products for 16 outputs (not
+ * 400), 7x7 256 (784), 11x11 with stride 4 529 (1936). Blocks are of at most 2x2 where that takes fewer products (3x3 with
+ * stride 2: 4 blocks, 81 products, not 144).
  *
  *   forward           out = A' [ sum over c of (G w G') . (B' in B) ] A  per 4x4 tile of the output and 6x6 patch of the input
  *   backward-data     the same, with the gradient as `in` and the weights transposed and turned by 180 degrees
@@ -15,9 +16,10 @@
  * infinity, a = 1 / sqrt(2) and b = sqrt(2): the error is a quarter of that with 0, +-1, +-2. For 2x2 they are the same
  * without 0.
  *
- * N images, C input channels (times blocks), K output channels; a tile is 4x4 outputs, tiles are numbered along rows, images last.
- * P = 36 (or 25) positions in the transformed patch. The lanes of a vector are neighbouring tiles, whatever rows and images they
- * belong to, so that narrow images and any number of channels fill the vectors. Per position a matrix product:
+ * N images, C input channels (times blocks), K output channels; a tile is 4x4 outputs, tiles are numbered along rows,
+ * images last. P = 36 (or 25) positions in the transformed patch. The lanes of a vector are neighbouring tiles, whatever
+ * rows and images they belong to, so that narrow images and any number of channels fill the vectors. Per position a matrix
+ * product:
  *
  *   weights   U [chunk][P][K in chunk][C]     chunks of g->chunk_rows output channels
  *   patches   V [P][panel][C][tile in panel]  panels of COLUMN_TILE tiles, the last one narrower
@@ -147,8 +149,11 @@ struct images {
     ptrdiff_t count, channels, height, width;
 };
 
+INLINE ptrdiff_t image_channels(const struct winograd_geometry *g)
+{ return g->channels / (g->blocks[0] * g->blocks[1]); }
+
 INLINE struct images input_images(const struct winograd_geometry *g, const void *input)
-{ return (struct images){input, g->images, g->channels / (g->blocks[0] * g->blocks[1]), g->in_size[0], g->in_size[1]}; }
+{ return (struct images){input, g->images, image_channels(g), g->in_size[0], g->in_size[1]}; }
 
 INLINE struct images output_images(const struct winograd_geometry *g, const void *output)
 { return (struct images){output, g->images, g->out_channels, g->out_size[0], g->out_size[1]}; }
@@ -223,20 +228,21 @@ INLINE void join_columns(const vec *column, real *row)
     }
 }
 
-/* A channel of the convolution by 3x3 (or 2x2) is a channel of the image and a block of the filter. LANES channels of the image stand
- * together, or as many as there are: all of them with the first block, then all with the second, and so on. */
+/* A channel of the convolution by 3x3 (or 2x2) is a channel of the image and a block of the filter: all of them with the
+ * first block, then all with the second, and so on. */
 struct block {
     ptrdiff_t channel, y, x; /* of the image; the block's first tap */
-    ptrdiff_t same;          /* so many channels from this one on have the same block, and follow in the image */
+    ptrdiff_t rows, columns; /* of taps */
+    ptrdiff_t same;          /* so many channels from this one on, at most LANES, have the same block */
 };
 
 INLINE struct block block_of(const struct winograd_geometry *g, ptrdiff_t channel)
 {
-    ptrdiff_t across = g->blocks[1], blocks = g->blocks[0] * across;
-    ptrdiff_t first = channel / (LANES * blocks) * LANES, count = smaller(LANES, g->channels / blocks - first);
-    ptrdiff_t at = channel - first * blocks, block = at / count;
-    return (struct block){first + at % count, g->block[0][block / across], g->block[1][block % across],
-                          count - at % count};
+    ptrdiff_t channels = image_channels(g), y = channel / channels / g->blocks[1],
+              x = channel / channels % g->blocks[1];
+    channel %= channels;
+    return (struct block){channel,       g->block[0][y], g->block[1][x],
+                          g->taps[0][y], g->taps[1][x],  smaller(LANES, channels - channel)};
 }
 
 INLINE ptrdiff_t positions_of(const struct winograd_geometry *g) { return g->points * g->points; }
@@ -347,6 +353,23 @@ INLINE void multiply_vectors(const int vectors, ptrdiff_t rows, ptrdiff_t depth,
     for (; rows > 0; rows -= ROW_TILE, a += ROW_TILE * a_stride, c += ROW_TILE * c_stride)
         multiply_some_rows(smaller(ROW_TILE, rows), vectors, depth, a, a_stride, 1, b, vectors * LANES, c, c_stride,
                            accumulate);
+}
+
+/* A block whose last row of taps is missing has no products at infinity there, nor one without its last column: the
+ * channels of blocks that have products at this position, in `lines` of `length`, `step` apart. */
+struct depth {
+    ptrdiff_t lines, length, step;
+};
+
+INLINE ptrdiff_t blocks_at(const struct winograd_geometry *g, int dimension, ptrdiff_t point)
+{ return point == g->points - 1 ? g->whole[dimension] : g->blocks[dimension]; }
+
+INLINE struct depth depth_of(const struct winograd_geometry *g, ptrdiff_t position)
+{
+    ptrdiff_t lines = blocks_at(g, 0, position / g->points), across = blocks_at(g, 1, position % g->points);
+    ptrdiff_t channels = image_channels(g), step = g->blocks[1] * channels;
+    if (across == g->blocks[1]) return (struct depth){1, lines * step, 0};
+    return (struct depth){lines, across * channels, step};
 }
 
 static void multiply_panel(ptrdiff_t width, ptrdiff_t rows, ptrdiff_t depth_total, const real *a, ptrdiff_t a_stride,
@@ -519,14 +542,15 @@ static ptrdiff_t weight_size(const struct winograd_geometry *g)
 }
 
 /* tap[t]: which weight of a filter stands at place t of its block of size x size taps, from the other end if it is turned;
- * -1 where the block goes beyond its edge. */
+ * -1 where the block has none. */
 INLINE void find_taps(const int size, const struct winograd_geometry *g, ptrdiff_t turned, struct block block,
                       ptrdiff_t tap[9])
 {
 #pragma GCC unroll 9
     for (int t = 0; t < size * size; t++) {
         ptrdiff_t y = block.y + t / size * g->stride, x = block.x + t % size * g->stride, at = y * g->filter[1] + x;
-        tap[t] = y >= g->filter[0] || x >= g->filter[1] ? -1 : turned ? g->filter[0] * g->filter[1] - 1 - at : at;
+        int none = t / size >= block.rows || t % size >= block.columns;
+        tap[t] = none ? -1 : turned ? g->filter[0] * g->filter[1] - 1 - at : at;
     }
 }
 
@@ -572,20 +596,17 @@ static void transform_row(const struct winograd_geometry *g, const struct winogr
                           real *to)
 {
     ptrdiff_t plane_stride = plane_size(g->chunk_rows, round_up(g->channels, LANES));
-    ptrdiff_t channels = g->channels / (g->blocks[0] * g->blocks[1]), filter = g->filter[0] * g->filter[1], count;
+    ptrdiff_t channels = image_channels(g), filter = g->filter[0] * g->filter[1], count;
     const real *from = (const real *)weight->data + k * weight->row_stride;
     real taps[MOST_TAPS + LANES][LANES];
     for (ptrdiff_t c = 0; c < channels; c += count) {
         count = smaller(LANES, channels - c);
         transpose_taps(from + c * weight->channel_stride, weight->channel_stride, count, filter, taps);
-        for (ptrdiff_t y = 0; y < g->blocks[0]; y++)
-            for (ptrdiff_t x = 0; x < g->blocks[1]; x++, to += count) {
-                struct block block = {c, g->block[0][y], g->block[1][x], count};
-                if (g->points == 5)
-                    transform_block(2, g, weight->turned, block, taps, count, to, plane_stride);
-                else
-                    transform_block(3, g, weight->turned, block, taps, count, to, plane_stride);
-            }
+        for (ptrdiff_t at = c; at < g->channels; at += channels)
+            if (g->points == 5)
+                transform_block(2, g, weight->turned, block_of(g, at), taps, count, to + at, plane_stride);
+            else
+                transform_block(3, g, weight->turned, block_of(g, at), taps, count, to + at, plane_stride);
     }
 }
 
@@ -718,20 +739,21 @@ static void store_last_outputs(const struct winograd_geometry *g, ptrdiff_t star
     if (epilogue->sums) epilogue_store_channels(epilogue, unit, k, rows, &sums);
 }
 
-/* Sends for this position's share of the weights of output channels k .. end - 1, which are to be transformed next: large weights come
- * from memory, and would be waited for. Inlined, for GCC (12) leaves out calls of a function that only prefetches. */
+/* Sends for this position's share of the weights of output channels k .. end - 1, which are to be transformed next: large
+ * weights come from memory, and would be waited for. Inlined, for GCC (12) leaves out calls of a function that only
+ * prefetches. */
 INLINE void prefetch_weights(const struct winograd_geometry *g, const struct winograd_weight *weight, ptrdiff_t k,
                              ptrdiff_t end, ptrdiff_t position)
 {
-    ptrdiff_t channels = g->channels / (g->blocks[0] * g->blocks[1]), positions = positions_of(g);
+    ptrdiff_t channels = image_channels(g), positions = positions_of(g);
     ptrdiff_t first_channel = position * channels / positions, end_channel = (position + 1) * channels / positions;
     for (; k < end; k++)
         for (ptrdiff_t c = first_channel; c < end_channel; c++)
             __builtin_prefetch((const real *)weight->data + k * weight->row_stride + c * weight->channel_stride, 0, 2);
 }
 
-/* products[position][row][tile] of a chunk of output channels from k on, before row_end, for tiles tile_start .. + tiles of a
- * block. */
+/* products[position][row][tile] of a chunk of output channels from k on, before row_end, for tiles tile_start .. + tiles of
+ * a block. */
 static void multiply_chunk(const struct winograd_geometry *g, const struct winograd_weight *weight, const real *chunk,
                            ptrdiff_t k, ptrdiff_t row_end, const real *patches, const struct winograd_block *block,
                            ptrdiff_t tile_start, ptrdiff_t tiles, real *products, ptrdiff_t product_plane)
@@ -742,9 +764,14 @@ static void multiply_chunk(const struct winograd_geometry *g, const struct winog
     for (ptrdiff_t position = 0; position < positions_of(g);
          position++, chunk += weight_plane, patches += plane, products += product_plane) {
         if (!weight->transformed) prefetch_weights(g, weight, next, smaller(next + g->chunk_rows, row_end), position);
-        for (ptrdiff_t start = 0; start < width && !g->few; start += COLUMN_TILE)
-            multiply_panel(smaller(COLUMN_TILE, width - start), rows, g->channels, chunk, row_length,
-                           patches + (tile_start + start) * g->channels, products + start, width, 0);
+        struct depth depth = depth_of(g, position);
+        for (ptrdiff_t start = 0; start < width && !g->few; start += COLUMN_TILE) {
+            ptrdiff_t panel = smaller(COLUMN_TILE, width - start);
+            const real *from = patches + (tile_start + start) * g->channels;
+            for (ptrdiff_t line = 0; line < depth.lines; line++)
+                multiply_panel(panel, rows, depth.length, chunk + line * depth.step, row_length,
+                               from + line * depth.step * panel, products + start, width, line > 0);
+        }
         for (ptrdiff_t row = 0; row < rows && g->few; row += FEW_ROWS)
             for (ptrdiff_t tile = 0; tile < tiles; tile += FEW_TILES)
                 multiply_few(rows - row, g->channels, chunk + row * row_length, row_length, patches + tile * row_length,
@@ -839,7 +866,8 @@ static void sum_sizes(const struct winograd_geometry *g, const struct winograd_s
     for (int i = 0; i < 4; i++) sizes[i] = round_up(positions_of(g) * planes[i] * (ptrdiff_t)sizeof(real), 64);
 }
 
-/* Transforms and packs the patches of one panel of the round, from `tile` on, and one group of channels, from `channel` on. */
+/* Transforms and packs the patches of one panel of the round, from `tile` on, and one group of channels, from `channel`
+ * on. */
 static void transform_sum_patches(const struct winograd_geometry *g, const struct winograd_sum *s, const void *input,
                                   ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch)
 {
@@ -877,17 +905,30 @@ static void transform_sum_gradients(const struct winograd_geometry *g, const str
             transform_gradient(g, &images, s->row_start + row + k, &panel, to + k * s->room, sum_gradient_plane(s));
 }
 
-/* The products of one position, for output channels row .. + rows: written, or added to those of the rounds before. */
-static void multiply_sum(const struct winograd_sum *s, ptrdiff_t position, ptrdiff_t row, ptrdiff_t rows,
-                         const void *gradients, const void *patches, int accumulate, void *products)
+/* Whether any block of channels start .. + count has weights that the products of a position go into. */
+INLINE int has_position(const struct winograd_geometry *g, ptrdiff_t position, ptrdiff_t start, ptrdiff_t count)
+{
+    ptrdiff_t down = blocks_at(g, 0, position / g->points), across = blocks_at(g, 1, position % g->points);
+    ptrdiff_t channels = image_channels(g);
+    for (ptrdiff_t block = start / channels; block * channels < start + count; block++)
+        if (block / g->blocks[1] < down && block % g->blocks[1] < across) return 1;
+    return 0;
+}
+
+/* The products of one position, for output channels row .. + rows: written, or added to those of the rounds before. Those
+ * without weights are left as they are. */
+static void multiply_sum(const struct winograd_geometry *g, const struct winograd_sum *s, ptrdiff_t position,
+                         ptrdiff_t row, ptrdiff_t rows, const void *gradients, const void *patches, int accumulate,
+                         void *products)
 {
     ptrdiff_t row_length = round_up(s->channels, LANES);
     const real *from = (const real *)patches + position * sum_patch_plane(s);
     real *to = (real *)products + position * sum_product_plane(s) + row * row_length;
-    for (ptrdiff_t c = 0; c < row_length; c += COLUMN_TILE)
-        multiply_panel(smaller(COLUMN_TILE, row_length - c), rows, s->tiles,
-                       (const real *)gradients + position * sum_gradient_plane(s) + row * s->room, s->room,
-                       from + c * s->room, to + c, row_length, accumulate);
+    for (ptrdiff_t c = 0; c < s->channels; c += COLUMN_TILE)
+        if (has_position(g, position, s->channel_start + c, smaller(COLUMN_TILE, s->channels - c)))
+            multiply_panel(smaller(COLUMN_TILE, row_length - c), rows, s->tiles,
+                           (const real *)gradients + position * sum_gradient_plane(s) + row * s->room, s->room,
+                           from + c * s->room, to + c, row_length, accumulate);
 }
 
 /* grad_weight[k][channel of the image][tap] of one of the sum's output channels, from the products. */
@@ -895,7 +936,7 @@ static void store_sum(const struct winograd_geometry *g, const struct winograd_s
                       const void *products, void *grad_weight)
 {
     const real *from = (const real *)products + row * round_up(s->channels, LANES);
-    ptrdiff_t filter = g->filter[0] * g->filter[1], channels = g->channels / (g->blocks[0] * g->blocks[1]);
+    ptrdiff_t filter = g->filter[0] * g->filter[1], channels = image_channels(g);
     real *filters = (real *)grad_weight + (s->row_start + row) * channels * filter;
     for (ptrdiff_t c = 0, some; c < s->channels; c += some) {
         struct block block = block_of(g, s->channel_start + c);

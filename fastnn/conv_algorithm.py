@@ -1,5 +1,6 @@
 """Which algorithm computes a convolution: by shape, or the one that the user asks for."""
 
+import itertools
 import math
 import os
 from contextlib import contextmanager
@@ -183,20 +184,31 @@ def others_cost(operation, images, channels, out_channels, out_size, kernel, str
 
 
 def winograd_blocks(kernel, stride):
-    """Into which blocks of taps, `stride` apart, a filter is cut: (2, ...) of 2x2 or (3, ...) of 3x3 taps, whichever
-    take fewer products, with the first taps per dimension: at most WINOGRAD_BLOCKS in each, if there is a way."""
-    cuts = [(taps, [block_starts(k, s, taps) for k, s in zip(kernel, stride, strict=True)]) for taps in (3, 2)]
+    """Into which blocks of taps, `stride` apart, a filter is cut: (2, ...) of at most 2x2 or (3, ...) of at most 3x3
+    taps, whichever take fewer products, with (first tap, taps) of each per dimension: at most WINOGRAD_BLOCKS, if there
+    is a way."""
+    cuts = [(most, [cut_taps(k, s, most) for k, s in zip(kernel, stride, strict=True)]) for most in (3, 2)]
     return min([cut for cut in cuts if max(map(len, cut[1])) <= WINOGRAD_BLOCKS] or cuts, key=winograd_products)
 
 
-def block_starts(kernel, stride, taps):
-    return [start for first in range(min(stride, kernel)) for start in range(first, kernel, taps * stride)]
+def cut_taps(kernel, stride, most):
+    """(first tap, taps) of the blocks of one dimension: the largest first.
+
+    The taps of a phase are shared out evenly: blocks with less than `most` taps take fewer products (7 = 3 + 2 + 2).
+    """
+    blocks = []
+    for first in range(min(stride, kernel)):
+        taps = -(-(kernel - first) // stride)
+        parts = -(-taps // most)
+        edges = [taps * part // parts for part in range(parts + 1)]
+        blocks += [(first + start * stride, end - start) for start, end in itertools.pairwise(edges)]
+    return sorted(blocks, key=lambda block: -block[1])
 
 
 def winograd_products(cut):
-    """Products for a tile of 4x4 outputs."""
-    taps, blocks = cut
-    return (taps + 3) ** 2 * math.prod(map(len, blocks))
+    """Products for a tile of 4x4 outputs: without the last tap of a block, there is none at infinity."""
+    most, blocks = cut
+    return math.prod(sum(most + 3 - (taps < most and i > 0) for i, (_, taps) in enumerate(cuts)) for cuts in blocks)
 
 
 def winograd_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
@@ -206,19 +218,24 @@ def winograd_cost(operation, images, channels, out_channels, out_size, kernel, s
     are those of blocks of 3x3; blocks of 2x2 have fewer points in everything.
     """
     pairs = channels * out_channels
-    products = winograd_products(winograd_blocks(kernel, stride))
+    most, blocks = cut = winograd_blocks(kernel, stride)
+    products = winograd_products(cut)
     if products / 16 > 0.8 * math.prod(kernel):  # 2x2 with stride 2 saves nothing
         return math.inf
-    blocks = products / 36  # as if of 3x3
+    blocks = math.prod(map(len, blocks)) * (most + 3) ** 2 / 36  # as if of 3x3
     tiles = images * -(-out_size[0] // 4) * -(-out_size[1] // 4)
     vectors = -(-tiles // lanes) * lanes
     if operation != "conv_weight_grad" and tiles <= 0.75 * lanes:  # few: lanes are channels
         multiplied = 1.4 * lanes / 4 * -(-4 * tiles // lanes)
     else:
         multiplied = vectors
-    transform = (1000 if operation == "conv_weight_grad" else 650) * (1 if stride[0] == 1 else 1.4)
-    transforms = vectors * transform * (blocks * channels + out_channels)
-    return 9e5 + 40 * blocks * pairs * multiplied + transforms + 320 * blocks * pairs
+    transform, weight = (900, 400) if operation == "conv_weight_grad" else (650, 320)
+    planes = blocks * channels + out_channels
+    if operation == "conv_weight_grad":  # a part of the weights at a time: 256 output channels and 140 channels
+        rows = min(out_channels, 256)
+        planes = blocks * channels * -(-out_channels // 256) + out_channels * -(-blocks * channels * rows // 36000)
+    transforms = vectors * transform * (1 if stride[0] == 1 else 1.3) * planes
+    return 9e5 + 1.1 * products * pairs * multiplied + transforms + weight * blocks * pairs
 
 
 def fft_taps(kernel, stride):

@@ -175,6 +175,8 @@ static void check_convolutions(const struct kernels *table)
                                        .stride = 1,
                                        .points = 6,
                                        .blocks = {1, 1},
+                                       .taps = {{3}, {3}},
+                                       .whole = {1, 1},
                                        .in_size = {H, W},
                                        .out_size = {H, W},
                                        .padding = {1, 1},

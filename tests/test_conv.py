@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import fastnn
 import fastnn.functional as F
-from fastnn.conv_algorithm import choose
+from fastnn.conv_algorithm import choose, winograd_blocks
 from tests.oracle import assert_gradient, assert_matches, numerical_gradient
 from tests.shapes import (
     CONVOLUTIONS,
@@ -561,6 +561,17 @@ def test_conv2d_forced_to_transforms_falls_back_where_they_cannot_run(rng, chang
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("kernel", range(2, 13))
+def test_blocks_of_winograd_hold_each_tap_once_and_the_whole_ones_first(kernel, stride):
+    most, (blocks, _) = winograd_blocks((kernel, kernel), (stride, stride))
+    taps = [count for _, count in blocks]
+    assert taps == sorted(taps, reverse=True)
+    assert max(taps) <= most
+    held = [first + stride * tap for first, count in blocks for tap in range(count)]
+    assert sorted(held) == list(range(kernel))
+
+
 @pytest.mark.parametrize(
     ("shape", "expected", "expected_weights"),
     [
@@ -593,7 +604,7 @@ def test_auto_takes_winograd_where_it_was_measured_to_gain(shape, expected, expe
         == by("conv_weight_grad", 8, 64, 128, (28, 28), stride=2)
         == "winograd"
     )
-    assert by("conv", 8, 256, 512, (7, 7), stride=2) == "im2col"  # much of the tiles is unused
+    assert by("conv_weight_grad", 8, 256, 512, (7, 7), stride=2) == "im2col"  # much of the tiles is unused
     assert by("conv", *few_tiles) == by("conv", *few_tiles, lanes=8) == "winograd"
     assert by("conv_weight_grad", *few_tiles) == by("conv", 1, 512, 512, (7, 7)) == "im2col"
 
@@ -625,7 +636,7 @@ def test_auto_takes_direct_where_it_was_measured_to_gain():
     for operation in ("conv", "conv_input_grad", "conv_weight_grad"):
         assert by(operation, 3, 16, 112, 3) == "direct"
         assert by(operation, 64, 64, 7, 3, groups=64) == "direct"
-        assert by(operation, 256, 512, 7, 3) == "im2col"
+        assert by(operation, 256, 512, 7, 3, images=1) == "im2col"
         assert by(operation, 3, 64, 28, 1) == "im2col"  # nothing to pack
         assert by(operation, 16, 120, 1, 5) == "im2col"  # a single position
     assert by("conv", 64, 64, 7, 3) == "im2col"

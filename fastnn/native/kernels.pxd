@@ -97,6 +97,8 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t points
         ptrdiff_t blocks[2]
         ptrdiff_t block[2][4]
+        ptrdiff_t taps[2][4]
+        ptrdiff_t whole[2]
         ptrdiff_t in_size[2]
         ptrdiff_t out_size[2]
         ptrdiff_t padding[2]
@@ -147,8 +149,8 @@ cdef extern from "kernels.h" nogil:
         void (*transform_sum_gradients)(const winograd_geometry *geometry, const winograd_sum *sum,
                                         const void *grad_output, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
                                         void *gradients) noexcept nogil
-        void (*multiply_sum)(const winograd_sum *sum, ptrdiff_t position, ptrdiff_t row, ptrdiff_t rows,
-                             const void *gradients, const void *patches, int accumulate,
+        void (*multiply_sum)(const winograd_geometry *geometry, const winograd_sum *sum, ptrdiff_t position,
+                             ptrdiff_t row, ptrdiff_t rows, const void *gradients, const void *patches, int accumulate,
                              void *products) noexcept nogil
         void (*store_sum)(const winograd_geometry *geometry, const winograd_sum *sum, ptrdiff_t row,
                           const void *products, void *grad_weight) noexcept nogil

@@ -55,12 +55,14 @@ cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_s
     geometry.chunk_rows, geometry.channels_last, geometry.few = 0, is_channels_last(x), False
     geometry.images, geometry.channels, geometry.out_channels = x.shape[0], x.shape[1], out_channels
     geometry.stride = stride
-    taps, blocks = winograd_blocks(tuple(kernel), (stride, stride))
-    geometry.points = taps + 3
-    for i, starts in enumerate(blocks):
-        geometry.blocks[i] = len(starts)
-        for block, start in enumerate(starts):
-            geometry.block[i][block] = start
+    most, blocks = winograd_blocks(tuple(kernel), (stride, stride))
+    geometry.points = most + 3
+    for i, cut in enumerate(blocks):
+        geometry.blocks[i], geometry.whole[i] = len(cut), 1
+        for block, (first, taps) in enumerate(cut):
+            geometry.block[i][block], geometry.taps[i][block] = first, taps
+            if taps == most:
+                geometry.whole[i] = block + 1
         geometry.channels *= geometry.blocks[i]
         geometry.filter[i] = kernel[i]
         geometry.in_size[i] = x.shape[2 + i]
@@ -299,8 +301,8 @@ cdef void multiply_round(const sum_operands *o, const winograd_sum *part, bint f
     cdef ptrdiff_t rows = 8 * o.kernel.row_tile, parts = ceil_div(part.rows, rows), task, row
     for task in prange(positions_of(o.geometry) * parts, num_threads=threads, schedule="dynamic"):
         row = task % parts * rows
-        o.kernel.multiply_sum(part, task // parts, row, min(rows, part.rows - row), o.gradients, o.patches, not first,
-                              o.products)
+        o.kernel.multiply_sum(o.geometry, part, task // parts, row, min(rows, part.rows - row), o.gradients, o.patches,
+                              not first, o.products)
 
 
 cdef void sum_tiles(const sum_operands *o, const sum_split *work, ptrdiff_t start, ptrdiff_t end, int threads,

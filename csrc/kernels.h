@@ -118,8 +118,11 @@ struct winograd_geometry {
     ptrdiff_t taps[2][WINOGRAD_BLOCKS];       /* how many: points - 3, or less */
     ptrdiff_t whole[2];                       /* so many blocks come first, with all their taps, or one */
     ptrdiff_t in_size[2], out_size[2];
-    ptrdiff_t padding[2];    /* zeros above and left of the input; negative: that much is left out */
-    ptrdiff_t chunk_rows;    /* output channels that are computed together: a multiple of row_tile */
+    ptrdiff_t padding[2]; /* zeros above and left of the input; negative: that much is left out */
+    /* Backward-data of a stride: each pixel q of a grid has phases x phases outputs, from phases * q - lead on. Taps
+     * of a phase are `phases` apart; the first `lacking` phases have one less. Without a stride the grid is the output. */
+    ptrdiff_t phases, grid[2], lead[2], lacking[2];
+    ptrdiff_t chunk_rows;    /* output channels that are computed together: all phases of them go well in row_tiles */
     ptrdiff_t channels_last; /* are the arrays (N, height, width, channels)? */
     ptrdiff_t few;           /* is there one block of at most few_tiles? Then its patches are [P][tile][C] */
 };

@@ -8,7 +8,9 @@
  * stride 2: 4 blocks, 81 products, not 144).
  *
  *   forward           out = A' [ sum over c of (G w G') . (B' in B) ] A  per 4x4 tile of the output and 6x6 patch of the input
- *   backward-data     the same, with the gradient as `in` and the weights transposed and turned by 180 degrees
+ *   backward-data     the same, with the gradient as `in` and the weights transposed and turned by 180 degrees; with a
+ *                     stride, each phase of the outputs sees the gradient through every so manieth tap: the phases are
+ *                     output channels, with common patches (3x3 with stride 2: 81 products for 64 outputs, not 144)
  *   backward-weights  dw = A3' [ sum over tiles of (G4 dout G4') . (B' in B) ] A3, F(3x3, 4x4) on the same patches
  *                    (or A2 and F(2x2, 4x4))
  *
@@ -21,7 +23,7 @@
  * rows and images they belong to, so that narrow images and any number of channels fill the vectors. Per position a matrix
  * product:
  *
- *   weights   U [chunk][P][K in chunk][C]     chunks of g->chunk_rows output channels
+ *   weights   U [chunk][P][K in chunk][C]     chunks of g->chunk_rows output channels, K times the phases
  *   patches   V [P][panel][C][tile in panel]  panels of COLUMN_TILE tiles, the last one narrower
  *   products  M [P][K in chunk][tile] = U V   one chunk at a time: it is turned into outputs while it is in the cache
  *
@@ -46,6 +48,7 @@
 enum {
     PATCH_ROW = 4 * COLUMN_TILE + LANES, /* elements of a row of patches, four per tile, and room for a whole vector */
     MOST_POINTS = 6,                     /* per dimension: one less than the outputs and the taps of a block together */
+    MOST_PHASES = 4,                     /* per dimension */
     MOST_TAPS = 144,                     /* of a filter: blocks of 3x3, WINOGRAD_BLOCKS in each dimension */
     DEPTH_BLOCK = 128,                   /* sums of 512 channels in one go err twice as much as in four parts */
 };
@@ -119,7 +122,7 @@ INLINE void transform_product_line(const int points, const int count, const vec 
 /* Neighbouring tiles of one row of tiles. */
 struct run {
     ptrdiff_t start, count; /* among the tiles of the panel */
-    ptrdiff_t image, y, x;  /* output position of the first one's corner */
+    ptrdiff_t image, y, x;  /* place in the grid of outputs of the first one's corner */
 };
 
 struct panel {
@@ -130,7 +133,7 @@ struct panel {
 /* The panel of tiles start .. start + count. Tiles that fill up the last vector stand below the image: all zeros. */
 static void describe_panel(const struct winograd_geometry *g, ptrdiff_t start, ptrdiff_t count, struct panel *panel)
 {
-    ptrdiff_t across = (g->out_size[1] + 3) / 4, down = (g->out_size[0] + 3) / 4;
+    ptrdiff_t across = (g->grid[1] + 3) / 4, down = (g->grid[0] + 3) / 4;
     panel->width = round_up(count, LANES);
     panel->runs = 0;
     for (ptrdiff_t done = 0; done < count;) {
@@ -217,15 +220,29 @@ INLINE void split_columns(const int count, const real *row, vec *column)
     }
 }
 
-/* The other way round: a row of 4 * LANES elements from the 4 columns of LANES tiles. */
-INLINE void join_columns(const vec *column, real *row)
+/* The other way round: rows of 4 * LANES outputs of `phases` phases from their 4 columns of LANES tiles, one row whose
+ * neighbours are of different phases. */
+INLINE void join_columns(const int phases, const vec column[][4], real *to)
 {
-    vec even[2] = {VEC_ZIP_LOW(column[0], column[2]), VEC_ZIP_HIGH(column[0], column[2])};
-    vec odd[2] = {VEC_ZIP_LOW(column[1], column[3]), VEC_ZIP_HIGH(column[1], column[3])};
-    for (int i = 0; i < 2; i++) {
-        vec_store(row + 2 * i * LANES, VEC_ZIP_LOW(even[i], odd[i]));
-        vec_store(row + (2 * i + 1) * LANES, VEC_ZIP_HIGH(even[i], odd[i]));
+    vec row[4 * MOST_PHASES]; /* of a phase, then of two, then of four */
+    for (int phase = 0; phase < phases; phase++) {
+        const vec *of = column[phase];
+        vec even[2] = {VEC_ZIP_LOW(of[0], of[2]), VEC_ZIP_HIGH(of[0], of[2])};
+        vec odd[2] = {VEC_ZIP_LOW(of[1], of[3]), VEC_ZIP_HIGH(of[1], of[3])};
+        for (int i = 0; i < 2; i++) {
+            row[4 * phase + 2 * i] = VEC_ZIP_LOW(even[i], odd[i]);
+            row[4 * phase + 2 * i + 1] = VEC_ZIP_HIGH(even[i], odd[i]);
+        }
     }
+    for (int joined = 1; joined < phases; joined *= 2) { /* rows of phases f and f + phases / 2 become one */
+        vec half[4 * MOST_PHASES];
+        memcpy(half, row, sizeof half);
+        for (int i = 0; i < 2 * phases; i++) {
+            row[2 * i] = VEC_ZIP_LOW(half[i], half[i + 2 * phases]);
+            row[2 * i + 1] = VEC_ZIP_HIGH(half[i], half[i + 2 * phases]);
+        }
+    }
+    for (int i = 0; i < 4 * phases; i++) vec_store(to + i * LANES, row[i]);
 }
 
 /* A channel of the convolution by 3x3 (or 2x2) is a channel of the image and a block of the filter: all of them with the
@@ -246,6 +263,7 @@ INLINE struct block block_of(const struct winograd_geometry *g, ptrdiff_t channe
 }
 
 INLINE ptrdiff_t positions_of(const struct winograd_geometry *g) { return g->points * g->points; }
+INLINE ptrdiff_t phases_of(const struct winograd_geometry *g) { return g->phases * g->phases; }
 
 /* Of a patch whose first row and column the block's first tap sees: columns 0 to 3 of each tile, and from 4 on. */
 static void gather_both(const struct winograd_geometry *g, const struct images *images, struct block block,
@@ -531,9 +549,15 @@ static void transform_few_tiles(const struct winograd_geometry *g, const struct 
 
 /* ---- Forward and backward-data ---- */
 
-/* Elements of the transformed weights of one chunk. */
-INLINE ptrdiff_t chunk_size(const struct winograd_geometry *g)
-{ return positions_of(g) * plane_size(g->chunk_rows, round_up(g->channels, LANES)); }
+/* Elements of the transformed weights of one chunk, [phase][K in chunk][C] in one position, and in all. */
+INLINE ptrdiff_t weight_plane(const struct winograd_geometry *g)
+{ return plane_size(phases_of(g) * g->chunk_rows, round_up(g->channels, LANES)); }
+
+INLINE ptrdiff_t chunk_size(const struct winograd_geometry *g) { return positions_of(g) * weight_plane(g); }
+
+/* Elements of the products of one position and chunk with so many tiles. */
+INLINE ptrdiff_t product_plane(const struct winograd_geometry *g, ptrdiff_t tiles)
+{ return plane_size(phases_of(g) * g->chunk_rows, round_up(tiles, LANES)); }
 
 static ptrdiff_t weight_size(const struct winograd_geometry *g)
 {
@@ -542,15 +566,18 @@ static ptrdiff_t weight_size(const struct winograd_geometry *g)
 }
 
 /* tap[t]: which weight of a filter stands at place t of its block of size x size taps, from the other end if it is turned;
- * -1 where the block has none. */
-INLINE void find_taps(const int size, const struct winograd_geometry *g, ptrdiff_t turned, struct block block,
-                      ptrdiff_t tap[9])
+ * -1 where the block, or the phase of a turned filter, has none. */
+INLINE void find_taps(const int size, const struct winograd_geometry *g, ptrdiff_t turned, ptrdiff_t phase,
+                      struct block block, ptrdiff_t tap[9])
 {
+    ptrdiff_t bottom = g->filter[0] - g->phases + phase / g->phases,
+              right = g->filter[1] - g->phases + phase % g->phases;
 #pragma GCC unroll 9
     for (int t = 0; t < size * size; t++) {
-        ptrdiff_t y = block.y + t / size * g->stride, x = block.x + t % size * g->stride, at = y * g->filter[1] + x;
-        int none = t / size >= block.rows || t % size >= block.columns;
-        tap[t] = none ? -1 : turned ? g->filter[0] * g->filter[1] - 1 - at : at;
+        ptrdiff_t y = block.y + t / size * g->stride, x = block.x + t % size * g->stride;
+        if (turned) y = bottom - g->phases * y, x = right - g->phases * x;
+        int none = t / size >= block.rows || t % size >= block.columns || y < 0 || x < 0;
+        tap[t] = none ? -1 : y * g->filter[1] + x;
     }
 }
 
@@ -575,13 +602,11 @@ INLINE void transpose_taps(const real *from, ptrdiff_t stride, ptrdiff_t count, 
     }
 }
 
-/* One block of the filters of `count` neighbouring channels, at most LANES, from their transposed taps. */
-INLINE void transform_block(const int size, const struct winograd_geometry *g, ptrdiff_t turned, struct block block,
-                            real taps[][LANES], ptrdiff_t count, real *to, ptrdiff_t plane_stride)
+/* One block and phase of the filters of `count` neighbouring channels, at most LANES, from their transposed taps. */
+INLINE void transform_block(const int size, const ptrdiff_t tap[9], real taps[][LANES], ptrdiff_t count, real *to,
+                            ptrdiff_t plane_stride)
 {
-    ptrdiff_t tap[9];
     vec filter[3][4];
-    find_taps(size, g, turned, block, tap);
 #pragma GCC unroll 9
     for (int t = 0; t < size * size; t++) filter[t / size][t % size] = tap[t] < 0 ? (vec){0} : vec_load(taps[tap[t]]);
     if (count == LANES)
@@ -591,11 +616,11 @@ INLINE void transform_block(const int size, const struct winograd_geometry *g, p
 }
 
 /* Transforms the weights of one output channel: the neighbouring taps of its filter per input channel. `to` is that
- * output channel's row in its chunk. */
+ * output channel's row in its chunk of `rows` output channels. */
 static void transform_row(const struct winograd_geometry *g, const struct winograd_weight *weight, ptrdiff_t k,
-                          real *to)
+                          ptrdiff_t rows, real *to)
 {
-    ptrdiff_t plane_stride = plane_size(g->chunk_rows, round_up(g->channels, LANES));
+    ptrdiff_t row_length = round_up(g->channels, LANES), plane_stride = weight_plane(g), tap[9];
     ptrdiff_t channels = image_channels(g), filter = g->filter[0] * g->filter[1], count;
     const real *from = (const real *)weight->data + k * weight->row_stride;
     real taps[MOST_TAPS + LANES][LANES];
@@ -603,10 +628,16 @@ static void transform_row(const struct winograd_geometry *g, const struct winogr
         count = smaller(LANES, channels - c);
         transpose_taps(from + c * weight->channel_stride, weight->channel_stride, count, filter, taps);
         for (ptrdiff_t at = c; at < g->channels; at += channels)
-            if (g->points == 5)
-                transform_block(2, g, weight->turned, block_of(g, at), taps, count, to + at, plane_stride);
-            else
-                transform_block(3, g, weight->turned, block_of(g, at), taps, count, to + at, plane_stride);
+            for (ptrdiff_t phase = 0; phase < phases_of(g); phase++) {
+                real *row = to + phase * rows * row_length + at;
+                if (g->points == 5) {
+                    find_taps(2, g, weight->turned, phase, block_of(g, at), tap);
+                    transform_block(2, tap, taps, count, row, plane_stride);
+                } else {
+                    find_taps(3, g, weight->turned, phase, block_of(g, at), tap);
+                    transform_block(3, tap, taps, count, row, plane_stride);
+                }
+            }
     }
 }
 
@@ -614,7 +645,8 @@ static void transform_weight(const struct winograd_geometry *g, const struct win
                              void *transformed)
 {
     real *chunk = (real *)transformed + k / g->chunk_rows * chunk_size(g);
-    transform_row(g, weight, k, chunk + k % g->chunk_rows * round_up(g->channels, LANES));
+    ptrdiff_t row = k % g->chunk_rows, rows = smaller(g->chunk_rows, g->out_channels - (k - row));
+    transform_row(g, weight, k, rows, chunk + row * round_up(g->channels, LANES));
 }
 
 /* Elements of the transformed patches of a block of tiles in one position, and bytes in all. */
@@ -627,7 +659,7 @@ static ptrdiff_t patches_size(const struct winograd_geometry *g, ptrdiff_t tiles
 /* Bytes for multiply_tiles(): products, and one chunk of weights where they are not transformed beforehand. */
 static ptrdiff_t scratch_size(const struct winograd_geometry *g, ptrdiff_t tiles, int transformed)
 {
-    ptrdiff_t products = positions_of(g) * plane_size(g->chunk_rows, round_up(tiles, LANES));
+    ptrdiff_t products = positions_of(g) * product_plane(g, tiles);
     return round_up((products + (transformed ? 0 : chunk_size(g))) * (ptrdiff_t)sizeof(real), 64);
 }
 
@@ -663,52 +695,79 @@ INLINE void copy_row(const real *from, ptrdiff_t count, real *to)
     for (; j < count; j++) to[j] = from[j];
 }
 
-/* The outputs of one output channel k and one panel, from products[position][tile]; the unit of the sums is the panel. */
-static void store_outputs(const struct winograd_geometry *g, const struct panel *panel, ptrdiff_t k,
-                          const real *products, ptrdiff_t plane_stride, const struct conv_epilogue *epilogue,
-                          ptrdiff_t unit, real *output)
+/* Puts a row of outputs where it goes: elements from x on, of which those left and right of the output are left out. */
+INLINE void put_row(const struct winograd_geometry *g, const real *from, ptrdiff_t x, ptrdiff_t count, ptrdiff_t row_at,
+                    const struct conv_epilogue *epilogue, struct channel_sums *sums, real *output)
 {
-    const real bias = epilogue->bias ? ((const real *)epilogue->bias)[k] : 0, slope = (real)epilogue->slope;
+    if (x < 0) from -= x, count += x, x = 0;
+    count = smaller(count, g->out_size[1] - x);
+    ptrdiff_t at = row_at + x;
+    if (epilogue->residual || epilogue->sums)
+        epilogue_store(from, count, epilogue->residual ? (const real *)epilogue->residual + at : NULL,
+                       (real)epilogue->slope, output + at, epilogue->sums ? sums : NULL);
+    else
+        copy_row(from, count, output + at);
+}
+
+/* The outputs of one output channel k and one panel, from products[position][tile] of each phase, phase_stride elements
+ * apart; the unit of the sums is the panel. */
+INLINE void store_phases(const int phases, const struct winograd_geometry *g, const struct panel *panel, ptrdiff_t k,
+                         const real *products, ptrdiff_t phase_stride, ptrdiff_t plane_stride,
+                         const struct conv_epilogue *epilogue, ptrdiff_t unit, real *output)
+{
+    const real bias = epilogue->bias ? ((const real *)epilogue->bias)[k] : 0;
     const int late = epilogue->residual || epilogue->sums; /* not before the ragged edge is cut off */
-    real rows[4][4 * COLUMN_TILE];
-    for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES) {
-        vec y[4][4];
-        transform_outputs(g, products + tile, plane_stride, y);
-        for (int row = 0; row < 4; row++) {
-            for (int column = 0; column < 4; column++)
-                y[row][column] = epilogue_activate(y[row][column] + vec_set(bias), late ? 1 : slope);
-            join_columns(y[row], rows[row] + 4 * tile);
-        }
-    }
-    ptrdiff_t height = g->out_size[0], width = g->out_size[1];
+    const real slope = late ? 1 : (real)epilogue->slope;
+    real rows[4][MOST_PHASES * 4 * COLUMN_TILE];
     struct channel_sums sums = {0};
-    for (ptrdiff_t i = 0; i < panel->runs; i++) {
-        const struct run *run = &panel->run[i];
-        if (run->y >= height) continue;
-        ptrdiff_t at = ((run->image * g->out_channels + k) * height + run->y) * width + run->x;
-        ptrdiff_t count = smaller(4 * run->count, width - run->x);
-        for (ptrdiff_t row = 0; row < smaller(4, height - run->y); row++, at += width) {
-            const real *from = rows[row] + 4 * run->start;
-            if (late)
-                epilogue_store(from, count, epilogue->residual ? (const real *)epilogue->residual + at : NULL, slope,
-                               output + at, epilogue->sums ? &sums : NULL);
-            else
-                copy_row(from, count, output + at);
+    for (ptrdiff_t down = 0; down < phases; down++, products += phases * phase_stride) {
+        for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES) {
+            vec y[4][MOST_PHASES][4];
+            for (int phase = 0; phase < phases; phase++) {
+                vec square[4][4];
+                transform_outputs(g, products + phase * phase_stride + tile, plane_stride, square);
+                for (int row = 0; row < 4; row++)
+                    for (int column = 0; column < 4; column++)
+                        y[row][phase][column] = epilogue_activate(square[row][column] + vec_set(bias), slope);
+            }
+            for (int row = 0; row < 4; row++) join_columns(phases, y[row], rows[row] + 4 * phases * tile);
+        }
+        for (ptrdiff_t i = 0; i < panel->runs; i++) {
+            const struct run *run = &panel->run[i];
+            if (run->y >= g->grid[0]) continue;
+            ptrdiff_t plane = (run->image * g->out_channels + k) * g->out_size[0];
+            for (ptrdiff_t row = 0; row < 4; row++) {
+                ptrdiff_t y = phases * (run->y + row) - g->lead[0] + down;
+                if (y < 0 || y >= g->out_size[0]) continue;
+                put_row(g, rows[row] + 4 * phases * run->start, phases * run->x - g->lead[1], 4 * phases * run->count,
+                        (plane + y) * g->out_size[1], epilogue, &sums, output);
+            }
         }
     }
     if (epilogue->sums) epilogue_store_sums(epilogue, unit, k, &sums);
 }
 
-/* The same for `rows` output channels from k on, at most LANES, channels last; products[position][row][tile]. */
-static void store_last_outputs(const struct winograd_geometry *g, ptrdiff_t start, ptrdiff_t tiles, ptrdiff_t k,
-                               ptrdiff_t rows, const real *products, ptrdiff_t row_stride, ptrdiff_t plane_stride,
-                               const struct conv_epilogue *epilogue, ptrdiff_t unit, real *output)
+static void store_outputs(const struct winograd_geometry *g, const struct panel *panel, ptrdiff_t k,
+                          const real *products, ptrdiff_t phase_stride, ptrdiff_t plane_stride,
+                          const struct conv_epilogue *epilogue, ptrdiff_t unit, real *output)
+{
+    switch (g->phases) {
+    case 1: store_phases(1, g, panel, k, products, phase_stride, plane_stride, epilogue, unit, output); break;
+    case 2: store_phases(2, g, panel, k, products, phase_stride, plane_stride, epilogue, unit, output); break;
+    default: store_phases(4, g, panel, k, products, phase_stride, plane_stride, epilogue, unit, output);
+    }
+}
+
+/* The same of one phase for `rows` output channels from k on, at most LANES, channels last; products[position][row][tile]. */
+static void store_last_outputs(const struct winograd_geometry *g, ptrdiff_t start, ptrdiff_t tiles, ptrdiff_t phase,
+                               ptrdiff_t k, ptrdiff_t rows, const real *products, ptrdiff_t row_stride,
+                               ptrdiff_t plane_stride, const struct conv_epilogue *epilogue, struct channel_sums *sums,
+                               real *output)
 {
     const real *bias = epilogue->bias, *residual = epilogue->residual, slope = (real)epilogue->slope;
-    ptrdiff_t height = g->out_size[0], width = g->out_size[1], channels = g->out_channels;
+    ptrdiff_t height = g->out_size[0], width = g->out_size[1], channels = g->out_channels, phases = g->phases;
     real gathered[LANES][4][5 * LANES]; /* whole vectors are read from any tile on */
     memset(gathered, 0, sizeof gathered);
-    struct channel_sums sums = {0};
     for (ptrdiff_t tile = 0; tile < tiles; tile += LANES) {
         struct panel panel;
         describe_panel(g, start + tile, smaller(LANES, tiles - tile), &panel);
@@ -717,26 +776,30 @@ static void store_last_outputs(const struct winograd_geometry *g, ptrdiff_t star
             transform_outputs(g, products + i * row_stride + tile, plane_stride, y);
             for (int row = 0; row < 4; row++) {
                 for (int column = 0; column < 4; column++) y[row][column] += vec_set(bias ? bias[k + i] : 0);
-                join_columns(y[row], gathered[i][row]);
+                join_columns(1, &y[row], gathered[i][row]);
             }
         }
         for (ptrdiff_t i = 0; i < panel.runs; i++) {
             const struct run *run = &panel.run[i];
-            for (ptrdiff_t row = 0; row < smaller(4, height - run->y); row++) {
-                ptrdiff_t at = ((run->image * height + run->y + row) * width + run->x) * channels + k;
-                ptrdiff_t count = smaller(4 * run->count, width - run->x);
-                for (ptrdiff_t j = 0; j < count; j += LANES) {
+            if (run->y >= g->grid[0]) continue;
+            for (ptrdiff_t row = 0; row < 4; row++) {
+                ptrdiff_t y = phases * (run->y + row) - g->lead[0] + phase / phases;
+                ptrdiff_t left = phases * run->x - g->lead[1] + phase % phases;
+                if (y < 0 || y >= height) continue;
+                for (ptrdiff_t j = 0; j < 4 * run->count; j += LANES) {
                     vec square[LANES];
                     for (int c = 0; c < LANES; c++) square[c] = vec_load(gathered[c][row] + 4 * run->start + j);
                     vec_transpose(square);
-                    for (ptrdiff_t x = 0; x < smaller(LANES, count - j); x++, at += channels)
-                        epilogue_store_pixel(square[x], rows, residual ? residual + at : NULL, slope, output + at,
-                                             &sums);
+                    for (ptrdiff_t i = j; i < smaller(j + LANES, 4 * run->count); i++) {
+                        ptrdiff_t x = left + i * phases, at = ((run->image * height + y) * width + x) * channels + k;
+                        if (x >= 0 && x < width)
+                            epilogue_store_pixel(square[i - j], rows, residual ? residual + at : NULL, slope,
+                                                 output + at, sums);
+                    }
                 }
             }
         }
     }
-    if (epilogue->sums) epilogue_store_channels(epilogue, unit, k, rows, &sums);
 }
 
 /* Sends for this position's share of the weights of output channels k .. end - 1, which are to be transformed next: large
@@ -752,31 +815,69 @@ INLINE void prefetch_weights(const struct winograd_geometry *g, const struct win
             __builtin_prefetch((const real *)weight->data + k * weight->row_stride + c * weight->channel_stride, 0, 2);
 }
 
+/* products[row][tile] of one position and one panel for `rows` output channels of a chunk, in all phases: those that lack
+ * their last taps have none at infinity. */
+INLINE void multiply_position(const struct winograd_geometry *g, ptrdiff_t position, ptrdiff_t panel_width,
+                              ptrdiff_t rows, const real *weight, const real *patches, real *products, ptrdiff_t width)
+{
+    struct depth depth = depth_of(g, position);
+    ptrdiff_t row_length = round_up(g->channels, LANES), last = g->points - 1;
+    ptrdiff_t first_down = position / g->points == last ? g->lacking[0] : 0;
+    ptrdiff_t first_across = position % g->points == last ? g->lacking[1] : 0;
+    for (ptrdiff_t down = 0; down < g->phases; down++) {
+        ptrdiff_t none = (down < first_down ? g->phases : first_across) * rows, some = g->phases * rows - none;
+        for (ptrdiff_t row = 0; row < none; row++)
+            memset(products + row * width, 0, (size_t)panel_width * sizeof(real));
+        weight += none * row_length, products += none * width;
+        for (ptrdiff_t line = 0; line < depth.lines; line++)
+            multiply_panel(panel_width, some, depth.length, weight + line * depth.step, row_length,
+                           patches + line * depth.step * panel_width, products, width, line > 0);
+        weight += some * row_length, products += some * width;
+    }
+}
+
 /* products[position][row][tile] of a chunk of output channels from k on, before row_end, for tiles tile_start .. + tiles of
  * a block. */
 static void multiply_chunk(const struct winograd_geometry *g, const struct winograd_weight *weight, const real *chunk,
                            ptrdiff_t k, ptrdiff_t row_end, const real *patches, const struct winograd_block *block,
-                           ptrdiff_t tile_start, ptrdiff_t tiles, real *products, ptrdiff_t product_plane)
+                           ptrdiff_t tile_start, ptrdiff_t tiles, real *products)
 {
-    ptrdiff_t row_length = round_up(g->channels, LANES), width = round_up(tiles, LANES);
-    ptrdiff_t weight_plane = plane_size(g->chunk_rows, row_length), next = k + g->chunk_rows;
+    ptrdiff_t row_length = round_up(g->channels, LANES), width = round_up(tiles, LANES), next = k + g->chunk_rows;
     ptrdiff_t rows = smaller(g->chunk_rows, row_end - k), plane = patch_plane(g, block->tiles);
     for (ptrdiff_t position = 0; position < positions_of(g);
-         position++, chunk += weight_plane, patches += plane, products += product_plane) {
+         position++, chunk += weight_plane(g), patches += plane, products += product_plane(g, tiles)) {
         if (!weight->transformed) prefetch_weights(g, weight, next, smaller(next + g->chunk_rows, row_end), position);
-        struct depth depth = depth_of(g, position);
-        for (ptrdiff_t start = 0; start < width && !g->few; start += COLUMN_TILE) {
-            ptrdiff_t panel = smaller(COLUMN_TILE, width - start);
-            const real *from = patches + (tile_start + start) * g->channels;
-            for (ptrdiff_t line = 0; line < depth.lines; line++)
-                multiply_panel(panel, rows, depth.length, chunk + line * depth.step, row_length,
-                               from + line * depth.step * panel, products + start, width, line > 0);
-        }
-        for (ptrdiff_t row = 0; row < rows && g->few; row += FEW_ROWS)
+        for (ptrdiff_t start = 0; start < width && !g->few; start += COLUMN_TILE)
+            multiply_position(g, position, smaller(COLUMN_TILE, width - start), rows, chunk,
+                              patches + (tile_start + start) * g->channels, products + start, width);
+        for (ptrdiff_t row = 0; row < phases_of(g) * rows && g->few; row += FEW_ROWS)
             for (ptrdiff_t tile = 0; tile < tiles; tile += FEW_TILES)
-                multiply_few(rows - row, g->channels, chunk + row * row_length, row_length, patches + tile * row_length,
-                             row_length, products + row * width + tile, width);
+                multiply_few(phases_of(g) * rows - row, g->channels, chunk + row * row_length, row_length,
+                             patches + tile * row_length, row_length, products + row * width + tile, width);
     }
+}
+
+/* The outputs of a panel of tiles, from `first` on, for `rows` output channels from k on, from their products. */
+static void store_panel(const struct winograd_geometry *g, ptrdiff_t first, ptrdiff_t tiles, ptrdiff_t k,
+                        ptrdiff_t rows, const real *products, ptrdiff_t width, ptrdiff_t plane_stride,
+                        const struct conv_epilogue *epilogue, real *output)
+{
+    ptrdiff_t unit = first / COLUMN_TILE, phase_stride = rows * width;
+    if (g->channels_last) {
+        for (ptrdiff_t row = 0; row < rows; row += LANES) {
+            ptrdiff_t some = smaller(LANES, rows - row);
+            struct channel_sums sums = {0};
+            for (ptrdiff_t phase = 0; phase < phases_of(g); phase++)
+                store_last_outputs(g, first, tiles, phase, k + row, some, products + phase * phase_stride + row * width,
+                                   width, plane_stride, epilogue, &sums, output);
+            if (epilogue->sums) epilogue_store_channels(epilogue, unit, k + row, some, &sums);
+        }
+        return;
+    }
+    struct panel panel;
+    describe_panel(g, first, tiles, &panel);
+    for (ptrdiff_t row = 0; row < rows; row++)
+        store_outputs(g, &panel, k + row, products + row * width, phase_stride, plane_stride, epilogue, unit, output);
 }
 
 /* Output channels row_start .. + row_count (from a multiple of chunk_rows) of tiles tile_start .. + tiles (from a multiple
@@ -786,8 +887,8 @@ static void multiply_tiles(const struct winograd_geometry *g, const struct winog
                            ptrdiff_t row_start, ptrdiff_t row_count, const struct conv_epilogue *epilogue, void *output,
                            void *scratch)
 {
-    ptrdiff_t width = round_up(tiles, LANES), product_plane = plane_size(g->chunk_rows, width);
-    real *products = scratch, *own_chunk = products + positions_of(g) * product_plane;
+    ptrdiff_t width = round_up(tiles, LANES), plane = product_plane(g, tiles);
+    real *products = scratch, *own_chunk = products + positions_of(g) * plane;
     if (g->few) memset(products, 0, (size_t)(own_chunk - products) * sizeof(real)); /* the lanes without tiles */
     for (ptrdiff_t k = row_start; k < row_start + row_count; k += g->chunk_rows) {
         ptrdiff_t rows = smaller(g->chunk_rows, row_start + row_count - k);
@@ -796,23 +897,11 @@ static void multiply_tiles(const struct winograd_geometry *g, const struct winog
             chunk = (const real *)weight->transformed + k / g->chunk_rows * chunk_size(g);
         else
             for (ptrdiff_t row = 0; row < rows; row++)
-                transform_row(g, weight, k + row, own_chunk + row * round_up(g->channels, LANES));
-        multiply_chunk(g, weight, chunk, k, row_start + row_count, patches, block, tile_start, tiles, products,
-                       product_plane);
-        for (ptrdiff_t start = 0; start < tiles; start += COLUMN_TILE) {
-            struct panel panel;
-            describe_panel(g, block->start + tile_start + start, smaller(COLUMN_TILE, tiles - start), &panel);
-            ptrdiff_t first = block->start + tile_start + start, unit = first / COLUMN_TILE;
-            if (g->channels_last)
-                for (ptrdiff_t row = 0; row < rows; row += LANES)
-                    store_last_outputs(g, first, smaller(COLUMN_TILE, tiles - start), k + row,
-                                       smaller(LANES, rows - row), products + row * width + start, width, product_plane,
-                                       epilogue, unit, output);
-            else
-                for (ptrdiff_t row = 0; row < rows; row++)
-                    store_outputs(g, &panel, k + row, products + row * width + start, product_plane, epilogue, unit,
-                                  output);
-        }
+                transform_row(g, weight, k + row, rows, own_chunk + row * round_up(g->channels, LANES));
+        multiply_chunk(g, weight, chunk, k, row_start + row_count, patches, block, tile_start, tiles, products);
+        for (ptrdiff_t start = 0; start < tiles; start += COLUMN_TILE)
+            store_panel(g, block->start + tile_start + start, smaller(COLUMN_TILE, tiles - start), k, rows,
+                        products + start, width, plane, epilogue, output);
     }
 }
 
@@ -946,10 +1035,10 @@ static void store_sum(const struct winograd_geometry *g, const struct winograd_s
         some = smaller(block.same, s->channels - c);
         const int size = (int)g->points - 3, count = size * size;
         if (g->points == 5) {
-            find_taps(2, g, 0, block, tap);
+            find_taps(2, g, 0, 0, block, tap);
             transform_products(5, 2, from + c, sum_product_plane(s), weight);
         } else {
-            find_taps(3, g, 0, block, tap);
+            find_taps(3, g, 0, 0, block, tap);
             transform_products(6, 3, from + c, sum_product_plane(s), weight);
         }
         for (int t = 0; t < count; t++) vec_store(taps[t], weight[t / size][t % size]);

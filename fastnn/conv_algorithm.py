@@ -107,28 +107,29 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
     (2, 512, 512, 7)      150  117   99  101   95  102
     (1, 512, 512, 7)      103   78   58  103   88  100
     (1, 256, 256, 8)      125  108   74  109   92  100
-    (8, 96, 256, 27), 5x5 237  206  207  108  103  103
-    (1, 96, 256, 27), 5x5 182  159  177  109   98  103
-    (16, 20, 50, 12), 5x5 163   68  144   88   37   69
+    (8, 96, 256, 27), 5x5 258  214  209  108  103  103
+    (1, 96, 256, 27), 5x5 188  170  174  109   98  103
+    (16, 20, 50, 12), 5x5 170   71  145   88   37   69
     (1, 32, 64, 14), 5x5  125  107   93   91   70   74
-    (8, 64, 64, 28), 7x7  191  190  155  101  100   94
+    (8, 64, 64, 28), 7x7  200  193  155  101  100   94
     (8, 64, 64, 28), 4x4  185  186  163  101   95   96
     (8, 64, 64, 56), 2x2  174  176  156   97   95   85
     ====================  =============  =============
 
-    ===============================  ==========  ==========  ==========
-    (N, C, K, H, R, stride), GFLOP/s  winograd    direct      im2col
-    of forward, backward-weights
-    ===============================  ==========  ==========  ==========
-    (8, 3, 96, 227, 11, 4)            223   198    99    67    72    63
-    (8, 3, 64, 224, 7, 2)             135   107    98    85    85    67
-    (8, 3, 16, 224, 7, 2)             100    73    99    88    50    40
-    (100, 3, 32, 32, 7, 1)            107    91   108    95    72    58
-    (32, 3, 32, 32, 5, 1)             115    89    96    88    73    53
-    (32, 64, 64, 13, 5, 2)            150   133    53    29    81    81
-    (32, 16, 64, 32, 4, 2)            162   139    98    60    92    78
-    (8, 64, 128, 56, 3, 2)            110   104    85    42    98    89
-    ===============================  ==========  ==========  ==========
+    ================================  =============  =============  =============
+    (N, C, K, H, R, stride), GFLOP/s  winograd       direct         im2col
+    ================================  =============  =============  =============
+    (8, 3, 96, 227, 11, 4)            213  195  185   97   87   66   71   61   61
+    (8, 3, 64, 224, 7, 2)             135   28  103  102   87   84   85   29   61
+    (8, 3, 16, 224, 7, 2)              84   18   64   89   74   73   50   25   40
+    (100, 3, 32, 32, 7, 1)            111   34   91  105   90   90   72   28   58
+    (32, 3, 32, 32, 5, 1)             115   39   89   88   69   84   73   26   53
+    (32, 64, 64, 13, 5, 2)            155  161  130   53  109   26   81   58   81
+    (32, 16, 64, 32, 4, 2)            162   98  137   92   83   55   87   62   78
+    (8, 64, 128, 56, 3, 2)            119  123  114   82   86   38   98   82   89
+    (8, 128, 256, 28, 3, 2)           108  108   95   80   81   34   97   89   91
+    (8, 256, 512, 14, 3, 2)            94   84   83   48   59   16   90   86  100
+    ================================  =============  =============  =============
     """
     sizes = (tuple(out_size), tuple(kernel), tuple(stride), tuple(dilation))
     return choose_once(active, operation, images, channels, out_channels, *sizes, groups, lanes)
@@ -138,15 +139,16 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
 def choose_once(wanted, operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes):
     """choose(), where `wanted` is the algorithm that the user asks for."""
     blocks = winograd_blocks(kernel, stride)[1]
+    turned = operation == "conv_input_grad" and stride != (1, 1)
     winograd_runs = (
         len(kernel) == 2
         and min(kernel) >= 2
-        and max(map(len, blocks)) <= WINOGRAD_BLOCKS
-        and stride in ([(1, 1)] if operation == "conv_input_grad" else [(1, 1), (2, 2), (4, 4)])
+        and (phase_taps(kernel, stride[0]) in (2, 3) if turned else max(map(len, blocks)) <= WINOGRAD_BLOCKS)
+        and stride in [(1, 1), (2, 2), (4, 4)]
         and dilation == (1, 1)
         and groups == 1
         # or the transformed patches of a few tiles fill a thread's 16 MB
-        and max(channels * math.prod(map(len, blocks)), out_channels) <= 2048
+        and max(channels * (1 if turned else math.prod(map(len, blocks))), out_channels) <= 2048
     )
     fft_runs = (
         len(kernel) == 2
@@ -179,6 +181,8 @@ def others_cost(operation, images, channels, out_channels, out_size, kernel, str
 
     They reach 82 % of it, or 78 % in backward-weights, after 7 microseconds for the call.
     """
+    if operation == "conv_input_grad":
+        out_size = [-(-n // s) for n, s in zip(out_size, stride, strict=True)]
     multiply_adds = images * math.prod(out_size) * math.prod(kernel) * channels * out_channels
     return 4e5 + multiply_adds / (0.78 if operation == "conv_weight_grad" else 0.82)
 
@@ -211,6 +215,19 @@ def winograd_products(cut):
     return math.prod(sum(most + 3 - (taps < most and i > 0) for i, (_, taps) in enumerate(cuts)) for cuts in blocks)
 
 
+def phase_taps(kernel, stride):
+    """Taps of a phase of backward-data with a stride, per dimension: for Winograd 2 or 3, a single block."""
+    return max(-(-k // stride) for k in kernel)
+
+
+def phase_products(kernel, stride):
+    """Products for stride x stride tiles of 4x4 outputs, the planes of a patch, and of the filters of all phases, as if
+    of 3x3."""
+    taps = phase_taps(kernel, stride)
+    products = math.prod(stride * (taps + 3) - min(stride, taps * stride - k) for k in kernel)
+    return products, (taps + 3) ** 2 / 36, stride**2 * (taps + 3) ** 2 / 36
+
+
 def winograd_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
     """What Winograd's algorithm takes, in multiply-adds at the peak; infinite where it saves no products.
 
@@ -218,11 +235,18 @@ def winograd_cost(operation, images, channels, out_channels, out_size, kernel, s
     are those of blocks of 3x3; blocks of 2x2 have fewer points in everything.
     """
     pairs = channels * out_channels
-    most, blocks = cut = winograd_blocks(kernel, stride)
-    products = winograd_products(cut)
+    if operation == "conv_input_grad" and stride != (1, 1):
+        products, planes, filters = phase_products(kernel, stride[0])
+        results = planes * stride[0] ** 2  # planes of outputs for each output channel
+        # With the usual padding, so many outputs of the first pixel of the grid stand in front of the first one.
+        lead = [((k - 1) // 2 + phase_taps(kernel, stride[0]) * stride[0] - k) % stride[0] for k in kernel]
+        out_size = [-(-(n + first) // stride[0]) for n, first in zip(out_size, lead, strict=True)]
+    else:
+        most, blocks = cut = winograd_blocks(kernel, stride)
+        products, results = winograd_products(cut), 1
+        planes = filters = math.prod(map(len, blocks)) * (most + 3) ** 2 / 36  # as if of 3x3
     if products / 16 > 0.8 * math.prod(kernel):  # 2x2 with stride 2 saves nothing
         return math.inf
-    blocks = math.prod(map(len, blocks)) * (most + 3) ** 2 / 36  # as if of 3x3
     tiles = images * -(-out_size[0] // 4) * -(-out_size[1] // 4)
     vectors = -(-tiles // lanes) * lanes
     if operation != "conv_weight_grad" and tiles <= 0.75 * lanes:  # few: lanes are channels
@@ -230,12 +254,12 @@ def winograd_cost(operation, images, channels, out_channels, out_size, kernel, s
     else:
         multiplied = vectors
     transform, weight = (900, 400) if operation == "conv_weight_grad" else (650, 320)
-    planes = blocks * channels + out_channels
+    transformed = planes * channels + results * out_channels
     if operation == "conv_weight_grad":  # a part of the weights at a time: 256 output channels and 140 channels
         rows = min(out_channels, 256)
-        planes = blocks * channels * -(-out_channels // 256) + out_channels * -(-blocks * channels * rows // 36000)
-    transforms = vectors * transform * (1 if stride[0] == 1 else 1.3) * planes
-    return 9e5 + 1.1 * products * pairs * multiplied + transforms + weight * blocks * pairs
+        transformed = planes * channels * -(-out_channels // 256) + out_channels * -(-planes * channels * rows // 36000)
+    transforms = vectors * transform * (1 if stride[0] == 1 else 1.3) * transformed
+    return 9e5 + 1.1 * products * pairs * multiplied + transforms + weight * filters * pairs
 
 
 def fft_taps(kernel, stride):

@@ -180,6 +180,8 @@ static void check_convolutions(const struct kernels *table)
                                        .in_size = {H, W},
                                        .out_size = {H, W},
                                        .padding = {1, 1},
+                                       .phases = 1,
+                                       .grid = {H, W},
                                        .chunk_rows = 8 * winograd->row_tile};
     struct winograd_weight taps = {.data = weight, .row_stride = DEPTH, .channel_stride = TAPS};
     struct winograd_block block = {0, N * ((H + 3) / 4) * ((W + 3) / 4)};

@@ -355,6 +355,31 @@ def test_conv2d_by_winograd_matches_im2col_for_every_small_size(isa, dtype, rng,
                 np.testing.assert_allclose(actual, reference, 0, 4e-5 * scale * np.finfo(dtype).eps * 2**23)
 
 
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("stride", "kernel"), [(2, range(2, 7)), (4, range(5, 13))])
+def test_input_grad_by_winograd_matches_im2col_for_every_phase(isa, dtype, rng, stride, kernel, last):
+    runs = 0
+    for taps in itertools.product(kernel, kernel):
+        for padding in (0, 1, taps[0] // 2, taps[0] - 1):
+            size = (taps[0] + 5 + 3 * (taps[1] % 3), taps[1] + 4 * (taps[0] % 4))  # 1 to 4 tiles, ragged
+            (x, weight, bias), arguments, dy = case(rng, (2, 3, 2, size, taps, stride, padding, 1, 1), dtype)
+            runs += choose_winograd("conv_input_grad", taps, stride)
+            if last:
+                dy = channels_last(dy)
+            with fastnn.conv_algorithm("im2col"):
+                expected = F.conv2d_backward(dy, x, weight, bias, *arguments, needs=(True, False, False))[0]
+            with fastnn.conv_algorithm("winograd"):
+                dx = F.conv2d_backward(dy, x, weight, bias, *arguments, needs=(True, False, False))[0]
+            scale = max(1.0, np.sqrt(np.mean(expected**2)))
+            np.testing.assert_allclose(dx, expected, 0, 4e-5 * scale * np.finfo(dtype).eps * 2**23)
+    assert runs >= 4 * (len(kernel) ** 2 - 1)  # 2x2 with stride 2 has a single tap in each phase
+
+
+def choose_winograd(operation, kernel, stride):
+    with fastnn.conv_algorithm("winograd"):
+        return choose(operation, 2, 2, 3, (9, 9), kernel, (stride, stride), (1, 1), 1, 8) == "winograd"
+
+
 @pytest.mark.parametrize("kernel", [(1, 1), (2, 2), (3, 4), (5, 3)])
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's, once a process
@@ -605,6 +630,9 @@ def test_auto_takes_winograd_where_it_was_measured_to_gain(shape, expected, expe
         == "winograd"
     )
     assert by("conv_weight_grad", 8, 256, 512, (7, 7), stride=2) == "im2col"  # much of the tiles is unused
+    assert by("conv_input_grad", 8, 128, 64, (56, 56), stride=2) == "winograd"
+    assert by("conv_input_grad", 1, 512, 256, (14, 14), stride=2) == "im2col"  # few tiles
+    assert by("conv_input_grad", 8, 64, 3, (224, 224), kernel=7, stride=2) != "winograd"  # phases with four taps
     assert by("conv", *few_tiles) == by("conv", *few_tiles, lanes=8) == "winograd"
     assert by("conv_weight_grad", *few_tiles) == by("conv", 1, 512, 512, (7, 7)) == "im2col"
 

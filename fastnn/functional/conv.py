@@ -318,7 +318,7 @@ def conv2d_backward(
     """Gradients of :func:`conv2d` by its input, weight and bias.
 
     By Winograd's algorithm and by Fourier transforms, as there, an infinity or NaN in ``grad_output`` spreads within a
-    tile of ``grad_input``.
+    tile of ``grad_input`` (with a stride, of 4x4 times the stride).
 
     Parameters
     ----------
@@ -595,8 +595,8 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
 
     Output size per dimension: ``(size - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1``.
 
-    As in :func:`conv2d`, filters with stride 1 may run by Winograd's algorithm or by Fourier transforms, which
-    spread infinity and NaN.
+    As in :func:`conv2d`, filters may run by Winograd's algorithm (stride 1, 2 or 4) or by Fourier transforms (stride
+    1), which spread infinity and NaN.
 
     Parameters
     ----------

@@ -392,7 +392,8 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     cdef str by = algorithm("conv_input_grad", grad, weight.shape[1] * groups, in_size, (<object> weight).shape[2:],
                             stride, dilation, groups)
     if by == "winograd":
-        return winograd.conv_input_grad(grad, weight, Epilogue(bias, None, 1, False, weight.shape[1]), in_size, padding)
+        only_bias = Epilogue(bias, None, 1, False, weight.shape[1])
+        return winograd.conv_input_grad(grad, weight, only_bias, in_size, stride[0], padding)
     cdef bint last = is_channels_last(grad)
     if by == "fft":
         only_bias = Epilogue(bias, None, 1, False, weight.shape[1])

@@ -102,6 +102,10 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t in_size[2]
         ptrdiff_t out_size[2]
         ptrdiff_t padding[2]
+        ptrdiff_t phases
+        ptrdiff_t grid[2]
+        ptrdiff_t lead[2]
+        ptrdiff_t lacking[2]
         ptrdiff_t chunk_rows
         ptrdiff_t channels_last
         ptrdiff_t few

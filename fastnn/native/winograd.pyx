@@ -12,7 +12,7 @@ from fastnn.native.runtime cimport (
     Block, ceil_div, channels_last, contiguous, empty_channels_last, empty_of_shape, is_channels_last, kernels_for,
     scratch, threads_for)
 
-from fastnn.conv_algorithm import winograd_blocks
+from fastnn.conv_algorithm import phase_taps, winograd_blocks
 
 np.import_array()
 
@@ -42,7 +42,7 @@ cdef double FLOP_PER_NANOSECOND = 40.0
 
 
 cdef ptrdiff_t tile_count(const winograd_geometry *geometry) noexcept nogil:
-    return geometry.images * ceil_div(geometry.out_size[0], 4) * ceil_div(geometry.out_size[1], 4)
+    return geometry.images * ceil_div(geometry.grid[0], 4) * ceil_div(geometry.grid[1], 4)
 
 
 cdef ptrdiff_t positions_of(const winograd_geometry *geometry) noexcept nogil:
@@ -54,7 +54,7 @@ cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_s
     cdef winograd_geometry geometry
     geometry.chunk_rows, geometry.channels_last, geometry.few = 0, is_channels_last(x), False
     geometry.images, geometry.channels, geometry.out_channels = x.shape[0], x.shape[1], out_channels
-    geometry.stride = stride
+    geometry.stride, geometry.phases = stride, 1
     most, blocks = winograd_blocks(tuple(kernel), (stride, stride))
     geometry.points = most + 3
     for i, cut in enumerate(blocks):
@@ -66,8 +66,26 @@ cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_s
         geometry.channels *= geometry.blocks[i]
         geometry.filter[i] = kernel[i]
         geometry.in_size[i] = x.shape[2 + i]
-        geometry.out_size[i] = out_size[i]
+        geometry.out_size[i] = geometry.grid[i] = out_size[i]
         geometry.padding[i] = padding[i]
+        geometry.lead[i] = geometry.lacking[i] = 0
+    return geometry
+
+
+cdef winograd_geometry make_phases(np.ndarray grad, ptrdiff_t channels, in_size, kernel, ptrdiff_t stride, padding):
+    """Backward-data of a stride. As if the filter was filled up in front, with `lacking` zeros, to whole taps of each
+    phase: then pixel q of the gradient's grid, and `taps` - 1 before it, make stride * q - padding - lacking and the
+    next outputs."""
+    cdef winograd_geometry geometry = make_geometry(grad, channels, in_size, (2, 2), 1, (0, 0))
+    cdef ptrdiff_t taps = phase_taps(tuple(kernel), stride), missing
+    geometry.points, geometry.phases = taps + 3, stride
+    for i in range(2):
+        missing = taps * stride - kernel[i]
+        geometry.filter[i], geometry.taps[i][0] = kernel[i], taps
+        geometry.lacking[i] = min(stride, missing)
+        geometry.padding[i] = taps - 1 - (padding[i] + missing) // stride
+        geometry.lead[i] = (padding[i] + missing) % stride
+        geometry.grid[i] = ceil_div(in_size[i] + geometry.lead[i], stride)
     return geometry
 
 
@@ -87,7 +105,8 @@ cdef struct work_split:
 cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kernel, ptrdiff_t itemsize,
                       ptrdiff_t threads, bint statistics):
     """Sets the geometry's chunk_rows and few too. No sum depends on the rest. For statistics, blocks are panels."""
-    cdef ptrdiff_t tiles = tile_count(geometry), rows = geometry.out_channels
+    cdef ptrdiff_t tiles = tile_count(geometry), channels = geometry.out_channels
+    cdef ptrdiff_t phases = geometry.phases * geometry.phases, rows = phases * channels
     cdef ptrdiff_t tile_bytes = positions_of(geometry) * geometry.channels * itemsize
     cdef ptrdiff_t tasks = TASKS_PER_THREAD * threads
     cdef bint large = tile_bytes * rows > WEIGHT_BYTES
@@ -115,10 +134,11 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     geometry.chunk_rows = kernel.row_tile * max(1, min(8, chunk))
     if geometry.few:
         geometry.chunk_rows = FEW_ROWS * max(1, min(2, FEW_CHUNK_BYTES // (tile_bytes * FEW_ROWS)))
-    work.row_block, work.tile_part = rows, work.tile_block
+    geometry.chunk_rows = ceil_div(geometry.chunk_rows, phases)
+    work.row_block, work.tile_part = channels, work.tile_block
     if work.shared:
-        work.row_block = ceil_div(ceil_div(rows, geometry.chunk_rows), tasks) * geometry.chunk_rows
-        row_blocks = ceil_div(rows, work.row_block)
+        work.row_block = ceil_div(ceil_div(channels, geometry.chunk_rows), tasks) * geometry.chunk_rows
+        row_blocks = ceil_div(channels, work.row_block)
         work.tile_part = ceil_div(ceil_div(work.tile_block, ceil_div(tasks, row_blocks)), kernel.panel_tiles)
         work.tile_part *= kernel.panel_tiles
     return work
@@ -177,7 +197,8 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
     if tiles == 0:
         epilogue.over(0, target)
         return
-    cdef int threads = threads_for(2.0 * positions * rows * channels * tiles / FLOP_PER_NANOSECOND)
+    cdef int phases = geometry.phases * geometry.phases
+    cdef int threads = threads_for(2.0 * positions * phases * rows * channels * tiles / FLOP_PER_NANOSECOND)
     cdef work_split work = split(geometry, kernel, itemsize, threads, epilogue.statistics)
     cdef ptrdiff_t tile_block = min(work.tile_block, tiles)
     cdef ptrdiff_t patch_bytes = kernel.patches_size(geometry, tile_block)
@@ -192,7 +213,7 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
     cdef char *thread_scratch = <char *> thread_memory.data
     with nogil:
         if not work.by_chunks:
-            for task in prange(rows, num_threads=threads_for(10.0 * rows * channels), schedule="static"):
+            for task in prange(rows, num_threads=threads_for(10.0 * phases * rows * channels), schedule="static"):
                 kernel.transform_weight(geometry, &weight, task, transformed)
             weight.transformed = transformed
         if work.shared:
@@ -228,15 +249,19 @@ def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t
     return y
 
 
-def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_size, padding):
+def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_size, ptrdiff_t stride, padding):
     """The gradient (N, C, *in_size) by the input, with channels last like `grad`: a convolution of `grad` with the
     turned, transposed weights."""
     weight = contiguous(weight)
     cdef ptrdiff_t channels = weight.shape[1], taps = weight.shape[2] * weight.shape[3]
     cdef tuple kernel = (<object> weight).shape[2:], shape = (grad.shape[0], channels, *in_size)
     grad, result = operand(grad), empty_like_operand(grad, shape)
-    cdef winograd_geometry geometry = make_geometry(grad, channels, in_size, kernel, 1,
-                                                    [k - 1 - p for k, p in zip(kernel, padding, strict=True)])
+    cdef winograd_geometry geometry
+    if stride > 1:
+        geometry = make_phases(grad, channels, in_size, kernel, stride, padding)
+    else:
+        before = [k - 1 - p for k, p in zip(kernel, padding, strict=True)]
+        geometry = make_geometry(grad, channels, in_size, kernel, 1, before)
     correlate(&geometry, grad, winograd_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL), epilogue,
               result)
     return result

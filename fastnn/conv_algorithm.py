@@ -176,6 +176,22 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
     return "im2col"
 
 
+class KeptWeights:
+    """What an algorithm has made of a layer's weights, for the next call with the same ones.
+
+    They are compared with a copy of those it was made of, so that nobody needs to tell when they change. Copies and
+    pickles of it are empty.
+    """
+
+    __slots__ = ("state",)
+
+    def __init__(self):
+        self.state = None  # layout, the weights, transformed weights
+
+    def __reduce__(self):
+        return KeptWeights, ()
+
+
 def others_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
     """What the direct kernels or the matrix product take, in multiply-adds at the peak.
 

@@ -1,5 +1,6 @@
 """Layers, losses and containers: against torch with the same weights, and what a Module promises."""
 
+import pickle
 import re
 import warnings
 from collections import OrderedDict
@@ -720,3 +721,40 @@ def test_a_layer_of_ones_own_goes_back_after_an_error_in_its_backward():
         layer.backward(np.ones_like(y))
     assert layer.backward(np.ones((5, 2), np.float32)).shape == (5, 3)
     assert layer.backward(np.ones_like(y)).shape == (4, 3)
+
+
+def test_conv2d_in_eval_mode_keeps_its_transformed_weights_until_they_change(rng, isa):
+    layer = nn.Conv2d(16, 24, 3, padding=1)
+    x = rng.standard_normal((1, 16, 24, 24)).astype(np.float32)
+    layer(x)
+    assert layer._kept.state is None  # nothing in training mode, where each step changes them
+    layer.eval()
+
+    def forward(input=x):
+        weight, bias = layer.weight.data, layer.bias.data
+        y = layer(input)
+        np.testing.assert_array_equal(y, F.conv2d(input, weight, bias, padding=1))
+        np.testing.assert_array_equal(layer(input), y)  # by what was kept
+        return layer._kept.state
+
+    with fastnn.conv_algorithm("winograd"):
+        first = forward()
+        assert forward() is first
+        layer.weight.data[3, 5, 1, 2] += 1  # written to in place, behind the layer's back
+        second = forward()
+        assert second is not first
+        layer.load_state_dict(nn.Conv2d(16, 24, 3).state_dict())
+        assert forward() is not second
+        for size in (8, 24, 100):  # few tiles, and blocks of tiles in memory of their own
+            forward(rng.standard_normal((3, 16, size, size)).astype(np.float32))
+        for threads in (1, 3):
+            with fastnn.threads(threads):
+                forward()
+        copy = pickle.loads(pickle.dumps(layer))
+        assert copy._kept.state is None
+        np.testing.assert_array_equal(copy(x), layer(x))
+        layer.to(np.float64)
+        np.testing.assert_array_equal(layer(x.astype(np.float64)), layer(x.astype(np.float64)))
+        large = nn.Conv2d(256, 256, 3, padding=1).eval()
+        large(rng.standard_normal((1, 256, 16, 16)).astype(np.float32))
+        assert large._kept.state is None  # read back no faster than transformed

@@ -109,9 +109,15 @@ def check_padding(function, padding, stride, reach):
     return tuple(r // 2 for r in reach), reach
 
 
-def convolve(function, input, weight, bias, stride, padding, dilation, groups, dims):
+def convolve(function, input, weight, bias, stride, padding, dilation, groups, dims, kept=None):
     arguments = normalise(function, input, weight, bias, stride, padding, dilation, groups, dims)
-    return implementation("conv")(input, weight, bias, *arguments)
+    return implementation("conv")(input, weight, bias, *arguments, kept=kept)
+
+
+def conv2d_keeping(kept, input, weight, bias, stride, padding, dilation, groups):
+    """:func:`conv2d` by weights that were transformed in an earlier call, if they are still the same: nn's layers own a
+    :class:`KeptWeights <fastnn.conv_algorithm.KeptWeights>` each."""
+    return convolve("conv2d", input, weight, bias, stride, padding, dilation, groups, 2, kept)
 
 
 def convolve_backward(function, grad_output, input, weight, bias, stride, padding, dilation, groups, needs, dims):

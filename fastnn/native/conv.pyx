@@ -352,14 +352,15 @@ cdef np.ndarray laid_out(np.ndarray y, bint last):
 
 
 def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups, residual=None,
-         double slope=1, bint statistics=False):
-    """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel), through an epilogue."""
+         double slope=1, bint statistics=False, kept=None):
+    """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel), through an epilogue. `kept`
+    are KeptWeights: what an algorithm makes of the weights stays there for the next call."""
     cdef Epilogue epilogue = Epilogue(bias, residual, slope, statistics, weight.shape[0])
     cdef bint last = is_channels_last(x)
     cdef np.ndarray y
     cdef str by = algorithm("conv", x, weight.shape[0], out_size, (<object> weight).shape[2:], stride, dilation, groups)
     if by == "winograd":
-        return epilogue.result(winograd.conv(x, weight, epilogue, out_size, stride[0], padding))
+        return epilogue.result(winograd.conv(x, weight, epilogue, out_size, stride[0], padding, kept))
     if by == "fft":
         y = fft.conv(x, weight, epilogue, out_size, stride[0], padding)
         return epilogue.result(laid_out(y, last))

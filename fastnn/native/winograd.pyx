@@ -4,6 +4,7 @@ The arguments are those of conv.pyx's functions, for two dimensions, without tho
 """
 cimport numpy as np
 from cython.parallel cimport prange, threadid
+from libc.string cimport memcmp
 from fastnn.native.epilogue cimport Epilogue
 from fastnn.native.kernels cimport (
     conv_backward_kernels, conv_epilogue, winograd_block, winograd_geometry, winograd_kernels, winograd_sum,
@@ -24,6 +25,9 @@ cdef ptrdiff_t PATCH_BYTES = 6 << 20
 # channels at 7x7 from 143 to 230 GFLOP/s; so that this happens only once or twice, all threads share such patches.
 cdef ptrdiff_t WEIGHT_BYTES = 4 << 20
 cdef ptrdiff_t CHUNK_BYTES = 600 << 10
+# Transformed weights that are kept from call to call, where somebody does, at most: larger ones are read back no faster
+# than they are transformed.
+cdef ptrdiff_t KEPT_BYTES = 4 << 20
 cdef ptrdiff_t SHARED_PATCH_BYTES = 12 << 20
 # Where tiles are few, rows of weights that are transformed before they are used, by so many or twice that.
 cdef ptrdiff_t FEW_ROWS = 4
@@ -103,8 +107,9 @@ cdef struct work_split:
 
 
 cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kernel, ptrdiff_t itemsize,
-                      ptrdiff_t threads, bint statistics):
-    """Sets the geometry's chunk_rows and few too. No sum depends on the rest. For statistics, blocks are panels."""
+                      ptrdiff_t threads, bint statistics, bint keep):
+    """Sets the geometry's chunk_rows and few too. No sum depends on the rest. For statistics, blocks are panels. If
+    `keep` is set, weights are transformed beforehand unless they are large."""
     cdef ptrdiff_t tiles = tile_count(geometry), channels = geometry.out_channels
     cdef ptrdiff_t phases = geometry.phases * geometry.phases, rows = phases * channels
     cdef ptrdiff_t tile_bytes = positions_of(geometry) * geometry.channels * itemsize
@@ -124,7 +129,7 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
         blocks = ceil_div(blocks, threads) * threads
     work.blocks = min(blocks, work.units)
     work.tile_block = ceil_div(work.units, work.blocks) * work.unit
-    work.by_chunks = large or (work.shared and blocks == 1)
+    work.by_chunks = large or (work.shared and blocks == 1 and not keep)
 
     chunk = 8
     if work.shared:
@@ -188,9 +193,20 @@ cdef void shared_block(const operands *o, winograd_block block, const work_split
                                 own_scratch + threadid() * scratch_bytes)
 
 
-cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight weight,
-               Epilogue epilogue, np.ndarray target):
-    """Transforms the weights, then computes blocks of tiles."""
+cdef np.ndarray recall(object kept, tuple layout, np.ndarray weight):
+    """The transformed weights that are kept in this layout of this very weight, or None."""
+    if kept.state is None:
+        return None
+    old_layout, old_weight, transformed = kept.state
+    if layout != old_layout or weight.nbytes != old_weight.nbytes:
+        return None
+    cdef np.ndarray old = old_weight
+    return transformed if memcmp(np.PyArray_DATA(old), np.PyArray_DATA(weight), weight.nbytes) == 0 else None
+
+
+cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight weight, np.ndarray weights,
+               Epilogue epilogue, np.ndarray target, kept=None):
+    """Transforms the weights, unless they are kept, then computes blocks of tiles."""
     cdef const winograd_kernels *kernel = kernels_for(source).winograd
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(source), channels = geometry.channels, rows = geometry.out_channels
     cdef ptrdiff_t tiles = tile_count(geometry), positions = positions_of(geometry), task
@@ -199,23 +215,35 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
         return
     cdef int phases = geometry.phases * geometry.phases
     cdef int threads = threads_for(2.0 * positions * phases * rows * channels * tiles / FLOP_PER_NANOSECOND)
-    cdef work_split work = split(geometry, kernel, itemsize, threads, epilogue.statistics)
+    cdef work_split work = split(geometry, kernel, itemsize, threads, epilogue.statistics, kept is not None)
     cdef ptrdiff_t tile_block = min(work.tile_block, tiles)
     cdef ptrdiff_t patch_bytes = kernel.patches_size(geometry, tile_block)
     cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, min(work.tile_part, tile_block), not work.by_chunks)
-    cdef Block weight_memory = scratch(0 if work.by_chunks else kernel.weight_size(geometry))
+    cdef ptrdiff_t weight_bytes = 0 if work.by_chunks else kernel.weight_size(geometry)
+    cdef bint keep = kept is not None and 0 < weight_bytes <= KEPT_BYTES, transforms = not work.by_chunks
+    cdef tuple layout
+    cdef np.ndarray found
+    cdef Block weight_memory
     cdef Block patch_memory = scratch(patch_bytes if work.shared else threads * patch_bytes)
     cdef Block thread_memory = scratch(threads * scratch_bytes)
     cdef operands o = operands(geometry, kernel, &weight, np.PyArray_BYTES(source),
                                epilogue.over(ceil_div(tiles, kernel.panel_tiles), target), np.PyArray_BYTES(target))
-    cdef char *transformed = <char *> weight_memory.data
+    if keep:
+        layout = (<size_t> kernel, geometry.chunk_rows, geometry.stride, (<object> weights).shape)
+        found = recall(kept, layout, weights)
+        transforms = found is None
+        if transforms:
+            found = empty_of_shape((weight_bytes,), np.NPY_UINT8)
+        weight.transformed = np.PyArray_DATA(found)
+    elif transforms:
+        weight_memory = scratch(weight_bytes)
+        weight.transformed = weight_memory.data
     cdef char *patches = <char *> patch_memory.data
     cdef char *thread_scratch = <char *> thread_memory.data
     with nogil:
-        if not work.by_chunks:
+        if transforms:
             for task in prange(rows, num_threads=threads_for(10.0 * phases * rows * channels), schedule="static"):
-                kernel.transform_weight(geometry, &weight, task, transformed)
-            weight.transformed = transformed
+                kernel.transform_weight(geometry, &weight, task, <void *> weight.transformed)
         if work.shared:
             for task in range(work.blocks):
                 shared_block(&o, block_of(&work, tiles, task), &work, threads, patches, thread_scratch, scratch_bytes)
@@ -223,6 +251,8 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
             for task in prange(work.blocks, num_threads=threads, schedule="dynamic"):
                 own_block(&o, block_of(&work, tiles, task), patches + threadid() * patch_bytes,
                           thread_scratch + threadid() * scratch_bytes)
+    if keep and transforms:
+        kept.state = (layout, weights.copy(), found)
 
 
 cdef np.ndarray operand(np.ndarray x):
@@ -236,16 +266,17 @@ cdef np.ndarray empty_like_operand(np.ndarray x, tuple shape):
     return empty_of_shape(shape, np.PyArray_TYPE(x))
 
 
-def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t stride, padding):
-    """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, R, S); with channels last like x."""
+def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t stride, padding, kept):
+    """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, R, S); with channels last like x. `kept` is
+    None or KeptWeights."""
     weight = contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], taps = weight.shape[2] * weight.shape[3]
     cdef tuple shape = (x.shape[0], out_channels, *out_size)
     x, y = operand(x), empty_like_operand(x, shape)
     cdef winograd_geometry geometry = make_geometry(x, out_channels, out_size, (<object> weight).shape[2:], stride,
                                                     padding)
-    correlate(&geometry, x, winograd_weight(np.PyArray_BYTES(weight), taps * weight.shape[1], taps, 0, NULL), epilogue,
-              y)
+    cdef winograd_weight view = winograd_weight(np.PyArray_BYTES(weight), taps * weight.shape[1], taps, 0, NULL)
+    correlate(&geometry, x, view, weight, epilogue, y, kept)
     return y
 
 
@@ -262,8 +293,8 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_si
     else:
         before = [k - 1 - p for k, p in zip(kernel, padding, strict=True)]
         geometry = make_geometry(grad, channels, in_size, kernel, 1, before)
-    correlate(&geometry, grad, winograd_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL), epilogue,
-              result)
+    cdef winograd_weight view = winograd_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL)
+    correlate(&geometry, grad, view, weight, epilogue, result)
     return result
 
 

@@ -5,7 +5,9 @@ from collections.abc import Callable
 import numpy as np
 
 import fastnn.functional as F
+from fastnn.conv_algorithm import KeptWeights
 from fastnn.functional.checks import check_integer, check_integers
+from fastnn.functional.conv import conv2d_keeping
 from fastnn.nn import init
 from fastnn.nn.module import Module, Parameter, accumulate, check_input, trainable
 
@@ -24,6 +26,7 @@ class Convolution(Module):
     dimensions: int
     transposed = False
     output_padding = 0
+    _kept: KeptWeights | None = None
 
     def __init__(self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias):
         where, dimensions = type(self).__name__, self.dimensions
@@ -56,7 +59,10 @@ class Convolution(Module):
         if getattr(input, "ndim", 0) == self.dimensions + 2:  # others are refused by the function
             check_input(self, input, self.weight.data, self.in_channels, "channels")
         bias = None if self.bias is None else self.bias.data
-        output = self.function(input, self.weight.data, bias, *self.arguments())
+        if self._kept is None or self.recording:
+            output = self.function(input, self.weight.data, bias, *self.arguments())
+        else:
+            output = conv2d_keeping(self._kept, input, self.weight.data, bias, *self.arguments())
         self.save_for_backward(input)
         return output
 
@@ -129,6 +135,11 @@ class Conv2d(Convolution):
     bias : bool
         Whether to add a bias per filter.
 
+    Notes
+    -----
+    In evaluation mode (and in ``no_grad()``) the layer keeps its weights as Winograd's algorithm has transformed them,
+    up to 4 MB of them and a copy of the weights, for as long as they do not change.
+
     Examples
     --------
     >>> import numpy as np
@@ -143,6 +154,7 @@ class Conv2d(Convolution):
 
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        self._kept = KeptWeights()
 
 
 class Conv3d(Convolution):

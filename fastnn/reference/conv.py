@@ -37,9 +37,11 @@ def flat(x):
     return x.reshape(*x.shape[:3], math.prod(x.shape[3:]))
 
 
-def conv(x, weight, bias, out_size, stride, padding, dilation, groups, residual=None, slope=1.0, statistics=False):
+def conv(
+    x, weight, bias, out_size, stride, padding, dilation, groups, residual=None, slope=1.0, statistics=False, kept=None
+):
     """x (N, C, *in), weight (K, C / groups, *kernel) -> (N, K, *out_size), plus a bias (K,) and a residual, through a
-    leaky ReLU; with statistics also its sum and that of its square by channel."""
+    leaky ReLU; with statistics also its sum and that of its square by channel. Nothing is kept."""
     kernel = weight.shape[2:]
     padded, inner = zero_padded(x.shape[2:], kernel, out_size, stride, padding, dilation, x.shape[:2], x.dtype)
     padded[inner] = x

@@ -411,17 +411,28 @@ struct last_patches {
     real left[MOST_POINTS * LAST_ROW], before_right[4], right[MOST_POINTS * LAST_ROW];
 };
 
-/* LANES pixels of a row of the image, from x on, `stride` apart: LANES of the `rest` channels from `line` on; zeros outside. */
-INLINE void load_pixels(const real *line, const struct images *images, ptrdiff_t x, ptrdiff_t stride, int outside_rows,
-                        ptrdiff_t rest, vec square[LANES])
+/* At most LANES pixels of a row of the image, `count` from x on, `stride` apart: LANES of the `rest` channels from `line` on;
+ * zeros outside. The next channels of these pixels are prefetched. */
+INLINE void load_pixels(const real *line, const struct images *images, ptrdiff_t x, ptrdiff_t stride, ptrdiff_t count,
+                        int outside_rows, ptrdiff_t rest, vec square[LANES])
 {
     ptrdiff_t step = stride * images->channels;
     const real *from = line + x * images->channels;
-    if (!outside_rows && x >= 0 && x + (LANES - 1) * stride < images->width && rest >= LANES)
-        for (int k = 0; k < LANES; k++) square[k] = vec_load(from + k * step);
-    else
-        for (int k = 0; k < LANES; k++, x += stride)
-            square[k] = outside_rows || x < 0 || x >= images->width ? (vec){0} : vec_load_rest(from + k * step, rest);
+    if (!outside_rows && x >= 0 && count >= LANES && x + (LANES - 1) * stride < images->width && rest >= LANES) {
+#pragma GCC unroll 16
+        for (int k = 0; k < LANES; k++) {
+            square[k] = vec_load(from + k * step);
+            __builtin_prefetch(from + k * step + LANES);
+        }
+        return;
+    }
+#pragma GCC unroll 16
+    for (int k = 0; k < LANES; k++, x += stride) {
+        square[k] = (vec){0};
+        if (outside_rows || k >= count || x < 0 || x >= images->width) continue;
+        square[k] = vec_load_rest(from + k * step, rest);
+        __builtin_prefetch(from + k * step + LANES);
+    }
 }
 
 /* What gather_patches() has for one channel, for LANES channels from `channel` on (those behind the last are zeros); the
@@ -440,9 +451,11 @@ INLINE void gather_channels(ptrdiff_t rows, const int with_right, ptrdiff_t stri
             int outside_rows = y >= images->height || y < 0;
             const real *line = images->data;
             if (!outside_rows) line += (run->image * images->height + y) * images->width * images->channels + channel;
-            for (ptrdiff_t j = 0; j < (with_right ? count + 2 : count); j += LANES) {
+            ptrdiff_t columns = with_right ? count + 2 : count;
+            for (ptrdiff_t j = 0; j < columns; j += LANES) {
                 vec square[LANES];
-                load_pixels(line, images, (run->x + j) * stride + shift_x, stride, outside_rows, rest, square);
+                load_pixels(line, images, (run->x + j) * stride + shift_x, stride, columns - j, outside_rows, rest,
+                            square);
                 vec_transpose(square);
                 for (ptrdiff_t c = 0; c < LANES; c++) {
                     if (j < count) vec_store_rest(to[c].left + at + j, square[c], count - j);
@@ -761,13 +774,14 @@ static void store_outputs(const struct winograd_geometry *g, const struct panel 
 /* The same of one phase for `rows` output channels from k on, at most LANES, channels last; products[position][row][tile]. */
 static void store_last_outputs(const struct winograd_geometry *g, ptrdiff_t start, ptrdiff_t tiles, ptrdiff_t phase,
                                ptrdiff_t k, ptrdiff_t rows, const real *products, ptrdiff_t row_stride,
-                               ptrdiff_t plane_stride, const struct conv_epilogue *epilogue, struct channel_sums *sums,
+                               ptrdiff_t plane_stride, const struct conv_epilogue *epilogue, struct channel_sums *total,
                                real *output)
 {
     const real *bias = epilogue->bias, *residual = epilogue->residual, slope = (real)epilogue->slope;
     ptrdiff_t height = g->out_size[0], width = g->out_size[1], channels = g->out_channels, phases = g->phases;
     real gathered[LANES][4][5 * LANES]; /* whole vectors are read from any tile on */
     memset(gathered, 0, sizeof gathered);
+    struct channel_sums sums = *total; /* which the compiler knows to be no output */
     for (ptrdiff_t tile = 0; tile < tiles; tile += LANES) {
         struct panel panel;
         describe_panel(g, start + tile, smaller(LANES, tiles - tile), &panel);
@@ -794,12 +808,13 @@ static void store_last_outputs(const struct winograd_geometry *g, ptrdiff_t star
                         ptrdiff_t x = left + i * phases, at = ((run->image * height + y) * width + x) * channels + k;
                         if (x >= 0 && x < width)
                             epilogue_store_pixel(square[i - j], rows, residual ? residual + at : NULL, slope,
-                                                 output + at, sums);
+                                                 output + at, &sums);
                     }
                 }
             }
         }
     }
+    *total = sums;
 }
 
 /* Sends for this position's share of the weights of output channels k .. end - 1, which are to be transformed next: large

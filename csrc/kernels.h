@@ -173,6 +173,10 @@ struct winograd_kernels {
                          void *products);
     void (*store_sum)(const struct winograd_geometry *geometry, const struct winograd_sum *sum, ptrdiff_t row,
                       const void *products, void *grad_weight);
+    /* of at most a vector of tiles, geometry->few set, patches by transform_tiles() */
+    void (*sum_few)(const struct winograd_geometry *geometry, const struct winograd_sum *sum, ptrdiff_t row,
+                    ptrdiff_t rows, ptrdiff_t channel, ptrdiff_t channels, const void *gradients, const void *patches,
+                    void *grad_weight);
 };
 
 /* csrc/fft.c: convolutions with stride 1, 2 or 4, whose filters have at most FFT_TAPS taps per dimension and phase of the

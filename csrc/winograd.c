@@ -1035,32 +1035,110 @@ static void multiply_sum(const struct winograd_geometry *g, const struct winogra
                            from + c * s->room, to + c, row_length, accumulate);
 }
 
-/* grad_weight[k][channel of the image][tap] of one of the sum's output channels, from the products. */
+/* Where the weights of a block's channels go in grad_weight[k][channel of the image][tap]. */
+struct place {
+    ptrdiff_t filter, count, tap[9]; /* taps of a filter; places of the block, and their taps, see find_taps() */
+    int whole;                       /* is the block all of the filter, tap by tap? */
+};
+
+INLINE struct place place_of(const struct winograd_geometry *g, struct block block)
+{
+    const int size = (int)g->points - 3;
+    struct place place = {.filter = g->filter[0] * g->filter[1], .count = size * size};
+    place.whole = g->blocks[0] * g->blocks[1] == 1 && g->filter[0] == size && g->filter[1] == size;
+    if (size == 2)
+        find_taps(2, g, 0, 0, block, place.tap);
+    else
+        find_taps(3, g, 0, 0, block, place.tap);
+    return place;
+}
+
+/* The weights of `some` neighbouring channels, the lanes, from the products of all positions: to[channel][tap]. */
+INLINE void store_weights(const struct winograd_geometry *g, const struct place *place, const real *products,
+                          ptrdiff_t plane_stride, ptrdiff_t some, real *to)
+{
+    const int size = (int)g->points - 3;
+    vec weight[3][4];
+    real taps[9][LANES];
+    if (size == 2)
+        transform_products(5, 2, products, plane_stride, weight);
+    else
+        transform_products(6, 3, products, plane_stride, weight);
+    if (place->whole && place->count <= LANES) {
+        vec square[LANES];
+        for (int t = 0; t < LANES; t++) square[t] = t < place->count ? weight[t / size][t % size] : (vec){0};
+        vec_transpose(square);
+        for (int i = 0; i < some; i++, to += place->filter) vec_store_rest(to, square[i], place->count);
+        return;
+    }
+    for (int t = 0; t < place->count; t++) vec_store(taps[t], weight[t / size][t % size]);
+    for (ptrdiff_t i = 0; i < some; i++, to += place->filter)
+        for (int t = 0; t < place->count; t++)
+            if (place->tap[t] >= 0) to[place->tap[t]] = taps[t][i];
+}
+
+/* The weights of one of the sum's output channels, from the products. */
 static void store_sum(const struct winograd_geometry *g, const struct winograd_sum *s, ptrdiff_t row,
                       const void *products, void *grad_weight)
 {
     const real *from = (const real *)products + row * round_up(s->channels, LANES);
-    ptrdiff_t filter = g->filter[0] * g->filter[1], channels = image_channels(g);
-    real *filters = (real *)grad_weight + (s->row_start + row) * channels * filter;
+    ptrdiff_t filter = g->filter[0] * g->filter[1];
+    real *filters = (real *)grad_weight + (s->row_start + row) * image_channels(g) * filter;
     for (ptrdiff_t c = 0, some; c < s->channels; c += some) {
         struct block block = block_of(g, s->channel_start + c);
-        vec weight[3][4];
-        real taps[9][LANES];
-        ptrdiff_t tap[9];
+        struct place place = place_of(g, block);
         some = smaller(block.same, s->channels - c);
-        const int size = (int)g->points - 3, count = size * size;
-        if (g->points == 5) {
-            find_taps(2, g, 0, 0, block, tap);
-            transform_products(5, 2, from + c, sum_product_plane(s), weight);
-        } else {
-            find_taps(3, g, 0, 0, block, tap);
-            transform_products(6, 3, from + c, sum_product_plane(s), weight);
+        store_weights(g, &place, from + c, sum_product_plane(s), some, filters + block.channel * filter);
+    }
+}
+
+/* ---- Backward-weights of few tiles: products become weights at once, LANES channels at a time ---- */
+
+enum { SUM_ROWS = 8 }; /* output channels together: so many sums at a time */
+
+/* products[row][position] of LANES channels, for `rows` output channels of gradients D [P][K][tile] on patches
+ * V [P][tile][C]. */
+static void multiply_few_sums(const struct winograd_geometry *g, const struct winograd_sum *s, ptrdiff_t rows,
+                              const real *gradients, const real *patches, vec products[SUM_ROWS][36])
+{
+    ptrdiff_t plane = patch_plane(g, s->tiles), gradient_plane = sum_gradient_plane(s);
+    ptrdiff_t row_length = round_up(g->channels, LANES), row[SUM_ROWS];
+    for (int r = 0; r < SUM_ROWS; r++) row[r] = smaller(r, rows - 1) * s->room; /* the last one again */
+    for (ptrdiff_t position = 0; position < positions_of(g);
+         position++, gradients += gradient_plane, patches += plane) {
+        vec sum[SUM_ROWS];
+#pragma GCC unroll 8
+        for (int r = 0; r < SUM_ROWS; r++) sum[r] = (vec){0};
+        for (ptrdiff_t tile = 0; tile < s->tiles; tile++) {
+            vec v = vec_load(patches + tile * row_length);
+#pragma GCC unroll 8
+            for (int r = 0; r < SUM_ROWS; r++) sum[r] += gradients[row[r] + tile] * v;
         }
-        for (int t = 0; t < count; t++) vec_store(taps[t], weight[t / size][t % size]);
-        real *to = filters + block.channel * filter;
-        for (ptrdiff_t i = 0; i < some; i++, to += filter)
-            for (int t = 0; t < count; t++)
-                if (tap[t] >= 0) to[tap[t]] = taps[t][i];
+#pragma GCC unroll 8
+        for (int r = 0; r < SUM_ROWS; r++) products[r][position] = sum[r];
+    }
+}
+
+/* The weights of output channels row .. + rows and channels channel .. + channels, from all gradients and patches. */
+static void sum_few(const struct winograd_geometry *g, const struct winograd_sum *s, ptrdiff_t row, ptrdiff_t rows,
+                    ptrdiff_t channel, ptrdiff_t channels, const void *gradients, const void *patches,
+                    void *grad_weight)
+{
+    ptrdiff_t filter = g->filter[0] * g->filter[1], together;
+    for (ptrdiff_t k = row; k < row + rows; k += together) {
+        together = smaller(SUM_ROWS, row + rows - k);
+        real *filters = (real *)grad_weight + k * image_channels(g) * filter;
+        for (ptrdiff_t c = channel, some; c < channel + channels; c += some) {
+            struct block block = block_of(g, c);
+            struct place place = place_of(g, block);
+            vec products[SUM_ROWS][36];
+            some = smaller(block.same, channel + channels - c);
+            multiply_few_sums(g, s, together, (const real *)gradients + k * s->room, (const real *)patches + c,
+                              products);
+            for (ptrdiff_t r = 0; r < together; r++)
+                store_weights(g, &place, (const real *)products[r], LANES, some,
+                              filters + (r * image_channels(g) + block.channel) * filter);
+        }
     }
 }
 
@@ -1080,4 +1158,5 @@ const struct winograd_kernels FASTNN_TABLE(winograd) = {
     .transform_sum_gradients = transform_sum_gradients,
     .multiply_sum = multiply_sum,
     .store_sum = store_sum,
+    .sum_few = sum_few,
 };

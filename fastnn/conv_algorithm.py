@@ -102,11 +102,11 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
     (64, 16, 16, 32)      144  150  123   73   72   59
     (64, 8, 8, 32)         86   86   55   49   48   33
     (64, 3, 64, 32)        82   55   44   77   28   49
-    (3, 256, 256, 8)      209  188  166  104   99  104
-    (2, 256, 256, 8)      177  157  126  105   98  103
-    (2, 512, 512, 7)      150  117   99  101   95  102
-    (1, 512, 512, 7)      103   78   58  103   88  100
-    (1, 256, 256, 8)      125  108   74  109   92  100
+    (3, 256, 256, 8)      209  188  230  104   99  104
+    (2, 256, 256, 8)      177  157  220  105   98  103
+    (2, 512, 512, 7)      150  117  119  101   95  102
+    (1, 512, 512, 7)      103   78   97  103   88  100
+    (1, 256, 256, 8)      125  108  145  109   92  100
     (8, 96, 256, 27), 5x5 258  214  209  108  103  103
     (1, 96, 256, 27), 5x5 188  170  174  109   98  103
     (16, 20, 50, 12), 5x5 170   71  145   88   37   69
@@ -265,15 +265,17 @@ def winograd_cost(operation, images, channels, out_channels, out_size, kernel, s
         return math.inf
     tiles = images * -(-out_size[0] // 4) * -(-out_size[1] // 4)
     vectors = -(-tiles // lanes) * lanes
-    if operation != "conv_weight_grad" and tiles <= 0.75 * lanes:  # few: lanes are channels
-        multiplied = 1.4 * lanes / 4 * -(-4 * tiles // lanes)
-    else:
-        multiplied = vectors
-    transform, weight = (900, 400) if operation == "conv_weight_grad" else (650, 320)
+    transform, weight, multiplied = (900, 400, vectors) if operation == "conv_weight_grad" else (650, 320, vectors)
     transformed = planes * channels + results * out_channels
-    if operation == "conv_weight_grad":  # a part of the weights at a time: 256 output channels and 140 channels
-        rows = min(out_channels, 256)
-        transformed = planes * channels * -(-out_channels // 256) + out_channels * -(-planes * channels * rows // 36000)
+    if operation == "conv_weight_grad":
+        if tiles <= lanes:  # few: lanes are channels, products become weights at once
+            multiplied, weight = tiles, 4400 / lanes
+        else:  # a part of the weights at a time: 256 output channels and 140 channels
+            rows = min(out_channels, 256)
+            again = -(-planes * channels * rows // 36000)
+            transformed = planes * channels * -(-out_channels // 256) + out_channels * again
+    elif tiles <= 0.75 * lanes:  # few
+        multiplied = 1.4 * lanes / 4 * -(-4 * tiles // lanes)
     transforms = vectors * transform * (1 if stride[0] == 1 else 1.3) * transformed
     return 9e5 + 1.1 * products * pairs * multiplied + transforms + weight * filters * pairs
 

@@ -158,6 +158,9 @@ cdef extern from "kernels.h" nogil:
                              void *products) noexcept nogil
         void (*store_sum)(const winograd_geometry *geometry, const winograd_sum *sum, ptrdiff_t row,
                           const void *products, void *grad_weight) noexcept nogil
+        void (*sum_few)(const winograd_geometry *geometry, const winograd_sum *sum, ptrdiff_t row, ptrdiff_t rows,
+                        ptrdiff_t channel, ptrdiff_t channels, const void *gradients, const void *patches,
+                        void *grad_weight) noexcept nogil
 
     struct fft_geometry:
         ptrdiff_t images

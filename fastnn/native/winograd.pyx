@@ -393,6 +393,37 @@ cdef void sum_part(sum_operands o, const sum_split *work, ptrdiff_t part, ptrdif
     sum_tiles(&o, work, part * work.part_tiles, min((part + 1) * work.part_tiles, tiles), 1, target)
 
 
+cdef sum_few_tiles(winograd_geometry *geometry, const winograd_kernels *kernel, np.ndarray x, np.ndarray grad,
+                   np.ndarray result):
+    """The weights of at most a vector of tiles, straight from their transformed patches and gradients."""
+    cdef ptrdiff_t tiles = tile_count(geometry), channels = geometry.channels, rows = geometry.out_channels
+    cdef ptrdiff_t lanes = kernel.lanes, task
+    cdef winograd_sum whole = winograd_sum(0, rows, 0, channels, 0, tiles, lanes)
+    cdef winograd_block block = winograd_block(0, tiles)
+    cdef ptrdiff_t sizes[4]
+    kernel.sum_sizes(geometry, &whole, sizes)
+    geometry.few = True
+    cdef Block patches = scratch(kernel.patches_size(geometry, tiles)), gradients = scratch(sizes[1])
+    cdef int threads = threads_for(2.0 * positions_of(geometry) * rows * channels * tiles / FLOP_PER_NANOSECOND)
+    # Tasks: groups of channels or output channels to transform; then of both to multiply.
+    cdef ptrdiff_t groups = ceil_div(channels, lanes), row_groups = ceil_div(rows, lanes)
+    cdef ptrdiff_t part = ceil_div(groups, TASKS_PER_THREAD * threads) * lanes, parts = ceil_div(channels, part)
+    cdef ptrdiff_t row_part = ceil_div(row_groups, TASKS_PER_THREAD * threads) * lanes
+    cdef ptrdiff_t row_parts = ceil_div(rows, row_part)
+    with nogil:
+        for task in prange(groups + row_groups, num_threads=threads, schedule="dynamic"):
+            if task < groups:
+                kernel.transform_tiles(geometry, np.PyArray_DATA(x), &block, 0, tiles, task * lanes,
+                                       min(lanes, channels - task * lanes), patches.data)
+            else:
+                kernel.transform_sum_gradients(geometry, &whole, np.PyArray_DATA(grad), 0, (task - groups) * lanes,
+                                               min(lanes, rows - (task - groups) * lanes), gradients.data)
+        for task in prange(parts * row_parts, num_threads=threads, schedule="dynamic"):
+            kernel.sum_few(geometry, &whole, task // parts * row_part, min(row_part, rows - task // parts * row_part),
+                           task % parts * part, min(part, channels - task % parts * part), gradients.data,
+                           patches.data, np.PyArray_DATA(result))
+
+
 def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stride, padding):
     """The gradient (K, C, R, S) by the weight, from the output's gradient and the input."""
     x = operand(x)
@@ -405,6 +436,9 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
     cdef np.ndarray result = empty_of_shape((rows, x.shape[1], *kernel), np.PyArray_TYPE(x))
     if tiles == 0:
         result[...] = 0
+        return result
+    if tiles <= kernels.lanes:
+        sum_few_tiles(&geometry, kernels, x, grad, result)
         return result
 
     cdef sum_split work = split_sum(&geometry, kernels, itemsize)

@@ -69,11 +69,11 @@ INLINE void store_pairs(const real *even, const real *odd, const struct pixels *
         }
 }
 
-/* Whether a phase and the next one are the even and the odd columns of the same rows. */
+/* Whether a phase and the next one are the even and the odd columns of the same rows, channels first. */
 static int are_pair(const struct conv_phase *phase, ptrdiff_t phases)
 {
-    return phases > 1 && phase->geometry.out_stride[2] == 2 && phase->column == 0 && phase[1].column == 1 &&
-           phase[1].geometry.grid[2] == phase->geometry.grid[2];
+    return phases > 1 && phase->geometry.out_channel_stride != 1 && phase->geometry.out_stride[2] == 2 &&
+           phase->column == 0 && phase[1].column == 1 && phase[1].geometry.grid[2] == phase->geometry.grid[2];
 }
 
 /* One panel of LANES or fewer channels from their products, channels last. */

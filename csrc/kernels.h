@@ -120,7 +120,7 @@ struct winograd_geometry {
     ptrdiff_t in_size[2], out_size[2];
     ptrdiff_t padding[2]; /* zeros above and left of the input; negative: that much is left out */
     /* Backward-data of a stride: each pixel q of a grid has phases x phases outputs, from phases * q - lead on. Taps
-     * of a phase are `phases` apart; the first `lacking` phases have one less. Without a stride the grid is the output. */
+     * of a phase are `phases` apart; the first `lacking` phases lack the last. Without a stride the grid is the output. */
     ptrdiff_t phases, grid[2], lead[2], lacking[2];
     ptrdiff_t chunk_rows;    /* output channels that are computed together: all phases of them go well in row_tiles */
     ptrdiff_t channels_last; /* are the arrays (N, height, width, channels)? */

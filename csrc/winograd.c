@@ -50,6 +50,7 @@ enum {
     MOST_POINTS = 6,                     /* per dimension: one less than the outputs and the taps of a block together */
     MOST_PHASES = 4,                     /* per dimension */
     MOST_TAPS = 144,                     /* of a filter: blocks of 3x3, WINOGRAD_BLOCKS in each dimension */
+    PRODUCT_BYTES = 1 << 20,             /* of products of one chunk that are computed together */
     DEPTH_BLOCK = 128,                   /* sums of 512 channels in one go err twice as much as in four parts */
 };
 
@@ -669,10 +670,18 @@ INLINE ptrdiff_t patch_plane(const struct winograd_geometry *g, ptrdiff_t tiles)
 static ptrdiff_t patches_size(const struct winograd_geometry *g, ptrdiff_t tiles)
 { return positions_of(g) * patch_plane(g, tiles) * (ptrdiff_t)sizeof(real); }
 
+/* So many tiles' products of a chunk are computed, and turned into outputs, together: what stays in the cache. */
+static ptrdiff_t product_tiles(const struct winograd_geometry *g, ptrdiff_t tiles)
+{
+    ptrdiff_t panel_bytes = positions_of(g) * product_plane(g, COLUMN_TILE) * (ptrdiff_t)sizeof(real);
+    ptrdiff_t panels = PRODUCT_BYTES / panel_bytes;
+    return smaller(tiles, (panels > 1 ? panels : 1) * COLUMN_TILE);
+}
+
 /* Bytes for multiply_tiles(): products, and one chunk of weights where they are not transformed beforehand. */
 static ptrdiff_t scratch_size(const struct winograd_geometry *g, ptrdiff_t tiles, int transformed)
 {
-    ptrdiff_t products = positions_of(g) * product_plane(g, tiles);
+    ptrdiff_t products = positions_of(g) * product_plane(g, product_tiles(g, tiles));
     return round_up((products + (transformed ? 0 : chunk_size(g))) * (ptrdiff_t)sizeof(real), 64);
 }
 
@@ -851,17 +860,17 @@ INLINE void multiply_position(const struct winograd_geometry *g, ptrdiff_t posit
     }
 }
 
-/* products[position][row][tile] of a chunk of output channels from k on, before row_end, for tiles tile_start .. + tiles of
- * a block. */
+/* products[position][row][tile] of a chunk of output channels k .. + rows for tiles tile_start .. + tiles of a block. Weights
+ * of the next chunk, before next_end, are sent for. */
 static void multiply_chunk(const struct winograd_geometry *g, const struct winograd_weight *weight, const real *chunk,
-                           ptrdiff_t k, ptrdiff_t row_end, const real *patches, const struct winograd_block *block,
-                           ptrdiff_t tile_start, ptrdiff_t tiles, real *products)
+                           ptrdiff_t k, ptrdiff_t rows, ptrdiff_t next_end, const real *patches,
+                           const struct winograd_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, real *products)
 {
     ptrdiff_t row_length = round_up(g->channels, LANES), width = round_up(tiles, LANES), next = k + g->chunk_rows;
-    ptrdiff_t rows = smaller(g->chunk_rows, row_end - k), plane = patch_plane(g, block->tiles);
+    ptrdiff_t plane = patch_plane(g, block->tiles);
     for (ptrdiff_t position = 0; position < positions_of(g);
          position++, chunk += weight_plane(g), patches += plane, products += product_plane(g, tiles)) {
-        if (!weight->transformed) prefetch_weights(g, weight, next, smaller(next + g->chunk_rows, row_end), position);
+        prefetch_weights(g, weight, next, smaller(next + g->chunk_rows, next_end), position);
         for (ptrdiff_t start = 0; start < width && !g->few; start += COLUMN_TILE)
             multiply_position(g, position, smaller(COLUMN_TILE, width - start), rows, chunk,
                               patches + (tile_start + start) * g->channels, products + start, width);
@@ -902,21 +911,25 @@ static void multiply_tiles(const struct winograd_geometry *g, const struct winog
                            ptrdiff_t row_start, ptrdiff_t row_count, const struct conv_epilogue *epilogue, void *output,
                            void *scratch)
 {
-    ptrdiff_t width = round_up(tiles, LANES), plane = product_plane(g, tiles);
-    real *products = scratch, *own_chunk = products + positions_of(g) * plane;
+    ptrdiff_t together = product_tiles(g, tiles), row_end = row_start + row_count;
+    real *products = scratch, *own_chunk = products + positions_of(g) * product_plane(g, together);
     if (g->few) memset(products, 0, (size_t)(own_chunk - products) * sizeof(real)); /* the lanes without tiles */
-    for (ptrdiff_t k = row_start; k < row_start + row_count; k += g->chunk_rows) {
-        ptrdiff_t rows = smaller(g->chunk_rows, row_start + row_count - k);
+    for (ptrdiff_t k = row_start; k < row_end; k += g->chunk_rows) {
+        ptrdiff_t rows = smaller(g->chunk_rows, row_end - k);
         const real *chunk = own_chunk;
         if (weight->transformed)
             chunk = (const real *)weight->transformed + k / g->chunk_rows * chunk_size(g);
         else
             for (ptrdiff_t row = 0; row < rows; row++)
                 transform_row(g, weight, k + row, rows, own_chunk + row * round_up(g->channels, LANES));
-        multiply_chunk(g, weight, chunk, k, row_start + row_count, patches, block, tile_start, tiles, products);
-        for (ptrdiff_t start = 0; start < tiles; start += COLUMN_TILE)
-            store_panel(g, block->start + tile_start + start, smaller(COLUMN_TILE, tiles - start), k, rows,
-                        products + start, width, plane, epilogue, output);
+        for (ptrdiff_t start = 0; start < tiles; start += together) {
+            ptrdiff_t some = smaller(together, tiles - start), width = round_up(some, LANES);
+            ptrdiff_t next_end = weight->transformed || start ? k : row_end; /* nothing to prefetch, or done */
+            multiply_chunk(g, weight, chunk, k, rows, next_end, patches, block, tile_start + start, some, products);
+            for (ptrdiff_t tile = 0; tile < some; tile += COLUMN_TILE)
+                store_panel(g, block->start + tile_start + start + tile, smaller(COLUMN_TILE, some - tile), k, rows,
+                            products + tile, width, product_plane(g, some), epilogue, output);
+        }
     }
 }
 

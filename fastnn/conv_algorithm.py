@@ -148,7 +148,7 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
         and dilation == (1, 1)
         and groups == 1
         # or the transformed patches of a few tiles fill a thread's 16 MB
-        and max(channels * (1 if turned else math.prod(map(len, blocks))), out_channels) <= 2048
+        and max(channels * (2 if turned else math.prod(map(len, blocks))), out_channels) <= 2048
     )
     fft_runs = (
         len(kernel) == 2

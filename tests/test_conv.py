@@ -355,6 +355,15 @@ def test_conv2d_by_winograd_matches_im2col_for_every_small_size(isa, dtype, rng,
                 np.testing.assert_allclose(actual, reference, 0, 4e-5 * scale * np.finfo(dtype).eps * 2**23)
 
 
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+def test_input_grad_of_one_channel_with_stride_2_writes_every_column_channels_last(isa, dtype, rng, kernel):
+    arrays, arguments, dy = case(rng, (2, 1, 16, (7, 8), (kernel, kernel), 2, 0, 1, 1), dtype)
+    with fastnn.backend("reference"):
+        expected = F.conv2d_backward(dy, *arrays, *arguments)[0]
+    with fastnn.conv_algorithm("im2col"):
+        assert_matches(F.conv2d_backward(channels_last(dy), *arrays, *arguments)[0], expected, "conv")
+
+
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize(("stride", "kernel"), [(2, range(2, 7)), (4, range(5, 13))])
 def test_input_grad_by_winograd_matches_im2col_for_every_phase(isa, dtype, rng, stride, kernel, last):

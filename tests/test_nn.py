@@ -727,7 +727,7 @@ def test_conv2d_in_eval_mode_keeps_its_transformed_weights_until_they_change(rng
     layer = nn.Conv2d(16, 24, 3, padding=1)
     x = rng.standard_normal((1, 16, 24, 24)).astype(np.float32)
     layer(x)
-    assert layer._kept.state is None  # nothing in training mode, where each step changes them
+    assert layer._kept is None  # nothing in training mode, where each step changes them
     layer.eval()
 
     def forward(input=x):
@@ -753,6 +753,7 @@ def test_conv2d_in_eval_mode_keeps_its_transformed_weights_until_they_change(rng
         copy = pickle.loads(pickle.dumps(layer))
         assert copy._kept.state is None
         np.testing.assert_array_equal(copy(x), layer(x))
+        assert copy.train()(x) is not None and copy._kept is None
         layer.to(np.float64)
         np.testing.assert_array_equal(layer(x.astype(np.float64)), layer(x.astype(np.float64)))
         large = nn.Conv2d(256, 256, 3, padding=1).eval()

@@ -25,10 +25,10 @@ cdef ptrdiff_t PATCH_BYTES = 6 << 20
 # channels at 7x7 from 143 to 230 GFLOP/s; so that this happens only once or twice, all threads share such patches.
 cdef ptrdiff_t WEIGHT_BYTES = 4 << 20
 cdef ptrdiff_t CHUNK_BYTES = 600 << 10
+cdef ptrdiff_t SHARED_PATCH_BYTES = 12 << 20
 # Transformed weights that are kept from call to call, where somebody does, at most: larger ones are read back no faster
 # than they are transformed.
 cdef ptrdiff_t KEPT_BYTES = 4 << 20
-cdef ptrdiff_t SHARED_PATCH_BYTES = 12 << 20
 # Where tiles are few, rows of weights that are transformed before they are used, by so many or twice that.
 cdef ptrdiff_t FEW_ROWS = 4
 cdef ptrdiff_t FEW_CHUNK_BYTES = 300 << 10
@@ -38,6 +38,7 @@ cdef ptrdiff_t TASKS_PER_THREAD = 2
 cdef ptrdiff_t PRODUCT_BYTES = 5 << 20
 cdef ptrdiff_t SUM_ROWS = 256
 cdef ptrdiff_t ROUND_BYTES = 2 << 20
+cdef ptrdiff_t GROUP_BYTES = 3 << 20  # of the patches of one panel of tiles, which a round has at least
 # Partial sums at most, tiles of each at least, and bytes of all of them.
 cdef ptrdiff_t PARTS = 64
 cdef ptrdiff_t PARTIAL_TILES = 192
@@ -77,8 +78,8 @@ cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_s
 
 
 cdef winograd_geometry make_phases(np.ndarray grad, ptrdiff_t channels, in_size, kernel, ptrdiff_t stride, padding):
-    """Backward-data of a stride. As if the filter was filled up in front, with `lacking` zeros, to whole taps of each
-    phase: then pixel q of the gradient's grid, and `taps` - 1 before it, make stride * q - padding - lacking and the
+    """Backward-data of a stride. As if the filter was filled up in front, with `missing` zeros, to whole taps of each
+    phase: then pixel q of the gradient's grid, and `taps` - 1 before it, make stride * q - padding - missing and the
     next outputs."""
     cdef winograd_geometry geometry = make_geometry(grad, channels, in_size, (2, 2), 1, (0, 0))
     cdef ptrdiff_t taps = phase_taps(tuple(kernel), stride), missing
@@ -113,8 +114,10 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     cdef ptrdiff_t tiles = tile_count(geometry), channels = geometry.out_channels
     cdef ptrdiff_t phases = geometry.phases * geometry.phases, rows = phases * channels
     cdef ptrdiff_t tile_bytes = positions_of(geometry) * geometry.channels * itemsize
+    cdef ptrdiff_t row_length = ceil_div(geometry.channels, kernel.lanes) * kernel.lanes
+    cdef ptrdiff_t row_bytes = positions_of(geometry) * row_length * itemsize
     cdef ptrdiff_t tasks = TASKS_PER_THREAD * threads
-    cdef bint large = tile_bytes * rows > WEIGHT_BYTES
+    cdef bint large = row_bytes * rows > WEIGHT_BYTES
     cdef ptrdiff_t blocks, chunk, row_blocks
     cdef work_split work
     work.unit = kernel.panel_tiles if statistics else kernel.lanes
@@ -135,10 +138,10 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     if work.shared:
         chunk = ceil_div(rows, kernel.row_tile * tasks)
     if work.by_chunks:
-        chunk = min(chunk, CHUNK_BYTES // (tile_bytes * kernel.row_tile))
+        chunk = min(chunk, CHUNK_BYTES // (row_bytes * kernel.row_tile))
     geometry.chunk_rows = kernel.row_tile * max(1, min(8, chunk))
     if geometry.few:
-        geometry.chunk_rows = FEW_ROWS * max(1, min(2, FEW_CHUNK_BYTES // (tile_bytes * FEW_ROWS)))
+        geometry.chunk_rows = FEW_ROWS * max(1, min(2, FEW_CHUNK_BYTES // (row_bytes * FEW_ROWS)))
     geometry.chunk_rows = ceil_div(geometry.chunk_rows, phases)
     work.row_block, work.tile_part = channels, work.tile_block
     if work.shared:
@@ -198,7 +201,7 @@ cdef np.ndarray recall(object kept, tuple layout, np.ndarray weight):
     if kept.state is None:
         return None
     old_layout, old_weight, transformed = kept.state
-    if layout != old_layout or weight.nbytes != old_weight.nbytes:
+    if layout != old_layout:
         return None
     cdef np.ndarray old = old_weight
     return transformed if memcmp(np.PyArray_DATA(old), np.PyArray_DATA(weight), weight.nbytes) == 0 else None
@@ -233,6 +236,8 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
         found = recall(kept, layout, weights)
         transforms = found is None
         if transforms:
+            weights = weights.copy()  # another Python thread may write to them meanwhile
+            weight.data = np.PyArray_DATA(weights)
             found = empty_of_shape((weight_bytes,), np.NPY_UINT8)
         weight.transformed = np.PyArray_DATA(found)
     elif transforms:
@@ -252,7 +257,7 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight w
                 own_block(&o, block_of(&work, tiles, task), patches + threadid() * patch_bytes,
                           thread_scratch + threadid() * scratch_bytes)
     if keep and transforms:
-        kept.state = (layout, weights.copy(), found)
+        kept.state = (layout, weights, found)
 
 
 cdef np.ndarray operand(np.ndarray x):
@@ -316,7 +321,8 @@ cdef sum_split split_sum(const winograd_geometry *geometry, const winograd_kerne
                                                  PARTIAL_BYTES // (taps * rows * channels * itemsize))))
     cdef sum_split work
     work.row_block = min(rows, max(SUM_ROWS * 4 // itemsize, most_products // channels))
-    work.channel_block = min(channels, max(panel, most_products // work.row_block // panel * panel))
+    work.channel_block = min(most_products // work.row_block, GROUP_BYTES // (position_bytes * panel))
+    work.channel_block = min(channels, max(panel, work.channel_block // panel * panel))
     work.round_tiles = ROUND_BYTES // (position_bytes * (work.row_block + work.channel_block))
     work.round_tiles = min(tiles, max(panel, work.round_tiles // panel * panel))
     work.part_tiles = ceil_div(ceil_div(tiles, parts), work.round_tiles) * work.round_tiles

@@ -59,9 +59,11 @@ class Convolution(Module):
         if getattr(input, "ndim", 0) == self.dimensions + 2:  # others are refused by the function
             check_input(self, input, self.weight.data, self.in_channels, "channels")
         bias = None if self.bias is None else self.bias.data
-        if self._kept is None or self.recording:
+        if self.recording or self.function is not F.conv2d:
+            self._kept = None
             output = self.function(input, self.weight.data, bias, *self.arguments())
         else:
+            self._kept = self._kept or KeptWeights()
             output = conv2d_keeping(self._kept, input, self.weight.data, bias, *self.arguments())
         self.save_for_backward(input)
         return output
@@ -138,7 +140,8 @@ class Conv2d(Convolution):
     Notes
     -----
     In evaluation mode (and in ``no_grad()``) the layer keeps its weights as Winograd's algorithm has transformed them,
-    up to 4 MB of them and a copy of the weights, for as long as they do not change.
+    up to 4 MB of them, and a copy of the weights, which tells when they change; both go with the next forward in
+    training mode.
 
     Examples
     --------
@@ -154,7 +157,6 @@ class Conv2d(Convolution):
 
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
-        self._kept = KeptWeights()
 
 
 class Conv3d(Convolution):

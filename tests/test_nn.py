@@ -753,9 +753,20 @@ def test_conv2d_in_eval_mode_keeps_its_transformed_weights_until_they_change(rng
         copy = pickle.loads(pickle.dumps(layer))
         assert copy._kept.state is None
         np.testing.assert_array_equal(copy(x), layer(x))
-        assert copy.train()(x) is not None and copy._kept is None
+        copy.train()(x)
+        assert copy._kept is None
         layer.to(np.float64)
         np.testing.assert_array_equal(layer(x.astype(np.float64)), layer(x.astype(np.float64)))
         large = nn.Conv2d(256, 256, 3, padding=1).eval()
         large(rng.standard_normal((1, 256, 16, 16)).astype(np.float32))
         assert large._kept.state is None  # read back no faster than transformed
+
+
+def test_an_array_does_not_replace_a_parameter():
+    layer = nn.Conv2d(1, 2, 3)
+    with pytest.raises(TypeError, match=r"Conv2d: weight is a Parameter, got an array; assign it to weight\.data"):
+        layer.weight = np.zeros((2, 1, 3, 3), np.float32)
+    layer.weight.data = np.ones((2, 1, 3, 3), np.float32)
+    assert layer.weight.data.all()
+    with pytest.raises(TypeError, match=r"conv2d: weight must be a NumPy array, got Parameter; use weight\.data"):
+        F.conv2d(np.zeros((1, 1, 5, 5), np.float32), layer.weight)

@@ -124,6 +124,7 @@ def read_idx(path):
 
     Examples
     --------
+    >>> from fastnn.data import read_idx
     >>> from fastnn.data.digits import FOLDER
     >>> read_idx(FOLDER / "digits-images-idx3-ubyte.gz").shape
     (1797, 8, 8)

@@ -16,7 +16,8 @@ def check_float_array(function, name, x):
     """x is a NumPy array of float32 or float64."""
     if type(x) is not np.ndarray:
         if not isinstance(x, np.ndarray):
-            raise TypeError(f"{function}: {name} must be a NumPy array, got {type(x).__name__}; use numpy.asarray")
+            cure = f"use {name}.data" if isinstance(getattr(x, "data", None), np.ndarray) else "use numpy.asarray"
+            raise TypeError(f"{function}: {name} must be a NumPy array, got {type(x).__name__}; {cure}")
         if isinstance(x, np.ma.MaskedArray):
             raise TypeError(f"{function}: {name} must be a plain NumPy array, got a masked array; fill it first")
     if x.dtype not in FLOATS:

@@ -282,8 +282,10 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     A batch that stands in memory as (N, H, W, C), ``images.transpose(0, 3, 1, 2)``, gives an output that does so too.
 
     Filters of 2x2 to 12x12 with stride 1, 2 or 4, dilation 1 and one group may run by Winograd's algorithm: an infinity
-    or NaN in the inputs of a tile of 4x4 outputs (6x6 for 3x3) reaches all of them, as NaN. By Fourier transforms, for
-    larger filters, it reaches a tile of up to 16x16. ``fastnn.set_conv_algorithm("im2col")`` turns both off.
+    or NaN in the inputs that a tile of 4x4 outputs sees (6x6 for 3x3) reaches all of them, as NaN. By Fourier
+    transforms, which take many filters of 5x5 and more, it reaches the outputs of each tile of 16x16 inputs that holds
+    it.
+    ``fastnn.set_conv_algorithm("im2col")`` turns both off.
 
     Parameters
     ----------
@@ -324,7 +326,8 @@ def conv2d_backward(
     """Gradients of :func:`conv2d` by its input, weight and bias.
 
     By Winograd's algorithm and by Fourier transforms, as there, an infinity or NaN in ``grad_output`` spreads within a
-    tile of ``grad_input`` (with a stride, of 4x4 times the stride).
+    tile of ``grad_input`` (with a stride, of 4x4 times the stride), from a patch that is as large as that of the square
+    filter with the longer side.
 
     Parameters
     ----------

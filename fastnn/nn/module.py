@@ -322,6 +322,11 @@ class Module:
     _saved: list | None = None  # the stack, made when something is first pushed
     _buffers: tuple[str, ...] = ()  # names of the attributes that are buffers
 
+    def __setattr__(self, name, value):
+        if isinstance(value, np.ndarray) and isinstance(vars(self).get(name), Parameter):
+            raise TypeError(f"{type(self).__name__}: {name} is a Parameter, got an array; assign it to {name}.data")
+        super().__setattr__(name, value)
+
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
         if "__init__" in vars(cls):

@@ -8,30 +8,9 @@ from types import ModuleType
 
 from fastnn import reference
 
-# GCC's OpenMP lets threads without work spin, by default for milliseconds. Where another process wants their cores, a
-# call then waits for the ones that were put to sleep meanwhile: on two cores with another process, 8x64x28x28 by 3x3
-# took 9 to 24 ms, with so many turns (0.1 ms, longer than the gap between two calls) 4.5, and on free cores 1.0 with
-# either. 1000 turns take 3.2 ms beside the other process, but 1.2 on free cores, and LeNet-5's step 3 instead of 2.1.
-SPIN_COUNT = "10000"
-
-
-@contextmanager
-def brief_spinning():
-    """OpenMP reads its environment when it is loaded; only then, and for this process alone, the variable is there."""
-    if "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ:
-        yield
-        return
-    os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
-    try:
-        yield
-    finally:
-        del os.environ["GOMP_SPINCOUNT"]
-
-
 native: ModuleType | None
 try:
-    with brief_spinning():
-        from fastnn import native
+    from fastnn import native
 except ImportError as error:  # no compiled extension in this installation, or one that cannot be loaded
     native = None
     native_error = error

@@ -184,21 +184,3 @@ def test_channels_last_arrays_are_copied_right(isa, rng, dtype, shape):
     np.testing.assert_array_equal(F.relu(last), np.maximum(x, 0))
     np.testing.assert_array_equal(same, x)
     assert shape[1] == 1 or same.transpose(0, 2, 3, 1).flags.c_contiguous
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"), [({}, "10000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
-)
-def test_threads_that_wait_spin_briefly_unless_the_user_says_otherwise(variables, expected):
-    program = "import os; before = dict(os.environ); import fastnn; assert dict(os.environ) == before"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**kept, **variables, "OMP_DISPLAY_ENV": "verbose", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    if "GOMP_SPINCOUNT" not in done.stderr:
-        pytest.skip("not GCC's OpenMP")
-    assert f"GOMP_SPINCOUNT = '{expected}'" in done.stderr

@@ -367,7 +367,7 @@ static ptrdiff_t weight_size(const struct fft_geometry *g)
 /* Filters are numbered along the channels of an output channel, then output channel by output channel from k on, as their
  * transforms stand in a chunk, so that few channels fill the vectors too.
  * taps[y][x][i] = the taps of LANES filters, for the `count` ones from `first` on; all else is zero. */
-static void find_taps(const struct fft_geometry *g, const struct fft_weight *weight, ptrdiff_t k, ptrdiff_t first,
+static void find_taps(const struct fft_geometry *g, const struct tiled_weight *weight, ptrdiff_t k, ptrdiff_t first,
                       ptrdiff_t count, real taps[FFT_TAPS][SIZE][LANES])
 {
     ptrdiff_t height = g->filter[0], width = g->filter[1], stride = g->stride, across = g->phases[1];
@@ -384,7 +384,7 @@ static void find_taps(const struct fft_geometry *g, const struct fft_weight *wei
 }
 
 /* Transforms filters first .. end - 1 of a chunk of output channels from k on. */
-static void transform_filters(const struct fft_geometry *g, const struct fft_weight *weight, ptrdiff_t k,
+static void transform_filters(const struct fft_geometry *g, const struct tiled_weight *weight, ptrdiff_t k,
                               ptrdiff_t first, ptrdiff_t end, real *chunk)
 {
     _Alignas(64) real taps[FFT_TAPS][SIZE][LANES], rows[PLANES * LANES];
@@ -405,7 +405,7 @@ static void transform_filters(const struct fft_geometry *g, const struct fft_wei
 }
 
 /* Transforms filters first .. + count of the chunk from output channel k on, or as many as it has. */
-static void transform_weight(const struct fft_geometry *g, const struct fft_weight *weight, ptrdiff_t k,
+static void transform_weight(const struct fft_geometry *g, const struct tiled_weight *weight, ptrdiff_t k,
                              ptrdiff_t first, ptrdiff_t count, void *transformed)
 {
     ptrdiff_t all = smaller(g->chunk_rows, g->out_channels - k) * g->channels;
@@ -534,7 +534,7 @@ static ptrdiff_t scratch_size(const struct fft_geometry *g, ptrdiff_t tiles, int
 }
 
 /* Transforms the patches of channels channel_start .. + channels, of tiles tile_start .. + tiles of a block. */
-static void transform_tiles(const struct fft_geometry *g, const void *input, const struct fft_block *block,
+static void transform_tiles(const struct fft_geometry *g, const void *input, const struct tiled_block *block,
                             ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channels,
                             void *patches)
 {
@@ -622,7 +622,7 @@ static void store_outputs(const struct fft_geometry *g, const struct target targ
 
 /* products[row][vector of tiles][plane] of the `rows` output channels of a chunk, for tiles tile_start .. + tiles of a block. */
 static void multiply_chunk(const struct fft_geometry *g, const real *chunk, ptrdiff_t rows, const real *patches,
-                           const struct fft_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, real *products)
+                           const struct tiled_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, real *products)
 {
     ptrdiff_t width = round_up(tiles, LANES), depth = g->channels, a_plane = weight_plane(g);
     ptrdiff_t b_plane = patch_plane(g, block->tiles);
@@ -638,8 +638,8 @@ static void multiply_chunk(const struct fft_geometry *g, const real *chunk, ptrd
 
 /* Output channels row_start .. + row_count (from a multiple of chunk_rows) of tiles tile_start .. + tiles (from a multiple
  * of panel_tiles) of a block, from its transformed patches. */
-static void multiply_tiles(const struct fft_geometry *g, const struct fft_weight *weight, const void *patches,
-                           const struct fft_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start,
+static void multiply_tiles(const struct fft_geometry *g, const struct tiled_weight *weight, const void *patches,
+                           const struct tiled_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start,
                            ptrdiff_t row_count, const struct conv_epilogue *epilogue, void *output, void *scratch)
 {
     ptrdiff_t row_size = product_row(tiles);
@@ -667,15 +667,15 @@ static void multiply_tiles(const struct fft_geometry *g, const struct fft_weight
 
 /* ---- Backward-weights ---- */
 
-INLINE ptrdiff_t sum_patch_plane(const struct fft_sum *s) { return plane_size(s->channels, s->room); }
-INLINE ptrdiff_t sum_gradient_plane(const struct fft_sum *s) { return plane_size(round_up(s->rows, LANES), s->room); }
-INLINE ptrdiff_t sum_product_plane(const struct fft_sum *s)
+INLINE ptrdiff_t sum_patch_plane(const struct tiled_sum *s) { return plane_size(s->channels, s->room); }
+INLINE ptrdiff_t sum_gradient_plane(const struct tiled_sum *s) { return plane_size(round_up(s->rows, LANES), s->room); }
+INLINE ptrdiff_t sum_product_plane(const struct tiled_sum *s)
 { return plane_size(s->channels, round_up(s->rows, LANES)); }
 
 enum { SQUARE = LANES * LANES + PLANE_PADDING }; /* elements from one plane of transformed gradients to the next */
 
 /* Bytes of the patches, the gradients and the products of a sum, and of transform_sum_gradients()'s scratch memory. */
-static void sum_sizes(const struct fft_sum *s, ptrdiff_t sizes[4])
+static void sum_sizes(const struct tiled_sum *s, ptrdiff_t sizes[4])
 {
     ptrdiff_t elements[] = {WEIGHT_PLANES * sum_patch_plane(s), PLANES * sum_gradient_plane(s),
                             PLANES * sum_product_plane(s), PLANES * SQUARE};
@@ -683,7 +683,7 @@ static void sum_sizes(const struct fft_sum *s, ptrdiff_t sizes[4])
 }
 
 /* Transforms the patches of one vector of tiles of the round, from `tile` on, of channels channel .. + channels. */
-static void transform_sum_patches(const struct fft_geometry *g, const struct fft_sum *s, const void *input,
+static void transform_sum_patches(const struct fft_geometry *g, const struct tiled_sum *s, const void *input,
                                   ptrdiff_t tile, ptrdiff_t channel, ptrdiff_t channels, void *patches)
 {
     transform_vector(g, 1, input, s->tile_start + tile, s->tile_start + s->tiles, s->channel_start + channel, channels,
@@ -692,7 +692,7 @@ static void transform_sum_patches(const struct fft_geometry *g, const struct fft
 
 /* Transforms the gradients of one vector of tiles of the round, from `tile` on, and of LANES output channels, from `row` on;
  * transposed, so that these are the lanes. */
-static void transform_sum_gradients(const struct fft_geometry *g, const struct fft_sum *s, const void *grad_output,
+static void transform_sum_gradients(const struct fft_geometry *g, const struct tiled_sum *s, const void *grad_output,
                                     ptrdiff_t tile, ptrdiff_t row, void *gradients, void *scratch)
 {
     _Alignas(64) real rows[PLANES * LANES];
@@ -722,7 +722,7 @@ static void transform_sum_gradients(const struct fft_geometry *g, const struct f
 }
 
 /* The products of pair q of frequencies, summed up over the round's tiles: written, or added to those of rounds before. */
-static void multiply_sum(const struct fft_sum *s, ptrdiff_t q, const void *gradients, const void *patches,
+static void multiply_sum(const struct tiled_sum *s, ptrdiff_t q, const void *gradients, const void *patches,
                          int accumulate, void *products)
 {
     ptrdiff_t width = round_up(s->rows, LANES), depth = s->room, a_plane = sum_patch_plane(s);
@@ -736,7 +736,7 @@ static void multiply_sum(const struct fft_sum *s, ptrdiff_t q, const void *gradi
 }
 
 /* grad_weight[k][channel of the image][tap] of one of the sum's channels: what stands at -tap in the inverse transform. */
-static void store_sum(const struct fft_geometry *g, const struct fft_sum *s, ptrdiff_t channel, const void *products,
+static void store_sum(const struct fft_geometry *g, const struct tiled_sum *s, ptrdiff_t channel, const void *products,
                       void *grad_weight)
 {
     _Alignas(64) real rows[PLANES * LANES], lanes[SIZE][LANES];

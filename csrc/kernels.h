@@ -106,6 +106,26 @@ struct conv_backward_kernels {
     void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions, void *sum);
 };
 
+/* What csrc/winograd.c and csrc/fft.c share: both transform tiles of images, and the weights. */
+struct tiled_weight {
+    const void *data; /* neighbouring taps of a filter per row (output channel) and input channel */
+    ptrdiff_t row_stride, channel_stride;
+    ptrdiff_t turned;        /* are the taps in reverse order? */
+    const void *transformed; /* by transform_weight(); NULL: multiply_tiles() transforms what it needs */
+};
+
+/* Tiles whose transformed patches stand together. */
+struct tiled_block {
+    ptrdiff_t start, tiles;
+};
+
+/* Backward-weights: the weights of some output channels and some input channels, and one round of the tiles that they are
+ * the sums over. The arrays have room for `room` tiles, whole vectors. */
+struct tiled_sum {
+    ptrdiff_t row_start, rows, channel_start, channels;
+    ptrdiff_t tile_start, tiles, room;
+};
+
 /* csrc/winograd.c: convolutions with stride 1, 2 or 4; tiles of 4x4 outputs, N * ceil(height / 4) * ceil(width / 4). */
 enum { WINOGRAD_BLOCKS = 4 }; /* of 3x3 or 2x2 taps that a filter is cut into, per dimension, at most */
 
@@ -124,57 +144,45 @@ struct winograd_geometry {
     ptrdiff_t phases, grid[2], lead[2], lacking[2];
     ptrdiff_t chunk_rows;    /* output channels that are computed together: all phases of them go well in row_tiles */
     ptrdiff_t channels_last; /* are the arrays (N, height, width, channels)? */
-    ptrdiff_t few;           /* is there one block of at most few_tiles? Then its patches are [P][tile][C] */
-};
-
-struct winograd_weight {
-    const void *data; /* neighbouring taps of a filter per row (output channel) and input channel */
-    ptrdiff_t row_stride, channel_stride;
-    ptrdiff_t turned;        /* are the taps in reverse order? */
-    const void *transformed; /* by transform_weight(); NULL: multiply_tiles() transforms what it needs */
-};
-
-/* Tiles whose transformed patches stand together, [P][panel][C][tile in panel]. */
-struct winograd_block {
-    ptrdiff_t start, tiles;
-};
-
-/* Backward-weights: the weights of some output channels and some input channels, and one round of the tiles that they are
- * the sums over. The arrays have room for `room` tiles, whole vectors. */
-struct winograd_sum {
-    ptrdiff_t row_start, rows, channel_start, channels;
-    ptrdiff_t tile_start, tiles, room;
+    /* Is there one block, of at most few_tiles (in backward-weights of at most a vector)? Then its patches are
+     * [P][tile][C], else [P][panel][C][tile in panel]. */
+    ptrdiff_t few;
 };
 
 struct winograd_kernels {
     ptrdiff_t row_tile, panel_tiles, lanes; /* output channels, and tiles, go well in multiples of these */
     ptrdiff_t few_tiles;                    /* so many tiles or less are faster as `few` */
     ptrdiff_t (*weight_size)(const struct winograd_geometry *geometry); /* bytes of the transformed weights */
-    void (*transform_weight)(const struct winograd_geometry *geometry, const struct winograd_weight *weight,
-                             ptrdiff_t k, void *transformed);
+    void (*transform_weight)(const struct winograd_geometry *geometry, const struct tiled_weight *weight, ptrdiff_t k,
+                             void *transformed);
     ptrdiff_t (*patches_size)(const struct winograd_geometry *geometry, ptrdiff_t tiles); /* bytes of a block's */
     void (*transform_tiles)(const struct winograd_geometry *geometry, const void *input,
-                            const struct winograd_block *block, ptrdiff_t tile_start, ptrdiff_t tiles,
+                            const struct tiled_block *block, ptrdiff_t tile_start, ptrdiff_t tiles,
                             ptrdiff_t channel_start, ptrdiff_t channels, void *patches);
     /* bytes for multiply_tiles() */
     ptrdiff_t (*scratch_size)(const struct winograd_geometry *geometry, ptrdiff_t tiles, int transformed);
-    void (*multiply_tiles)(const struct winograd_geometry *geometry, const struct winograd_weight *weight,
-                           const void *patches, const struct winograd_block *block, ptrdiff_t tile_start,
-                           ptrdiff_t tiles, ptrdiff_t row_start, ptrdiff_t row_count,
-                           const struct conv_epilogue *epilogue, void *output, void *scratch);
-    void (*sum_sizes)(const struct winograd_geometry *geometry, const struct winograd_sum *sum, ptrdiff_t sizes[4]);
-    void (*transform_sum_patches)(const struct winograd_geometry *geometry, const struct winograd_sum *sum,
+    void (*multiply_tiles)(const struct winograd_geometry *geometry, const struct tiled_weight *weight,
+                           const void *patches, const struct tiled_block *block, ptrdiff_t tile_start, ptrdiff_t tiles,
+                           ptrdiff_t row_start, ptrdiff_t row_count, const struct conv_epilogue *epilogue, void *output,
+                           void *scratch);
+};
+
+/* csrc/winograd_weight.c: the same convolution's gradient by its weights. */
+struct winograd_weight_kernels {
+    ptrdiff_t row_tile, panel_tiles, lanes;
+    void (*sum_sizes)(const struct winograd_geometry *geometry, const struct tiled_sum *sum, ptrdiff_t sizes[4]);
+    void (*transform_sum_patches)(const struct winograd_geometry *geometry, const struct tiled_sum *sum,
                                   const void *input, ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch);
-    void (*transform_sum_gradients)(const struct winograd_geometry *geometry, const struct winograd_sum *sum,
+    void (*transform_sum_gradients)(const struct winograd_geometry *geometry, const struct tiled_sum *sum,
                                     const void *grad_output, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
                                     void *gradients);
-    void (*multiply_sum)(const struct winograd_geometry *geometry, const struct winograd_sum *sum, ptrdiff_t position,
+    void (*multiply_sum)(const struct winograd_geometry *geometry, const struct tiled_sum *sum, ptrdiff_t position,
                          ptrdiff_t row, ptrdiff_t rows, const void *gradients, const void *patches, int accumulate,
                          void *products);
-    void (*store_sum)(const struct winograd_geometry *geometry, const struct winograd_sum *sum, ptrdiff_t row,
+    void (*store_sum)(const struct winograd_geometry *geometry, const struct tiled_sum *sum, ptrdiff_t row,
                       const void *products, void *grad_weight);
     /* of at most a vector of tiles, geometry->few set, patches by transform_tiles() */
-    void (*sum_few)(const struct winograd_geometry *geometry, const struct winograd_sum *sum, ptrdiff_t row,
+    void (*sum_few)(const struct winograd_geometry *geometry, const struct tiled_sum *sum, ptrdiff_t row,
                     ptrdiff_t rows, ptrdiff_t channel, ptrdiff_t channels, const void *gradients, const void *patches,
                     void *grad_weight);
 };
@@ -193,48 +201,29 @@ struct fft_geometry {
     ptrdiff_t chunk_rows; /* output channels that are computed together */
 };
 
-struct fft_weight {
-    const void *data; /* neighbouring taps of a filter per row (output channel) and input channel */
-    ptrdiff_t row_stride, channel_stride;
-    ptrdiff_t turned;        /* are the taps in reverse order? */
-    const void *transformed; /* by transform_weight(); NULL: multiply_tiles() transforms what it needs */
-};
-
-/* Tiles whose transformed patches stand together. */
-struct fft_block {
-    ptrdiff_t start, tiles;
-};
-
-/* Backward-weights: the weights of some output channels and some input channels, and one round of the tiles that they are
- * the sums over. The arrays have room for `room` tiles, whole vectors. */
-struct fft_sum {
-    ptrdiff_t row_start, rows, channel_start, channels;
-    ptrdiff_t tile_start, tiles, room;
-};
-
 struct fft_kernels {
     ptrdiff_t row_tile, panel_tiles, lanes; /* output channels, and tiles, go well in multiples of these */
     ptrdiff_t (*weight_size)(const struct fft_geometry *geometry); /* bytes of the transformed weights */
-    void (*transform_weight)(const struct fft_geometry *geometry, const struct fft_weight *weight, ptrdiff_t k,
+    void (*transform_weight)(const struct fft_geometry *geometry, const struct tiled_weight *weight, ptrdiff_t k,
                              ptrdiff_t first, ptrdiff_t count, void *transformed);
     ptrdiff_t (*patches_size)(const struct fft_geometry *geometry, ptrdiff_t tiles); /* bytes of a block's */
-    void (*transform_tiles)(const struct fft_geometry *geometry, const void *input, const struct fft_block *block,
+    void (*transform_tiles)(const struct fft_geometry *geometry, const void *input, const struct tiled_block *block,
                             ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channels,
                             void *patches);
     /* bytes for multiply_tiles() */
     ptrdiff_t (*scratch_size)(const struct fft_geometry *geometry, ptrdiff_t tiles, int transformed);
-    void (*multiply_tiles)(const struct fft_geometry *geometry, const struct fft_weight *weight, const void *patches,
-                           const struct fft_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start,
+    void (*multiply_tiles)(const struct fft_geometry *geometry, const struct tiled_weight *weight, const void *patches,
+                           const struct tiled_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start,
                            ptrdiff_t row_count, const struct conv_epilogue *epilogue, void *output, void *scratch);
-    void (*sum_sizes)(const struct fft_sum *sum, ptrdiff_t sizes[4]);
-    void (*transform_sum_patches)(const struct fft_geometry *geometry, const struct fft_sum *sum, const void *input,
+    void (*sum_sizes)(const struct tiled_sum *sum, ptrdiff_t sizes[4]);
+    void (*transform_sum_patches)(const struct fft_geometry *geometry, const struct tiled_sum *sum, const void *input,
                                   ptrdiff_t tile, ptrdiff_t channel, ptrdiff_t channels, void *patches);
-    void (*transform_sum_gradients)(const struct fft_geometry *geometry, const struct fft_sum *sum,
+    void (*transform_sum_gradients)(const struct fft_geometry *geometry, const struct tiled_sum *sum,
                                     const void *grad_output, ptrdiff_t tile, ptrdiff_t row, void *gradients,
                                     void *scratch);
-    void (*multiply_sum)(const struct fft_sum *sum, ptrdiff_t q, const void *gradients, const void *patches,
+    void (*multiply_sum)(const struct tiled_sum *sum, ptrdiff_t q, const void *gradients, const void *patches,
                          int accumulate, void *products);
-    void (*store_sum)(const struct fft_geometry *geometry, const struct fft_sum *sum, ptrdiff_t channel,
+    void (*store_sum)(const struct fft_geometry *geometry, const struct tiled_sum *sum, ptrdiff_t channel,
                       const void *products, void *grad_weight);
 };
 
@@ -515,6 +504,7 @@ struct kernels {
     const struct conv_kernels *conv;
     const struct conv_backward_kernels *conv_backward;
     const struct winograd_kernels *winograd;
+    const struct winograd_weight_kernels *winograd_weight;
     const struct fft_kernels *fft;
     const struct direct_kernels *direct;
     const struct fold_kernels *fold;

@@ -5,6 +5,7 @@ extern const struct gemm_kernels FASTNN_TABLE(gemm);
 extern const struct conv_kernels FASTNN_TABLE(conv);
 extern const struct conv_backward_kernels FASTNN_TABLE(conv_backward);
 extern const struct winograd_kernels FASTNN_TABLE(winograd);
+extern const struct winograd_weight_kernels FASTNN_TABLE(winograd_weight);
 extern const struct fft_kernels FASTNN_TABLE(fft);
 extern const struct direct_kernels FASTNN_TABLE(direct);
 extern const struct fold_kernels FASTNN_TABLE(fold);
@@ -23,6 +24,7 @@ const struct kernels FASTNN_TABLE(kernels) = {
     .conv = &FASTNN_TABLE(conv),
     .conv_backward = &FASTNN_TABLE(conv_backward),
     .winograd = &FASTNN_TABLE(winograd),
+    .winograd_weight = &FASTNN_TABLE(winograd_weight),
     .fft = &FASTNN_TABLE(fft),
     .direct = &FASTNN_TABLE(direct),
     .fold = &FASTNN_TABLE(fold),

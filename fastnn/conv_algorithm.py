@@ -146,20 +146,23 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
     """choose(), where `wanted` is the algorithm that the user asks for."""
     blocks = winograd_blocks(kernel, stride)[1]
     turned = operation == "conv_input_grad" and stride != (1, 1)
+    most_taps = max(taps_per_phase(kernel, stride))
+    # A thread's memory has the transformed patches of a few tiles, as many times as the filter has blocks; or, turned,
+    # the weights of all phases of an output channel, about twice a patch's memory for each input channel.
+    copies = 2 if turned else math.prod(map(len, blocks))
     winograd_runs = (
         len(kernel) == 2
         and min(kernel) >= 2
-        and (phase_taps(kernel, stride[0]) in (2, 3) if turned else max(map(len, blocks)) <= WINOGRAD_BLOCKS)
+        and (most_taps in (2, 3) if turned else max(map(len, blocks)) <= WINOGRAD_BLOCKS)
         and stride in [(1, 1), (2, 2), (4, 4)]
         and dilation == (1, 1)
         and groups == 1
-        # or the transformed patches of a few tiles fill a thread's 16 MB
-        and max(channels * (2 if turned else math.prod(map(len, blocks))), out_channels) <= 2048
+        and max(channels * copies, out_channels) <= 2048
     )
     fft_runs = (
         len(kernel) == 2
         and stride in ([(1, 1)] if operation == "conv_input_grad" else [(1, 1), (2, 2), (4, 4)])
-        and max(fft_taps(kernel, stride)) <= 9
+        and most_taps <= 9
         and dilation == (1, 1)
         and groups == 1
         # or the transformed patches of a few tiles fill a thread's 16 MB
@@ -180,22 +183,6 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
     if direct_runs and direct_gains(operation, *shape):
         return "direct"
     return "im2col"
-
-
-class KeptWeights:
-    """What an algorithm has made of a layer's weights, for the next call with the same ones.
-
-    They are compared with a copy of those it was made of, so that nobody needs to tell when they change. Copies and
-    pickles of it are empty.
-    """
-
-    __slots__ = ("state",)
-
-    def __init__(self):
-        self.state = None  # layout, the weights, transformed weights
-
-    def __reduce__(self):
-        return KeptWeights, ()
 
 
 def others_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
@@ -237,17 +224,17 @@ def winograd_products(cut):
     return math.prod(sum(most + 3 - (taps < most and i > 0) for i, (_, taps) in enumerate(cuts)) for cuts in blocks)
 
 
-def phase_taps(kernel, stride):
-    """Taps of a phase of backward-data with a stride, per dimension: for Winograd 2 or 3, a single block."""
-    return max(-(-k // stride) for k in kernel)
+def taps_per_phase(kernel, stride):
+    """How many taps of a filter, per dimension, are a stride apart: those of its first phase, the most."""
+    return [-(-k // s) for k, s in zip(kernel, stride, strict=True)]
 
 
 def phase_products(kernel, stride):
     """Products for stride x stride tiles of 4x4 outputs, the planes of a patch, and of the filters of all phases, as if
     of 3x3."""
-    taps = phase_taps(kernel, stride)
-    products = math.prod(stride * (taps + 3) - min(stride, taps * stride - k) for k in kernel)
-    return products, (taps + 3) ** 2 / 36, stride**2 * (taps + 3) ** 2 / 36
+    taps = max(taps_per_phase(kernel, stride))
+    products = math.prod(s * (taps + 3) - min(s, taps * s - k) for k, s in zip(kernel, stride, strict=True))
+    return products, (taps + 3) ** 2 / 36, math.prod(stride) * (taps + 3) ** 2 / 36
 
 
 def winograd_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
@@ -258,11 +245,12 @@ def winograd_cost(operation, images, channels, out_channels, out_size, kernel, s
     """
     pairs = channels * out_channels
     if operation == "conv_input_grad" and stride != (1, 1):
-        products, planes, filters = phase_products(kernel, stride[0])
-        results = planes * stride[0] ** 2  # planes of outputs for each output channel
+        products, planes, filters = phase_products(kernel, stride)
+        results = planes * math.prod(stride)  # planes of outputs for each output channel
         # With the usual padding, so many outputs of the first pixel of the grid stand in front of the first one.
-        lead = [((k - 1) // 2 + phase_taps(kernel, stride[0]) * stride[0] - k) % stride[0] for k in kernel]
-        out_size = [-(-(n + first) // stride[0]) for n, first in zip(out_size, lead, strict=True)]
+        taps = max(taps_per_phase(kernel, stride))
+        lead = [((k - 1) // 2 + taps * s - k) % s for k, s in zip(kernel, stride, strict=True)]
+        out_size = [-(-(n + first) // s) for n, first, s in zip(out_size, lead, stride, strict=True)]
     else:
         most, blocks = cut = winograd_blocks(kernel, stride)
         products, results = winograd_products(cut), 1
@@ -284,11 +272,6 @@ def winograd_cost(operation, images, channels, out_channels, out_size, kernel, s
         multiplied = 1.4 * lanes / 4 * -(-4 * tiles // lanes)
     transforms = vectors * transform * (1 if stride[0] == 1 else 1.3) * transformed
     return 9e5 + 1.1 * products * pairs * multiplied + transforms + weight * filters * pairs
-
-
-def fft_taps(kernel, stride):
-    """Taps of a phase of the stride, per dimension."""
-    return [-(-k // s) for k, s in zip(kernel, stride, strict=True)]
 
 
 def fft_channels(channels, kernel, stride):
@@ -344,7 +327,7 @@ def fft_cost(operation, images, channels, out_channels, out_size, kernel, stride
     (32, 64, 64, 13, 5, 2, 2)      50  127   74   47  129   73
     ============================  =============  =============
     """
-    tiles = images * math.prod(-(-n // (17 - t)) for n, t in zip(out_size, fft_taps(kernel, stride), strict=True))
+    tiles = images * math.prod(-(-n // (17 - t)) for n, t in zip(out_size, taps_per_phase(kernel, stride), strict=True))
     tiles = -(-tiles // lanes) * lanes
     channels = fft_channels(channels, kernel, stride)
     if operation == "conv_weight_grad":

@@ -86,6 +86,24 @@ static void check_gemm(const struct gemm_kernels *kernel)
     compare("stream", c, product, FEW * COLUMNS, 5e-6);
 }
 
+static void check_winograd(const char *name, const struct winograd_kernels *kernel, struct winograd_geometry geometry,
+                           const real *x, const real *weight, const struct conv_epilogue *epilogue,
+                           const double *expected)
+{
+    struct tiled_weight filters = {.data = weight, .row_stride = DEPTH, .channel_stride = TAPS};
+    struct tiled_block all = {0, geometry.images * ((geometry.grid[0] + 3) / 4) * ((geometry.grid[1] + 3) / 4)};
+    void *transformed = memory(kernel->weight_size(&geometry));
+    void *patches = memory(kernel->patches_size(&geometry, all.tiles));
+    void *scratch = memory(kernel->scratch_size(&geometry, all.tiles, 1));
+    ptrdiff_t count = geometry.images * K * geometry.out_size[0] * geometry.out_size[1];
+    real *y = numbers(count);
+    for (int k = 0; k < K; k++) kernel->transform_weight(&geometry, &filters, k, transformed);
+    filters.transformed = transformed;
+    kernel->transform_tiles(&geometry, x, &all, 0, all.tiles, 0, geometry.channels, patches);
+    kernel->multiply_tiles(&geometry, &filters, patches, &all, 0, all.tiles, 0, K, epilogue, y, scratch);
+    compare(name, y, expected, count, 2e-5);
+}
+
 /* 3x3, stride 1, padding 1, by every algorithm */
 static void check_convolutions(const struct kernels *table)
 {
@@ -167,33 +185,40 @@ static void check_convolutions(const struct kernels *table)
             direct->tile(&band, &phase, 1, x, packed, K, 0, n, start, &with_bias, y, scratch);
     compare("direct", y, expected, N * K * PLANE, 5e-6);
 
-    const struct winograd_kernels *winograd = table->winograd;
-    struct winograd_geometry tiling = {.images = N,
-                                       .channels = C,
-                                       .out_channels = K,
-                                       .filter = {3, 3},
-                                       .stride = 1,
-                                       .points = 6,
-                                       .blocks = {1, 1},
-                                       .taps = {{3}, {3}},
-                                       .whole = {1, 1},
-                                       .in_size = {H, W},
-                                       .out_size = {H, W},
-                                       .padding = {1, 1},
-                                       .phases = 1,
-                                       .grid = {H, W},
-                                       .chunk_rows = 8 * winograd->row_tile};
-    struct winograd_weight taps = {.data = weight, .row_stride = DEPTH, .channel_stride = TAPS};
-    struct winograd_block block = {0, N * ((H + 3) / 4) * ((W + 3) / 4)};
-    void *transformed = memory(winograd->weight_size(&tiling));
-    void *patches = memory(winograd->patches_size(&tiling, block.tiles));
-    scratch = memory(winograd->scratch_size(&tiling, block.tiles, 1));
-    for (int k = 0; k < K; k++) winograd->transform_weight(&tiling, &taps, k, transformed);
-    taps.transformed = transformed;
-    y = numbers(N * K * PLANE);
-    winograd->transform_tiles(&tiling, x, &block, 0, block.tiles, 0, C, patches);
-    winograd->multiply_tiles(&tiling, &taps, patches, &block, 0, block.tiles, 0, K, &with_bias, y, scratch);
-    compare("winograd", y, expected, N * K * PLANE, 2e-5);
+    struct winograd_geometry tiling = {
+        .images = N,
+        .channels = C,
+        .out_channels = K,
+        .filter = {3, 3},
+        .stride = 1,
+        .points = 6,
+        .blocks = {1, 1},
+        .taps = {{3}, {3}},
+        .whole = {1, 1},
+        .in_size = {H, W},
+        .out_size = {H, W},
+        .padding = {1, 1},
+        .phases = 1,
+        .grid = {H, W},
+        .chunk_rows = 8 * table->winograd->row_tile,
+    };
+    check_winograd("winograd", table->winograd, tiling, x, weight, &with_bias, expected);
+    struct winograd_geometry cut = tiling; /* into four blocks of at most 2x2 taps */
+    cut.points = 5, cut.channels = 4 * C;
+    for (int i = 0; i < 2; i++) {
+        cut.blocks[i] = 2;
+        cut.block[i][1] = 2;
+        cut.taps[i][0] = 2, cut.taps[i][1] = 1;
+    }
+    check_winograd("2x2 blocks", table->winograd, cut, x, weight, &with_bias, expected);
+    struct winograd_geometry few = tiling; /* tiles: some columns of the first four rows of the first image's outputs */
+    int columns = 4 * (int)table->winograd->few_tiles - 1;
+    few.few = 1, few.images = 1;
+    few.out_size[0] = few.grid[0] = 4, few.out_size[1] = few.grid[1] = columns;
+    static double corner[K * 4 * W];
+    for (int i = 0; i < K * 4 * columns; i++)
+        corner[i] = expected[i / (4 * columns) * PLANE + i / columns % 4 * W + i % columns];
+    check_winograd("few tiles", table->winograd, few, x, weight, &with_bias, corner);
 
     const struct fft_kernels *fft = table->fft;
     struct fft_geometry squares = {.images = N,
@@ -208,9 +233,9 @@ static void check_convolutions(const struct kernels *table)
                                    .tiles = {(H + 13) / 14, (W + 13) / 14},
                                    .padding = {1, 1},
                                    .chunk_rows = fft->row_tile};
-    struct fft_weight filters = {.data = weight, .row_stride = DEPTH, .channel_stride = TAPS};
-    struct fft_block all = {0, N * squares.tiles[0] * squares.tiles[1]};
-    patches = memory(fft->patches_size(&squares, all.tiles));
+    struct tiled_weight filters = {.data = weight, .row_stride = DEPTH, .channel_stride = TAPS};
+    struct tiled_block all = {0, N * squares.tiles[0] * squares.tiles[1]};
+    void *patches = memory(fft->patches_size(&squares, all.tiles));
     scratch = memory(fft->scratch_size(&squares, all.tiles, 0));
     y = numbers(N * K * PLANE);
     fft->transform_tiles(&squares, x, &all, 0, all.tiles, 0, C, patches);

@@ -100,9 +100,9 @@ def extra_memory(algorithm, dtype, layer, threads):
         (2, 64, 128, 56, 3, 2, 1),
         (1, 32, 128, 128, 3, 2, 1),
         (16, 512, 512, 14, 3, 2, 1),
-        (16, 256, 32, 56, 5, 2, 2),  # large weights for few channels of the gradient: blocks of many tiles
-        (8, 64, 32, 112, 11, 4, 5),
-        (8, 64, 512, 56, 3, 1, 1),
+        (16, 256, 32, 112, 5, 2, 2),  # large weights for few channels of the gradient: blocks of many tiles
+        (8, 64, 32, 224, 11, 4, 5),
+        (16, 64, 512, 56, 3, 1, 1),
     ],
 )
 def test_a_convolution_uses_at_most_16_mb_per_thread_beside_its_result(layer, threads):

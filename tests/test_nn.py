@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import threading
 import warnings
 from collections import OrderedDict
 
@@ -756,10 +757,28 @@ def test_conv2d_in_eval_mode_keeps_its_transformed_weights_until_they_change(rng
         copy.train()(x)
         assert copy._kept is None
         layer.to(np.float64)
-        np.testing.assert_array_equal(layer(x.astype(np.float64)), layer(x.astype(np.float64)))
+        forward(x.astype(np.float64))
         large = nn.Conv2d(256, 256, 3, padding=1).eval()
         large(rng.standard_normal((1, 256, 16, 16)).astype(np.float32))
         assert large._kept.state is None  # read back no faster than transformed
+
+
+def test_conv2d_in_eval_mode_keeps_nothing_of_weights_that_another_thread_writes_to(rng):
+    layer = nn.Conv2d(64, 64, 3, padding=1).eval()
+    x = rng.standard_normal((8, 64, 32, 32)).astype(np.float32)
+
+    def compute():
+        for _ in range(20):
+            layer(x)
+
+    with fastnn.conv_algorithm("winograd"), fastnn.threads(1):
+        for _ in range(3):
+            other = threading.Thread(target=compute)
+            other.start()
+            while other.is_alive():
+                layer.weight.data += np.float32(0.01)
+            other.join()
+            np.testing.assert_array_equal(layer(x), F.conv2d(x, layer.weight.data, layer.bias.data, padding=1))
 
 
 def test_an_array_does_not_replace_a_parameter():

@@ -114,9 +114,25 @@ def convolve(function, input, weight, bias, stride, padding, dilation, groups, d
     return implementation("conv")(input, weight, bias, *arguments, kept=kept)
 
 
+class KeptWeights:
+    """What an algorithm has made of a layer's weights, for the next call with the same ones.
+
+    They are compared with a copy of those it was made of, so that nobody needs to tell when they change. Copies and
+    pickles of it are empty.
+    """
+
+    __slots__ = ("state",)
+
+    def __init__(self):
+        self.state = None  # layout, the weights, transformed weights
+
+    def __reduce__(self):
+        return KeptWeights, ()
+
+
 def conv2d_keeping(kept, input, weight, bias, stride, padding, dilation, groups):
     """:func:`conv2d` by weights that were transformed in an earlier call, if they are still the same: nn's layers own a
-    :class:`KeptWeights <fastnn.conv_algorithm.KeptWeights>` each."""
+    :class:`KeptWeights` each."""
     return convolve("conv2d", input, weight, bias, stride, padding, dilation, groups, 2, kept)
 
 

@@ -6,7 +6,7 @@ Arrays with channels last are copied, and results have their channels first.
 cimport numpy as np
 from cython.parallel cimport prange, threadid
 from fastnn.native.epilogue cimport Epilogue
-from fastnn.native.kernels cimport conv_epilogue, fft_block, fft_geometry, fft_kernels, fft_sum, fft_weight
+from fastnn.native.kernels cimport conv_epilogue, fft_geometry, fft_kernels, tiled_block, tiled_sum, tiled_weight
 from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
 
 np.import_array()
@@ -88,22 +88,22 @@ cdef work_split split(fft_geometry *geometry, const fft_kernels *kernel, ptrdiff
     return work
 
 
-cdef fft_block block_of(const work_split *work, ptrdiff_t lanes, ptrdiff_t tiles, ptrdiff_t index) noexcept nogil:
+cdef tiled_block block_of(const work_split *work, ptrdiff_t lanes, ptrdiff_t tiles, ptrdiff_t index) noexcept nogil:
     cdef ptrdiff_t start = index * work.vectors // work.blocks * lanes
     cdef ptrdiff_t end = min((index + 1) * work.vectors // work.blocks * lanes, tiles)
-    return fft_block(start, end - start)
+    return tiled_block(start, end - start)
 
 
 cdef struct operands:
     const fft_geometry *geometry
     const fft_kernels *kernel
-    const fft_weight *weight
+    const tiled_weight *weight
     const char *source
     const conv_epilogue *epilogue
     char *target
 
 
-cdef void own_block(const operands *o, fft_block block, ptrdiff_t tile_part, char *patches,
+cdef void own_block(const operands *o, tiled_block block, ptrdiff_t tile_part, char *patches,
                     char *own_scratch) noexcept nogil:
     """All of a block of tiles, by one thread."""
     cdef ptrdiff_t part, tile
@@ -114,7 +114,7 @@ cdef void own_block(const operands *o, fft_block block, ptrdiff_t tile_part, cha
                                 o.geometry.out_channels, o.epilogue, o.target, own_scratch)
 
 
-cdef void shared_block(const operands *o, fft_block block, const work_split *work, int threads, char *patches,
+cdef void shared_block(const operands *o, tiled_block block, const work_split *work, int threads, char *patches,
                        char *own_scratch, ptrdiff_t scratch_bytes) noexcept nogil:
     """All of a block of tiles, by all threads: first its patches, then the products with them."""
     cdef ptrdiff_t channels = o.geometry.channels, rows = o.geometry.out_channels, lanes = o.kernel.lanes
@@ -134,7 +134,7 @@ cdef void shared_block(const operands *o, fft_block block, const work_split *wor
                                 own_scratch + threadid() * scratch_bytes)
 
 
-cdef correlate(fft_geometry *geometry, np.ndarray source, fft_weight weight, Epilogue epilogue, np.ndarray target):
+cdef correlate(fft_geometry *geometry, np.ndarray source, tiled_weight weight, Epilogue epilogue, np.ndarray target):
     """Transforms the weights, then computes blocks of tiles."""
     cdef const fft_kernels *kernel = kernels_for(source).fft
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(source), channels = geometry.channels, rows = geometry.out_channels
@@ -179,7 +179,7 @@ def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t
     cdef ptrdiff_t out_channels = weight.shape[0], taps = weight.shape[2] * weight.shape[3]
     cdef np.ndarray y = empty_of_shape((x.shape[0], out_channels, *out_size), np.PyArray_TYPE(x))
     cdef fft_geometry geometry = make_geometry(x, out_channels, out_size, (<object> weight).shape[2:], stride, padding)
-    correlate(&geometry, x, fft_weight(np.PyArray_BYTES(weight), taps * weight.shape[1], taps, 0, NULL), epilogue, y)
+    correlate(&geometry, x, tiled_weight(np.PyArray_BYTES(weight), taps * weight.shape[1], taps, 0, NULL), epilogue, y)
     return y
 
 
@@ -191,15 +191,15 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_si
     cdef np.ndarray result = empty_of_shape((grad.shape[0], channels, *in_size), np.PyArray_TYPE(grad))
     cdef fft_geometry geometry = make_geometry(grad, channels, in_size, kernel, 1,
                                                [k - 1 - p for k, p in zip(kernel, padding, strict=True)])
-    correlate(&geometry, grad, fft_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL), epilogue, result)
+    correlate(&geometry, grad, tiled_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL), epilogue, result)
     return result
 
 
-cdef fft_sum largest_sum(const fft_geometry *geometry, const fft_kernels *kernel, ptrdiff_t tiles,
-                         ptrdiff_t itemsize):
+cdef tiled_sum largest_sum(const fft_geometry *geometry, const fft_kernels *kernel, ptrdiff_t tiles,
+                           ptrdiff_t itemsize):
     """What is summed up at a time, by the shape alone, for the order of the sums is that of the rounds."""
     cdef ptrdiff_t lanes = kernel.lanes, most
-    cdef fft_sum largest
+    cdef tiled_sum largest
     largest.row_start = largest.channel_start = largest.tile_start = 0
     largest.rows = min(geometry.out_channels, SUM_ROWS)
     most = PRODUCT_BYTES // (256 * itemsize * ceil_div(largest.rows, lanes) * lanes)
@@ -222,7 +222,8 @@ cdef struct sum_operands:
     ptrdiff_t sizes[4]
 
 
-cdef void transform_round(const sum_operands *o, const fft_sum *part, bint with_gradients, int threads) noexcept nogil:
+cdef void transform_round(const sum_operands *o, const tiled_sum *part, bint with_gradients,
+                          int threads) noexcept nogil:
     cdef ptrdiff_t lanes = o.kernel.lanes, groups = ceil_div(part.channels, TASK_CHANNELS), task, tile, group
     cdef ptrdiff_t all_groups = groups + (ceil_div(part.rows, lanes) if with_gradients else 0)
     for task in prange(part.room // lanes * all_groups, num_threads=threads, schedule="dynamic"):
@@ -236,12 +237,12 @@ cdef void transform_round(const sum_operands *o, const fft_sum *part, bint with_
                                              o.own_scratch + threadid() * o.sizes[3])
 
 
-cdef void sum_tiles(const sum_operands *o, const fft_sum *largest, ptrdiff_t tiles, int threads,
+cdef void sum_tiles(const sum_operands *o, const tiled_sum *largest, ptrdiff_t tiles, int threads,
                     char *target) noexcept nogil:
     """target (K, C, R, S) = the sums over all tiles: block by block of the weights, each round by round."""
     cdef ptrdiff_t rows = o.geometry.out_channels, channels = o.geometry.channels, row, channel, sum_round, task
     cdef ptrdiff_t rounds = ceil_div(tiles, largest.room)
-    cdef fft_sum part = largest[0]
+    cdef tiled_sum part = largest[0]
     for row in range(ceil_div(rows, largest.rows)):
         for channel in range(ceil_div(channels, largest.channels)):
             part.row_start, part.channel_start = row * largest.rows, channel * largest.channels
@@ -270,7 +271,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
         result[...] = 0
         return result
     cdef int threads = threads_for(tiles * (764.0 * rows * channels / FLOP_PER_NANOSECOND + 60.0 * (rows + channels)))
-    cdef fft_sum largest = largest_sum(&geometry, kernels, tiles, np.PyArray_ITEMSIZE(x))
+    cdef tiled_sum largest = largest_sum(&geometry, kernels, tiles, np.PyArray_ITEMSIZE(x))
     cdef sum_operands o
     o.geometry, o.kernel = &geometry, kernels
     o.source, o.gradient = np.PyArray_BYTES(x), np.PyArray_BYTES(grad)

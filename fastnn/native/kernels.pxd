@@ -88,6 +88,26 @@ cdef extern from "kernels.h" nogil:
         void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions,
                             void *sum) noexcept nogil
 
+    struct tiled_weight:
+        const void *data
+        ptrdiff_t row_stride
+        ptrdiff_t channel_stride
+        ptrdiff_t turned
+        const void *transformed
+
+    struct tiled_block:
+        ptrdiff_t start
+        ptrdiff_t tiles
+
+    struct tiled_sum:
+        ptrdiff_t row_start
+        ptrdiff_t rows
+        ptrdiff_t channel_start
+        ptrdiff_t channels
+        ptrdiff_t tile_start
+        ptrdiff_t tiles
+        ptrdiff_t room
+
     struct winograd_geometry:
         ptrdiff_t images
         ptrdiff_t channels
@@ -110,55 +130,40 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t channels_last
         ptrdiff_t few
 
-    struct winograd_block:
-        ptrdiff_t start
-        ptrdiff_t tiles
-
-    struct winograd_sum:
-        ptrdiff_t row_start
-        ptrdiff_t rows
-        ptrdiff_t channel_start
-        ptrdiff_t channels
-        ptrdiff_t tile_start
-        ptrdiff_t tiles
-        ptrdiff_t room
-
-    struct winograd_weight:
-        const void *data
-        ptrdiff_t row_stride
-        ptrdiff_t channel_stride
-        ptrdiff_t turned
-        const void *transformed
-
     struct winograd_kernels:
         ptrdiff_t row_tile
         ptrdiff_t panel_tiles
         ptrdiff_t lanes
         ptrdiff_t few_tiles
         ptrdiff_t (*weight_size)(const winograd_geometry *geometry) noexcept nogil
-        void (*transform_weight)(const winograd_geometry *geometry, const winograd_weight *weight, ptrdiff_t k,
+        void (*transform_weight)(const winograd_geometry *geometry, const tiled_weight *weight, ptrdiff_t k,
                                  void *transformed) noexcept nogil
         ptrdiff_t (*patches_size)(const winograd_geometry *geometry, ptrdiff_t tiles) noexcept nogil
-        void (*transform_tiles)(const winograd_geometry *geometry, const void *input, const winograd_block *block,
+        void (*transform_tiles)(const winograd_geometry *geometry, const void *input, const tiled_block *block,
                                 ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channels,
                                 void *patches) noexcept nogil
         ptrdiff_t (*scratch_size)(const winograd_geometry *geometry, ptrdiff_t tiles, int transformed) noexcept nogil
-        void (*multiply_tiles)(const winograd_geometry *geometry, const winograd_weight *weight, const void *patches,
-                               const winograd_block *block, ptrdiff_t tile_start, ptrdiff_t tiles,
+        void (*multiply_tiles)(const winograd_geometry *geometry, const tiled_weight *weight, const void *patches,
+                               const tiled_block *block, ptrdiff_t tile_start, ptrdiff_t tiles,
                                ptrdiff_t row_start, ptrdiff_t row_count, const conv_epilogue *epilogue, void *output,
                                void *scratch) noexcept nogil
-        void (*sum_sizes)(const winograd_geometry *geometry, const winograd_sum *sum, ptrdiff_t *sizes) noexcept nogil
-        void (*transform_sum_patches)(const winograd_geometry *geometry, const winograd_sum *sum, const void *input,
+
+    struct winograd_weight_kernels:
+        ptrdiff_t row_tile
+        ptrdiff_t panel_tiles
+        ptrdiff_t lanes
+        void (*sum_sizes)(const winograd_geometry *geometry, const tiled_sum *sum, ptrdiff_t *sizes) noexcept nogil
+        void (*transform_sum_patches)(const winograd_geometry *geometry, const tiled_sum *sum, const void *input,
                                       ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch) noexcept nogil
-        void (*transform_sum_gradients)(const winograd_geometry *geometry, const winograd_sum *sum,
+        void (*transform_sum_gradients)(const winograd_geometry *geometry, const tiled_sum *sum,
                                         const void *grad_output, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
                                         void *gradients) noexcept nogil
-        void (*multiply_sum)(const winograd_geometry *geometry, const winograd_sum *sum, ptrdiff_t position,
+        void (*multiply_sum)(const winograd_geometry *geometry, const tiled_sum *sum, ptrdiff_t position,
                              ptrdiff_t row, ptrdiff_t rows, const void *gradients, const void *patches, int accumulate,
                              void *products) noexcept nogil
-        void (*store_sum)(const winograd_geometry *geometry, const winograd_sum *sum, ptrdiff_t row,
+        void (*store_sum)(const winograd_geometry *geometry, const tiled_sum *sum, ptrdiff_t row,
                           const void *products, void *grad_weight) noexcept nogil
-        void (*sum_few)(const winograd_geometry *geometry, const winograd_sum *sum, ptrdiff_t row, ptrdiff_t rows,
+        void (*sum_few)(const winograd_geometry *geometry, const tiled_sum *sum, ptrdiff_t row, ptrdiff_t rows,
                         ptrdiff_t channel, ptrdiff_t channels, const void *gradients, const void *patches,
                         void *grad_weight) noexcept nogil
 
@@ -176,51 +181,31 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t padding[2]
         ptrdiff_t chunk_rows
 
-    struct fft_weight:
-        const void *data
-        ptrdiff_t row_stride
-        ptrdiff_t channel_stride
-        ptrdiff_t turned
-        const void *transformed
-
-    struct fft_block:
-        ptrdiff_t start
-        ptrdiff_t tiles
-
-    struct fft_sum:
-        ptrdiff_t row_start
-        ptrdiff_t rows
-        ptrdiff_t channel_start
-        ptrdiff_t channels
-        ptrdiff_t tile_start
-        ptrdiff_t tiles
-        ptrdiff_t room
-
     struct fft_kernels:
         ptrdiff_t row_tile
         ptrdiff_t panel_tiles
         ptrdiff_t lanes
         ptrdiff_t (*weight_size)(const fft_geometry *geometry) noexcept nogil
-        void (*transform_weight)(const fft_geometry *geometry, const fft_weight *weight, ptrdiff_t k,
+        void (*transform_weight)(const fft_geometry *geometry, const tiled_weight *weight, ptrdiff_t k,
                                  ptrdiff_t first, ptrdiff_t count, void *transformed) noexcept nogil
         ptrdiff_t (*patches_size)(const fft_geometry *geometry, ptrdiff_t tiles) noexcept nogil
-        void (*transform_tiles)(const fft_geometry *geometry, const void *input, const fft_block *block,
+        void (*transform_tiles)(const fft_geometry *geometry, const void *input, const tiled_block *block,
                                 ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channels,
                                 void *patches) noexcept nogil
         ptrdiff_t (*scratch_size)(const fft_geometry *geometry, ptrdiff_t tiles, int transformed) noexcept nogil
-        void (*multiply_tiles)(const fft_geometry *geometry, const fft_weight *weight, const void *patches,
-                               const fft_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start,
+        void (*multiply_tiles)(const fft_geometry *geometry, const tiled_weight *weight, const void *patches,
+                               const tiled_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start,
                                ptrdiff_t row_count, const conv_epilogue *epilogue, void *output,
                                void *scratch) noexcept nogil
-        void (*sum_sizes)(const fft_sum *sum, ptrdiff_t *sizes) noexcept nogil
-        void (*transform_sum_patches)(const fft_geometry *geometry, const fft_sum *sum, const void *input,
+        void (*sum_sizes)(const tiled_sum *sum, ptrdiff_t *sizes) noexcept nogil
+        void (*transform_sum_patches)(const fft_geometry *geometry, const tiled_sum *sum, const void *input,
                                       ptrdiff_t tile, ptrdiff_t channel, ptrdiff_t channels,
                                       void *patches) noexcept nogil
-        void (*transform_sum_gradients)(const fft_geometry *geometry, const fft_sum *sum, const void *grad_output,
+        void (*transform_sum_gradients)(const fft_geometry *geometry, const tiled_sum *sum, const void *grad_output,
                                         ptrdiff_t tile, ptrdiff_t row, void *gradients, void *scratch) noexcept nogil
-        void (*multiply_sum)(const fft_sum *sum, ptrdiff_t q, const void *gradients, const void *patches,
+        void (*multiply_sum)(const tiled_sum *sum, ptrdiff_t q, const void *gradients, const void *patches,
                              int accumulate, void *products) noexcept nogil
-        void (*store_sum)(const fft_geometry *geometry, const fft_sum *sum, ptrdiff_t channel, const void *products,
+        void (*store_sum)(const fft_geometry *geometry, const tiled_sum *sum, ptrdiff_t channel, const void *products,
                           void *grad_weight) noexcept nogil
 
     struct direct_geometry:
@@ -501,6 +486,7 @@ cdef extern from "kernels.h" nogil:
         const conv_kernels *conv
         const conv_backward_kernels *conv_backward
         const winograd_kernels *winograd
+        const winograd_weight_kernels *winograd_weight
         const fft_kernels *fft
         const direct_kernels *direct
         const fold_kernels *fold

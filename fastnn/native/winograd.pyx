@@ -7,13 +7,13 @@ from cython.parallel cimport prange, threadid
 from libc.string cimport memcmp
 from fastnn.native.epilogue cimport Epilogue
 from fastnn.native.kernels cimport (
-    conv_backward_kernels, conv_epilogue, winograd_block, winograd_geometry, winograd_kernels, winograd_sum,
-    winograd_weight)
+    conv_backward_kernels, conv_epilogue, tiled_block, tiled_sum, tiled_weight, winograd_geometry, winograd_kernels,
+    winograd_weight_kernels)
 from fastnn.native.runtime cimport (
     Block, ceil_div, channels_last, contiguous, empty_channels_last, empty_of_shape, is_channels_last, kernels_for,
     scratch, threads_for)
 
-from fastnn.conv_algorithm import phase_taps, winograd_blocks
+from fastnn.conv_algorithm import taps_per_phase, winograd_blocks
 
 np.import_array()
 
@@ -82,7 +82,7 @@ cdef winograd_geometry make_phases(np.ndarray grad, ptrdiff_t channels, in_size,
     phase: then pixel q of the gradient's grid, and `taps` - 1 before it, make stride * q - padding - missing and the
     next outputs."""
     cdef winograd_geometry geometry = make_geometry(grad, channels, in_size, (2, 2), 1, (0, 0))
-    cdef ptrdiff_t taps = phase_taps(tuple(kernel), stride), missing
+    cdef ptrdiff_t taps = max(taps_per_phase(kernel, (stride, stride))), missing
     geometry.points, geometry.phases = taps + 3, stride
     for i in range(2):
         missing = taps * stride - kernel[i]
@@ -152,29 +152,29 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     return work
 
 
-cdef winograd_block block_of(const work_split *work, ptrdiff_t tiles, ptrdiff_t index) noexcept nogil:
+cdef tiled_block block_of(const work_split *work, ptrdiff_t tiles, ptrdiff_t index) noexcept nogil:
     cdef ptrdiff_t start = index * work.units // work.blocks * work.unit
     cdef ptrdiff_t end = min((index + 1) * work.units // work.blocks * work.unit, tiles)
-    return winograd_block(start, end - start)
+    return tiled_block(start, end - start)
 
 
 cdef struct operands:
     const winograd_geometry *geometry
     const winograd_kernels *kernel
-    const winograd_weight *weight
+    const tiled_weight *weight
     const char *source
     const conv_epilogue *epilogue
     char *target
 
 
-cdef void own_block(const operands *o, winograd_block block, char *patches, char *own_scratch) noexcept nogil:
+cdef void own_block(const operands *o, tiled_block block, char *patches, char *own_scratch) noexcept nogil:
     """All of a block of tiles, by one thread."""
     o.kernel.transform_tiles(o.geometry, o.source, &block, 0, block.tiles, 0, o.geometry.channels, patches)
     o.kernel.multiply_tiles(o.geometry, o.weight, patches, &block, 0, block.tiles, 0, o.geometry.out_channels,
                             o.epilogue, o.target, own_scratch)
 
 
-cdef void shared_block(const operands *o, winograd_block block, const work_split *work, int threads, char *patches,
+cdef void shared_block(const operands *o, tiled_block block, const work_split *work, int threads, char *patches,
                        char *own_scratch, ptrdiff_t scratch_bytes) noexcept nogil:
     """All of a block of tiles, by all threads: first its patches, then the products with them."""
     cdef ptrdiff_t channels = o.geometry.channels, rows = o.geometry.out_channels, task, tile, first
@@ -207,7 +207,7 @@ cdef np.ndarray recall(object kept, tuple layout, np.ndarray weight):
     return transformed if memcmp(np.PyArray_DATA(old), np.PyArray_DATA(weight), weight.nbytes) == 0 else None
 
 
-cdef correlate(winograd_geometry *geometry, np.ndarray source, winograd_weight weight, np.ndarray weights,
+cdef correlate(winograd_geometry *geometry, np.ndarray source, tiled_weight weight, np.ndarray weights,
                Epilogue epilogue, np.ndarray target, kept=None):
     """Transforms the weights, unless they are kept, then computes blocks of tiles."""
     cdef const winograd_kernels *kernel = kernels_for(source).winograd
@@ -280,7 +280,7 @@ def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t
     x, y = operand(x), empty_like_operand(x, shape)
     cdef winograd_geometry geometry = make_geometry(x, out_channels, out_size, (<object> weight).shape[2:], stride,
                                                     padding)
-    cdef winograd_weight view = winograd_weight(np.PyArray_BYTES(weight), taps * weight.shape[1], taps, 0, NULL)
+    cdef tiled_weight view = tiled_weight(np.PyArray_BYTES(weight), taps * weight.shape[1], taps, 0, NULL)
     correlate(&geometry, x, view, weight, epilogue, y, kept)
     return y
 
@@ -298,7 +298,7 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_si
     else:
         before = [k - 1 - p for k, p in zip(kernel, padding, strict=True)]
         geometry = make_geometry(grad, channels, in_size, kernel, 1, before)
-    cdef winograd_weight view = winograd_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL)
+    cdef tiled_weight view = tiled_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL)
     correlate(&geometry, grad, view, weight, epilogue, result)
     return result
 
@@ -312,7 +312,7 @@ cdef struct sum_split:
     ptrdiff_t round_tiles
 
 
-cdef sum_split split_sum(const winograd_geometry *geometry, const winograd_kernels *kernel, ptrdiff_t itemsize):
+cdef sum_split split_sum(const winograd_geometry *geometry, const winograd_weight_kernels *kernel, ptrdiff_t itemsize):
     cdef ptrdiff_t tiles = tile_count(geometry), rows = geometry.out_channels, channels = geometry.channels
     cdef ptrdiff_t panel = kernel.panel_tiles
     cdef ptrdiff_t position_bytes = positions_of(geometry) * itemsize, most_products = PRODUCT_BYTES // position_bytes
@@ -331,7 +331,7 @@ cdef sum_split split_sum(const winograd_geometry *geometry, const winograd_kerne
 
 cdef struct sum_operands:
     const winograd_geometry *geometry
-    const winograd_kernels *kernel
+    const winograd_weight_kernels *kernel
     const char *source
     const char *gradient
     char *patches
@@ -341,7 +341,7 @@ cdef struct sum_operands:
     ptrdiff_t sizes[4]
 
 
-cdef void transform_round(const sum_operands *o, const winograd_sum *part, bint with_gradients,
+cdef void transform_round(const sum_operands *o, const tiled_sum *part, bint with_gradients,
                           int threads) noexcept nogil:
     cdef ptrdiff_t panel = o.kernel.panel_tiles, panels = ceil_div(part.tiles, panel), task, tile, group
     cdef ptrdiff_t channel_groups = ceil_div(part.channels, panel), groups = channel_groups
@@ -359,7 +359,7 @@ cdef void transform_round(const sum_operands *o, const winograd_sum *part, bint 
                                              o.gradients)
 
 
-cdef void multiply_round(const sum_operands *o, const winograd_sum *part, bint first, int threads) noexcept nogil:
+cdef void multiply_round(const sum_operands *o, const tiled_sum *part, bint first, int threads) noexcept nogil:
     cdef ptrdiff_t rows = 8 * o.kernel.row_tile, parts = ceil_div(part.rows, rows), task, row
     for task in prange(positions_of(o.geometry) * parts, num_threads=threads, schedule="dynamic"):
         row = task % parts * rows
@@ -372,7 +372,7 @@ cdef void sum_tiles(const sum_operands *o, const sum_split *work, ptrdiff_t star
     """target (K, C, R, S) = the sums over tiles start .. end: block by block of the weights, each round by round."""
     cdef ptrdiff_t rows = o.geometry.out_channels, channels = o.geometry.channels, row, channel, sum_round, task
     cdef ptrdiff_t rounds = ceil_div(end - start, work.round_tiles)
-    cdef winograd_sum part
+    cdef tiled_sum part
     part.room = ceil_div(work.round_tiles, o.kernel.lanes) * o.kernel.lanes
     for row in range(ceil_div(rows, work.row_block)):
         for channel in range(ceil_div(channels, work.channel_block)):
@@ -399,17 +399,18 @@ cdef void sum_part(sum_operands o, const sum_split *work, ptrdiff_t part, ptrdif
     sum_tiles(&o, work, part * work.part_tiles, min((part + 1) * work.part_tiles, tiles), 1, target)
 
 
-cdef sum_few_tiles(winograd_geometry *geometry, const winograd_kernels *kernel, np.ndarray x, np.ndarray grad,
+cdef sum_few_tiles(winograd_geometry *geometry, const winograd_weight_kernels *kernel, np.ndarray x, np.ndarray grad,
                    np.ndarray result):
     """The weights of at most a vector of tiles, straight from their transformed patches and gradients."""
     cdef ptrdiff_t tiles = tile_count(geometry), channels = geometry.channels, rows = geometry.out_channels
     cdef ptrdiff_t lanes = kernel.lanes, task
-    cdef winograd_sum whole = winograd_sum(0, rows, 0, channels, 0, tiles, lanes)
-    cdef winograd_block block = winograd_block(0, tiles)
+    cdef tiled_sum whole = tiled_sum(0, rows, 0, channels, 0, tiles, lanes)
+    cdef tiled_block block = tiled_block(0, tiles)
     cdef ptrdiff_t sizes[4]
+    cdef const winograd_kernels *forward = kernels_for(x).winograd
     kernel.sum_sizes(geometry, &whole, sizes)
     geometry.few = True
-    cdef Block patches = scratch(kernel.patches_size(geometry, tiles)), gradients = scratch(sizes[1])
+    cdef Block patches = scratch(forward.patches_size(geometry, tiles)), gradients = scratch(sizes[1])
     cdef int threads = threads_for(2.0 * positions_of(geometry) * rows * channels * tiles / FLOP_PER_NANOSECOND)
     # Tasks: groups of channels or output channels to transform; then of both to multiply.
     cdef ptrdiff_t groups = ceil_div(channels, lanes), row_groups = ceil_div(rows, lanes)
@@ -419,8 +420,8 @@ cdef sum_few_tiles(winograd_geometry *geometry, const winograd_kernels *kernel, 
     with nogil:
         for task in prange(groups + row_groups, num_threads=threads, schedule="dynamic"):
             if task < groups:
-                kernel.transform_tiles(geometry, np.PyArray_DATA(x), &block, 0, tiles, task * lanes,
-                                       min(lanes, channels - task * lanes), patches.data)
+                forward.transform_tiles(geometry, np.PyArray_DATA(x), &block, 0, tiles, task * lanes,
+                                        min(lanes, channels - task * lanes), patches.data)
             else:
                 kernel.transform_sum_gradients(geometry, &whole, np.PyArray_DATA(grad), 0, (task - groups) * lanes,
                                                min(lanes, rows - (task - groups) * lanes), gradients.data)
@@ -436,7 +437,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
     grad = channels_last(grad) if is_channels_last(x) else contiguous(grad)
     cdef ptrdiff_t rows = grad.shape[1], itemsize = np.PyArray_ITEMSIZE(x)
     cdef winograd_geometry geometry = make_geometry(x, rows, (<object> grad).shape[2:], kernel, stride, padding)
-    cdef const winograd_kernels *kernels = kernels_for(x).winograd
+    cdef const winograd_weight_kernels *kernels = kernels_for(x).winograd_weight
     cdef const conv_backward_kernels *reduction = kernels_for(x).conv_backward
     cdef ptrdiff_t tiles = tile_count(&geometry), weights = x.shape[1] * geometry.filter[0] * geometry.filter[1]
     cdef np.ndarray result = empty_of_shape((rows, x.shape[1], *kernel), np.PyArray_TYPE(x))
@@ -454,8 +455,8 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
     cdef bint shared = parts < 4 * threads
     cdef int places = 1 if shared else threads
     cdef sum_operands o
-    cdef winograd_sum largest = winograd_sum(0, work.row_block, 0, work.channel_block, 0, work.round_tiles,
-                                             ceil_div(work.round_tiles, kernels.lanes) * kernels.lanes)
+    cdef tiled_sum largest = tiled_sum(0, work.row_block, 0, work.channel_block, 0, work.round_tiles,
+                                       ceil_div(work.round_tiles, kernels.lanes) * kernels.lanes)
     o.geometry, o.kernel = &geometry, kernels
     o.source, o.gradient = np.PyArray_BYTES(x), np.PyArray_BYTES(grad)
     kernels.sum_sizes(&geometry, &largest, o.sizes)

@@ -5,9 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 import fastnn.functional as F
-from fastnn.conv_algorithm import KeptWeights
 from fastnn.functional.checks import check_integer, check_integers
-from fastnn.functional.conv import conv2d_keeping
+from fastnn.functional.conv import KeptWeights, conv2d_keeping
 from fastnn.nn import init
 from fastnn.nn.module import Module, Parameter, accumulate, check_input, trainable
 

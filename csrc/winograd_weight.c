@@ -1,0 +1,243 @@
+/* Backward-weights by Winograd's algorithm: see winograd.h. */
+#include "winograd.h"
+
+INLINE void transform_gradient_square(const struct winograd_geometry *g, vec gradient[4][4], real *to,
+                                      ptrdiff_t plane_stride)
+{
+    if (g->points == 5)
+        transform_square(5, 4, gradient, LANES, to, plane_stride);
+    else
+        transform_square(6, 4, gradient, LANES, to, plane_stride);
+}
+
+/* to[position][tile] = G4 (4x4 tile of the gradient) G4' for one output channel of a panel. */
+static void transform_gradient(const struct winograd_geometry *g, const struct images *images, ptrdiff_t channel,
+                               const struct panel *panel, real *to, ptrdiff_t plane_stride)
+{
+    real rows[4 * PATCH_ROW];
+    gather_patches(4, 1, images, channel, panel, 0, 0, rows, NULL);
+    for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES) {
+        vec square[4][4];
+        for (int row = 0; row < 4; row++) split_columns(4, rows + row * PATCH_ROW + 4 * tile, square[row]);
+        transform_gradient_square(g, square, to + tile, plane_stride);
+    }
+}
+
+/* The same for output channels k .. + rows, channels last; those of the first go to to[position][tile], of the others
+ * row_stride further each. */
+static void transform_last_gradients(const struct winograd_geometry *g, const struct images *images, ptrdiff_t start,
+                                     ptrdiff_t count, ptrdiff_t k, ptrdiff_t rows, real *to, ptrdiff_t row_stride,
+                                     ptrdiff_t plane_stride)
+{
+    struct last_patches gathered[LANES];
+    for (ptrdiff_t tile = 0; tile < count; tile += LANES) {
+        struct panel panel;
+        describe_panel(g, start + tile, smaller(LANES, count - tile), &panel);
+        for (ptrdiff_t first = 0; first < rows; first += LANES) {
+            gather_channels(4, 0, 1, images, k + first, &panel, 0, 0, gathered);
+            for (ptrdiff_t i = 0; i < smaller(LANES, rows - first); i++) {
+                vec square[4][4];
+                for (int row = 0; row < 4; row++) split_columns(4, gathered[i].left + row * LAST_ROW, square[row]);
+                transform_gradient_square(g, square, to + (first + i) * row_stride + tile, plane_stride);
+            }
+        }
+    }
+}
+
+INLINE ptrdiff_t sum_patch_plane(const struct tiled_sum *s)
+{ return plane_size(round_up(s->channels, LANES), s->room); }
+INLINE ptrdiff_t sum_gradient_plane(const struct tiled_sum *s) { return plane_size(s->rows, s->room); }
+INLINE ptrdiff_t sum_product_plane(const struct tiled_sum *s)
+{ return plane_size(s->rows, round_up(s->channels, LANES)); }
+
+/* Bytes of the patches, the gradients and the products of a sum, and of transform_sum_patches()'s scratch memory. */
+static void sum_sizes(const struct winograd_geometry *g, const struct tiled_sum *s, ptrdiff_t sizes[4])
+{
+    ptrdiff_t planes[] = {sum_patch_plane(s), sum_gradient_plane(s), sum_product_plane(s),
+                          plane_size(COLUMN_TILE, COLUMN_TILE)};
+    for (int i = 0; i < 4; i++) sizes[i] = round_up(positions_of(g) * planes[i] * (ptrdiff_t)sizeof(real), 64);
+}
+
+/* Transforms and packs the patches of one panel of the round, from `tile` on, and one group of channels, from `channel`
+ * on. */
+static void transform_sum_patches(const struct winograd_geometry *g, const struct tiled_sum *s, const void *input,
+                                  ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch)
+{
+    struct images images = input_images(g, input);
+    ptrdiff_t tiles = smaller(COLUMN_TILE, s->tiles - tile), channels = smaller(COLUMN_TILE, s->channels - channel);
+    ptrdiff_t width = round_up(channels, LANES), plane = plane_size(COLUMN_TILE, COLUMN_TILE);
+    struct panel panel;
+    describe_panel(g, s->tile_start + tile, tiles, &panel);
+    if (g->channels_last)
+        transform_last_patches(g, &images, s->tile_start + tile, tiles, s->channel_start + channel, channels, scratch,
+                               COLUMN_TILE, plane);
+    else
+        for (ptrdiff_t c = 0; c < channels; c++)
+            transform_patches(g, &images, s->channel_start + channel + c, &panel, (real *)scratch + c * COLUMN_TILE,
+                              plane);
+    real *to = (real *)patches + channel * s->room + tile * width;
+    for (ptrdiff_t position = 0; position < positions_of(g); position++, to += sum_patch_plane(s))
+        pack_panels((real *)scratch + position * plane, COLUMN_TILE, 1, channels, tiles, width, to);
+}
+
+/* Transforms the gradients of one panel of the round, from `tile` on, for output channels row .. + rows. */
+static void transform_sum_gradients(const struct winograd_geometry *g, const struct tiled_sum *s,
+                                    const void *grad_output, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
+                                    void *gradients)
+{
+    struct images images = output_images(g, grad_output);
+    struct panel panel;
+    describe_panel(g, s->tile_start + tile, smaller(COLUMN_TILE, s->tiles - tile), &panel);
+    real *to = (real *)gradients + row * s->room + tile;
+    if (g->channels_last)
+        transform_last_gradients(g, &images, s->tile_start + tile, smaller(COLUMN_TILE, s->tiles - tile),
+                                 s->row_start + row, rows, to, s->room, sum_gradient_plane(s));
+    else
+        for (ptrdiff_t k = 0; k < rows; k++)
+            transform_gradient(g, &images, s->row_start + row + k, &panel, to + k * s->room, sum_gradient_plane(s));
+}
+
+/* Whether any block of channels start .. + count has weights that the products of a position go into. */
+INLINE int has_position(const struct winograd_geometry *g, ptrdiff_t position, ptrdiff_t start, ptrdiff_t count)
+{
+    ptrdiff_t down = blocks_at(g, 0, position / g->points), across = blocks_at(g, 1, position % g->points);
+    ptrdiff_t channels = image_channels(g);
+    for (ptrdiff_t block = start / channels; block * channels < start + count; block++)
+        if (block / g->blocks[1] < down && block % g->blocks[1] < across) return 1;
+    return 0;
+}
+
+/* The products of one position, for output channels row .. + rows: written, or added to those of the rounds before. Those
+ * without weights are left as they are. */
+static void multiply_sum(const struct winograd_geometry *g, const struct tiled_sum *s, ptrdiff_t position,
+                         ptrdiff_t row, ptrdiff_t rows, const void *gradients, const void *patches, int accumulate,
+                         void *products)
+{
+    ptrdiff_t row_length = round_up(s->channels, LANES);
+    const real *from = (const real *)patches + position * sum_patch_plane(s);
+    real *to = (real *)products + position * sum_product_plane(s) + row * row_length;
+    for (ptrdiff_t c = 0; c < s->channels; c += COLUMN_TILE)
+        if (has_position(g, position, s->channel_start + c, smaller(COLUMN_TILE, s->channels - c)))
+            multiply_panel(smaller(COLUMN_TILE, row_length - c), rows, s->tiles,
+                           (const real *)gradients + position * sum_gradient_plane(s) + row * s->room, s->room,
+                           from + c * s->room, to + c, row_length, accumulate);
+}
+
+/* Where the weights of a block's channels go in grad_weight[k][channel of the image][tap]. */
+struct place {
+    ptrdiff_t filter, count, tap[9]; /* taps of a filter; places of the block, and their taps, see find_taps() */
+    int whole;                       /* is the block all of the filter, tap by tap? */
+};
+
+INLINE struct place place_of(const struct winograd_geometry *g, struct block block)
+{
+    const int size = (int)g->points - 3;
+    struct place place = {.filter = g->filter[0] * g->filter[1], .count = size * size};
+    place.whole = g->blocks[0] * g->blocks[1] == 1 && g->filter[0] == size && g->filter[1] == size;
+    if (size == 2)
+        find_taps(2, g, 0, 0, block, place.tap);
+    else
+        find_taps(3, g, 0, 0, block, place.tap);
+    return place;
+}
+
+/* The weights of `some` neighbouring channels, the lanes, from the products of all positions: to[channel][tap]. */
+INLINE void store_weights(const struct winograd_geometry *g, const struct place *place, const real *products,
+                          ptrdiff_t plane_stride, ptrdiff_t some, real *to)
+{
+    const int size = (int)g->points - 3;
+    vec weight[3][4];
+    real taps[9][LANES];
+    if (size == 2)
+        transform_products(5, 2, products, plane_stride, weight);
+    else
+        transform_products(6, 3, products, plane_stride, weight);
+    if (place->whole && place->count <= LANES) {
+        vec square[LANES];
+        for (int t = 0; t < LANES; t++) square[t] = t < place->count ? weight[t / size][t % size] : (vec){0};
+        vec_transpose(square);
+        for (int i = 0; i < some; i++, to += place->filter) vec_store_rest(to, square[i], place->count);
+        return;
+    }
+    for (int t = 0; t < place->count; t++) vec_store(taps[t], weight[t / size][t % size]);
+    for (ptrdiff_t i = 0; i < some; i++, to += place->filter)
+        for (int t = 0; t < place->count; t++)
+            if (place->tap[t] >= 0) to[place->tap[t]] = taps[t][i];
+}
+
+/* The weights of one of the sum's output channels, from the products. */
+static void store_sum(const struct winograd_geometry *g, const struct tiled_sum *s, ptrdiff_t row, const void *products,
+                      void *grad_weight)
+{
+    const real *from = (const real *)products + row * round_up(s->channels, LANES);
+    ptrdiff_t filter = g->filter[0] * g->filter[1];
+    real *filters = (real *)grad_weight + (s->row_start + row) * image_channels(g) * filter;
+    for (ptrdiff_t c = 0, some; c < s->channels; c += some) {
+        struct block block = block_of(g, s->channel_start + c);
+        struct place place = place_of(g, block);
+        some = smaller(block.same, s->channels - c);
+        store_weights(g, &place, from + c, sum_product_plane(s), some, filters + block.channel * filter);
+    }
+}
+
+/* ---- Few tiles: products become weights at once, LANES channels at a time ---- */
+
+enum { SUM_ROWS = 8 }; /* output channels together: so many sums at a time */
+
+/* products[row][position] of LANES channels, for `rows` output channels of gradients D [P][K][tile] on patches
+ * V [P][tile][C]. */
+static void multiply_few_sums(const struct winograd_geometry *g, const struct tiled_sum *s, ptrdiff_t rows,
+                              const real *gradients, const real *patches, vec products[SUM_ROWS][36])
+{
+    ptrdiff_t plane = patch_plane(g, s->tiles), gradient_plane = sum_gradient_plane(s);
+    ptrdiff_t row_length = round_up(g->channels, LANES), row[SUM_ROWS];
+    for (int r = 0; r < SUM_ROWS; r++) row[r] = smaller(r, rows - 1) * s->room; /* the last one again */
+    for (ptrdiff_t position = 0; position < positions_of(g);
+         position++, gradients += gradient_plane, patches += plane) {
+        vec sum[SUM_ROWS];
+#pragma GCC unroll 8
+        for (int r = 0; r < SUM_ROWS; r++) sum[r] = (vec){0};
+        for (ptrdiff_t tile = 0; tile < s->tiles; tile++) {
+            vec v = vec_load(patches + tile * row_length);
+#pragma GCC unroll 8
+            for (int r = 0; r < SUM_ROWS; r++) sum[r] += gradients[row[r] + tile] * v;
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < SUM_ROWS; r++) products[r][position] = sum[r];
+    }
+}
+
+/* The weights of output channels row .. + rows and channels channel .. + channels, from all gradients and patches. */
+static void sum_few(const struct winograd_geometry *g, const struct tiled_sum *s, ptrdiff_t row, ptrdiff_t rows,
+                    ptrdiff_t channel, ptrdiff_t channels, const void *gradients, const void *patches,
+                    void *grad_weight)
+{
+    ptrdiff_t filter = g->filter[0] * g->filter[1], together;
+    for (ptrdiff_t k = row; k < row + rows; k += together) {
+        together = smaller(SUM_ROWS, row + rows - k);
+        real *filters = (real *)grad_weight + k * image_channels(g) * filter;
+        for (ptrdiff_t c = channel, some; c < channel + channels; c += some) {
+            struct block block = block_of(g, c);
+            struct place place = place_of(g, block);
+            vec products[SUM_ROWS][36];
+            some = smaller(block.same, channel + channels - c);
+            multiply_few_sums(g, s, together, (const real *)gradients + k * s->room, (const real *)patches + c,
+                              products);
+            for (ptrdiff_t r = 0; r < together; r++)
+                store_weights(g, &place, (const real *)products[r], LANES, some,
+                              filters + (r * image_channels(g) + block.channel) * filter);
+        }
+    }
+}
+
+const struct winograd_weight_kernels FASTNN_TABLE(winograd_weight) = {
+    .row_tile = ROW_TILE,
+    .panel_tiles = COLUMN_TILE,
+    .lanes = LANES,
+    .sum_sizes = sum_sizes,
+    .transform_sum_patches = transform_sum_patches,
+    .transform_sum_gradients = transform_sum_gradients,
+    .multiply_sum = multiply_sum,
+    .store_sum = store_sum,
+    .sum_few = sum_few,
+};

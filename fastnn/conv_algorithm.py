@@ -177,7 +177,7 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
     if min(by_winograd, by_fft) < others_cost(operation, *shape):
         # Fourier transforms go through more memory, which other threads and processes want as well: 3x3, for which both
         # save about as much, stays with Winograd ((4, 64, 64, 224): 56 against 67 ms).
-        margin = 0.94 if math.prod(kernel) > 9 else 0.8
+        margin = 1 if math.prod(kernel) > 9 else 0.8
         return "fft" if by_fft < margin * by_winograd else "winograd"
     shape = (images, channels // groups, out_channels // groups, out_size, kernel, stride, lanes)
     if direct_runs and direct_gains(operation, *shape):
@@ -240,8 +240,9 @@ def phase_products(kernel, stride):
 def winograd_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
     """What Winograd's algorithm takes, in multiply-adds at the peak; infinite where it saves no products.
 
-    Fitted to the tables: within a fifth of the measured times from 8 to 512 channels and from 4 tiles on. The constants
-    are those of blocks of 3x3; blocks of 2x2 have fewer points in everything.
+    Fitted to the tables: within a fifth of the measured times from 8 to 512 channels and from 4 tiles on; transforms
+    count as beside other work on the machine, which they feel more than products do. The constants are those of blocks
+    of 3x3; blocks of 2x2 have fewer points in everything.
     """
     pairs = channels * out_channels
     if operation == "conv_input_grad" and stride != (1, 1):
@@ -259,7 +260,7 @@ def winograd_cost(operation, images, channels, out_channels, out_size, kernel, s
         return math.inf
     tiles = images * -(-out_size[0] // 4) * -(-out_size[1] // 4)
     vectors = -(-tiles // lanes) * lanes
-    transform, weight, multiplied = (900, 400, vectors) if operation == "conv_weight_grad" else (650, 320, vectors)
+    transform, weight, multiplied = (1000, 400, vectors) if operation == "conv_weight_grad" else (750, 320, vectors)
     transformed = planes * channels + results * out_channels
     if operation == "conv_weight_grad":
         if tiles <= lanes:  # few: lanes are channels, products become weights at once
@@ -268,8 +269,8 @@ def winograd_cost(operation, images, channels, out_channels, out_size, kernel, s
             rows = min(out_channels, 256)
             again = -(-planes * channels * rows // 36000)
             transformed = planes * channels * -(-out_channels // 256) + out_channels * again
-    elif tiles <= 0.75 * lanes:  # few
-        multiplied = 1.4 * lanes / 4 * -(-4 * tiles // lanes)
+    elif tiles <= 0.75 * lanes:  # few; weights outgrow the L2 cache: beside other work (1, 256, 256, 8) 66 against 100
+        multiplied, weight = 1.4 * lanes / 4 * -(-4 * tiles // lanes), 500
     transforms = vectors * transform * (1 if stride[0] == 1 else 1.3) * transformed
     return 9e5 + 1.1 * products * pairs * multiplied + transforms + weight * filters * pairs
 

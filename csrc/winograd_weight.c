@@ -54,18 +54,19 @@ INLINE ptrdiff_t sum_product_plane(const struct tiled_sum *s)
 static void sum_sizes(const struct winograd_geometry *g, const struct tiled_sum *s, ptrdiff_t sizes[4])
 {
     ptrdiff_t planes[] = {sum_patch_plane(s), sum_gradient_plane(s), sum_product_plane(s),
-                          plane_size(COLUMN_TILE, COLUMN_TILE)};
+                          plane_size(LANES, COLUMN_TILE)};
     for (int i = 0; i < 4; i++) sizes[i] = round_up(positions_of(g) * planes[i] * (ptrdiff_t)sizeof(real), 64);
 }
 
-/* Transforms and packs the patches of one panel of the round, from `tile` on, and one group of channels, from `channel`
- * on. */
+/* Transforms the patches of one panel of the round, from `tile` on, and LANES channels, from `channel` on, and puts them
+ * in their group of COLUMN_TILE channels. */
 static void transform_sum_patches(const struct winograd_geometry *g, const struct tiled_sum *s, const void *input,
                                   ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch)
 {
     struct images images = input_images(g, input);
-    ptrdiff_t tiles = smaller(COLUMN_TILE, s->tiles - tile), channels = smaller(COLUMN_TILE, s->channels - channel);
-    ptrdiff_t width = round_up(channels, LANES), plane = plane_size(COLUMN_TILE, COLUMN_TILE);
+    ptrdiff_t group = channel / COLUMN_TILE * COLUMN_TILE, channels = smaller(LANES, s->channels - channel);
+    ptrdiff_t width = round_up(smaller(COLUMN_TILE, s->channels - group), LANES);
+    ptrdiff_t tiles = smaller(COLUMN_TILE, s->tiles - tile), plane = plane_size(LANES, COLUMN_TILE);
     struct panel panel;
     describe_panel(g, s->tile_start + tile, tiles, &panel);
     if (g->channels_last)
@@ -75,9 +76,18 @@ static void transform_sum_patches(const struct winograd_geometry *g, const struc
         for (ptrdiff_t c = 0; c < channels; c++)
             transform_patches(g, &images, s->channel_start + channel + c, &panel, (real *)scratch + c * COLUMN_TILE,
                               plane);
-    real *to = (real *)patches + channel * s->room + tile * width;
-    for (ptrdiff_t position = 0; position < positions_of(g); position++, to += sum_patch_plane(s))
-        pack_panels((real *)scratch + position * plane, COLUMN_TILE, 1, channels, tiles, width, to);
+    const real *from = scratch;
+    real *to = (real *)patches + group * s->room + tile * width + channel - group;
+    for (ptrdiff_t position = 0; position < positions_of(g); position++, from += plane, to += sum_patch_plane(s))
+        for (ptrdiff_t first = 0; first < tiles; first += LANES) {
+            vec square[LANES];
+#pragma GCC unroll 16
+            for (int c = 0; c < LANES; c++)
+                square[c] = c < channels ? vec_load(from + c * COLUMN_TILE + first) : (vec){0};
+            vec_transpose(square);
+            for (ptrdiff_t t = 0; t < smaller(LANES, tiles - first); t++)
+                vec_store(to + (first + t) * width, square[t]);
+        }
 }
 
 /* Transforms the gradients of one panel of the round, from `tile` on, for output channels row .. + rows. */

@@ -43,6 +43,10 @@ cdef ptrdiff_t GROUP_BYTES = 3 << 20  # of the patches of one panel of tiles, wh
 cdef ptrdiff_t PARTS = 64
 cdef ptrdiff_t PARTIAL_TILES = 192
 cdef ptrdiff_t PARTIAL_BYTES = 8 << 20
+# A part by one thread, in memory of its own of so much at most unless there are many parts, or all threads together, who
+# then wait for each other twice a round: so many do the work of half as many.
+cdef ptrdiff_t OWN_BYTES = 4 << 20
+cdef double WAITING_THREADS = 16.0
 cdef double FLOP_PER_NANOSECOND = 40.0
 
 
@@ -344,18 +348,18 @@ cdef struct sum_operands:
 cdef void transform_round(const sum_operands *o, const tiled_sum *part, bint with_gradients,
                           int threads) noexcept nogil:
     cdef ptrdiff_t panel = o.kernel.panel_tiles, panels = ceil_div(part.tiles, panel), task, tile, group
-    cdef ptrdiff_t channel_groups = ceil_div(part.channels, panel), groups = channel_groups
+    cdef ptrdiff_t lanes = o.kernel.lanes, channel_groups = ceil_div(part.channels, lanes), groups = channel_groups
     if with_gradients:
-        groups += ceil_div(part.rows, panel)
+        groups += ceil_div(part.rows, lanes)
     for task in prange(panels * groups, num_threads=threads, schedule="dynamic"):
         tile = task // groups * panel
         group = task % groups
         if group < channel_groups:
-            o.kernel.transform_sum_patches(o.geometry, part, o.source, tile, group * panel, o.patches,
+            o.kernel.transform_sum_patches(o.geometry, part, o.source, tile, group * lanes, o.patches,
                                            o.own_scratch + threadid() * o.sizes[3])
         else:
-            group = (group - channel_groups) * panel
-            o.kernel.transform_sum_gradients(o.geometry, part, o.gradient, tile, group, min(panel, part.rows - group),
+            group = (group - channel_groups) * lanes
+            o.kernel.transform_sum_gradients(o.geometry, part, o.gradient, tile, group, min(lanes, part.rows - group),
                                              o.gradients)
 
 
@@ -452,14 +456,16 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
     cdef ptrdiff_t parts = ceil_div(tiles, work.part_tiles), part_bytes = rows * weights * itemsize, task
     cdef double flop = 2.0 * positions_of(&geometry) * rows * geometry.channels * tiles
     cdef int threads = threads_for(flop / FLOP_PER_NANOSECOND)
-    cdef bint shared = parts < 4 * threads
-    cdef int places = 1 if shared else threads
     cdef sum_operands o
     cdef tiled_sum largest = tiled_sum(0, work.row_block, 0, work.channel_block, 0, work.round_tiles,
                                        ceil_div(work.round_tiles, kernels.lanes) * kernels.lanes)
     o.geometry, o.kernel = &geometry, kernels
     o.source, o.gradient = np.PyArray_BYTES(x), np.PyArray_BYTES(grad)
     kernels.sum_sizes(&geometry, &largest, o.sizes)
+    cdef bint shared = parts < 4 * threads and (
+        o.sizes[0] + o.sizes[1] + o.sizes[2] > OWN_BYTES
+        or <double> parts / ceil_div(parts, threads) < threads / (1 + threads / WAITING_THREADS))
+    cdef int places = 1 if shared else threads
     cdef Block patches = scratch(places * o.sizes[0]), gradients = scratch(places * o.sizes[1])
     cdef Block products = scratch(places * o.sizes[2]), own_scratch = scratch(threads * o.sizes[3])
     cdef Block partial_memory = scratch(0 if parts == 1 else parts * part_bytes)

@@ -144,14 +144,14 @@ struct winograd_geometry {
     ptrdiff_t phases, grid[2], lead[2], lacking[2];
     ptrdiff_t chunk_rows;    /* output channels that are computed together: all phases of them go well in row_tiles */
     ptrdiff_t channels_last; /* are the arrays (N, height, width, channels)? */
-    /* Is there one block, of at most few_tiles (in backward-weights of at most a vector)? Then its patches are
-     * [P][tile][C], else [P][panel][C][tile in panel]. */
+    /* So many of all tiles, the last ones, would leave much of a vector empty: their patches are [P][tile][C], behind those
+     * of the others, [P][panel][C][tile in panel]. */
     ptrdiff_t few;
 };
 
 struct winograd_kernels {
     ptrdiff_t row_tile, panel_tiles, lanes; /* output channels, and tiles, go well in multiples of these */
-    ptrdiff_t few_tiles;                    /* so many tiles or less are faster as `few` */
+    ptrdiff_t few_tiles, few_last; /* so many in all, or so many behind whole vectors, or less, are faster as `few` */
     ptrdiff_t (*weight_size)(const struct winograd_geometry *geometry); /* bytes of the transformed weights */
     void (*transform_weight)(const struct winograd_geometry *geometry, const struct tiled_weight *weight, ptrdiff_t k,
                              void *transformed);
@@ -181,7 +181,7 @@ struct winograd_weight_kernels {
                          void *products);
     void (*store_sum)(const struct winograd_geometry *geometry, const struct tiled_sum *sum, ptrdiff_t row,
                       const void *products, void *grad_weight);
-    /* of at most a vector of tiles, geometry->few set, patches by transform_tiles() */
+    /* of at most a vector of tiles, all of them geometry->few, patches by transform_tiles() */
     void (*sum_few)(const struct winograd_geometry *geometry, const struct tiled_sum *sum, ptrdiff_t row,
                     ptrdiff_t rows, ptrdiff_t channel, ptrdiff_t channels, const void *gradients, const void *patches,
                     void *grad_weight);

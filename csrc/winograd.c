@@ -46,21 +46,20 @@ INLINE void multiply_few(ptrdiff_t rows, ptrdiff_t depth, const real *weight, pt
         memcpy(products + r * width, (const real *)&sums + r * FEW_TILES, FEW_TILES * sizeof(real));
 }
 
-/* to[position][tile][channel] of channels channel_start .. + channels of a block of few tiles, from squares of LANES
- * channels by LANES tiles. */
-static void transform_few_tiles(const struct winograd_geometry *g, const struct images *images,
-                                const struct tiled_block *block, ptrdiff_t channel_start, ptrdiff_t channels, real *to,
-                                ptrdiff_t plane_stride)
+/* to[position][tile][channel] of channels channel_start .. + channels of the few tiles from `start` on, from squares of
+ * LANES channels by LANES tiles. */
+static void transform_few_tiles(const struct winograd_geometry *g, const struct images *images, ptrdiff_t start,
+                                ptrdiff_t channel_start, ptrdiff_t channels, real *to)
 {
     enum { SQUARE = LANES * LANES + PLANE_PADDING };
     real squares[MOST_POINTS * MOST_POINTS * SQUARE];
     ptrdiff_t row_length = round_up(g->channels, LANES);
     struct panel panel;
-    describe_panel(g, block->start, block->tiles, &panel);
+    describe_panel(g, start, g->few, &panel);
     for (ptrdiff_t c = channel_start; c < channel_start + channels; c += LANES) {
         ptrdiff_t some = smaller(LANES, channel_start + channels - c);
         if (g->channels_last)
-            transform_last_patches(g, images, block->start, block->tiles, c, some, squares, LANES, SQUARE);
+            transform_last_patches(g, images, start, g->few, c, some, squares, LANES, SQUARE);
         else
             for (ptrdiff_t i = 0; i < some; i++)
                 transform_patches(g, images, c + i, &panel, squares + i * LANES, SQUARE);
@@ -69,8 +68,8 @@ static void transform_few_tiles(const struct winograd_geometry *g, const struct 
             for (int i = 0; i < LANES; i++)
                 square[i] = i < some ? vec_load(squares + position * SQUARE + i * LANES) : (vec){0};
             vec_transpose(square);
-            real *line = to + position * plane_stride + c;
-            for (ptrdiff_t tile = 0; tile < round_up(block->tiles, FEW_TILES); tile++)
+            real *line = to + position * few_plane(g) + c;
+            for (ptrdiff_t tile = 0; tile < round_up(g->few, FEW_TILES); tile++)
                 vec_store_rest(line + tile * row_length, square[tile], some);
         }
     }
@@ -176,7 +175,7 @@ static void transform_weight(const struct winograd_geometry *g, const struct til
 }
 
 static ptrdiff_t patches_size(const struct winograd_geometry *g, ptrdiff_t tiles)
-{ return positions_of(g) * patch_plane(g, tiles) * (ptrdiff_t)sizeof(real); }
+{ return positions_of(g) * (patch_plane(g, tiles) + few_plane(g)) * (ptrdiff_t)sizeof(real); }
 
 /* So many tiles' products of a chunk are computed, and turned into outputs, together: what stays in the cache. */
 static ptrdiff_t product_tiles(const struct winograd_geometry *g, ptrdiff_t tiles)
@@ -199,22 +198,22 @@ static void transform_tiles(const struct winograd_geometry *g, const void *input
                             void *patches)
 {
     struct images images = input_images(g, input);
-    ptrdiff_t plane = patch_plane(g, block->tiles);
-    if (g->few) {
-        transform_few_tiles(g, &images, block, channel_start, channels, patches, plane);
-        return;
-    }
-    for (ptrdiff_t start = tile_start; start < tile_start + tiles; start += COLUMN_TILE) {
+    ptrdiff_t in_lanes = tiles_in_lanes(g, block), plane = patch_plane(g, in_lanes), end = tile_start + tiles;
+    for (ptrdiff_t start = tile_start, width; start < smaller(end, in_lanes); start += COLUMN_TILE) {
         struct panel panel;
-        describe_panel(g, block->start + start, smaller(COLUMN_TILE, tile_start + tiles - start), &panel);
+        width = smaller(COLUMN_TILE, smaller(end, in_lanes) - start);
+        describe_panel(g, block->start + start, width, &panel);
         real *to = (real *)patches + start * g->channels;
         if (g->channels_last)
-            transform_last_patches(g, &images, block->start + start, smaller(COLUMN_TILE, tile_start + tiles - start),
-                                   channel_start, channels, to + channel_start * panel.width, panel.width, plane);
+            transform_last_patches(g, &images, block->start + start, width, channel_start, channels,
+                                   to + channel_start * panel.width, panel.width, plane);
         else
             for (ptrdiff_t c = channel_start; c < channel_start + channels; c++)
                 transform_patches(g, &images, c, &panel, to + c * panel.width, plane);
     }
+    if (end > in_lanes)
+        transform_few_tiles(g, &images, block->start + in_lanes, channel_start, channels,
+                            (real *)patches + positions_of(g) * plane);
 }
 
 /* The other way round: rows of 4 * LANES outputs of `phases` phases from their 4 columns of LANES tiles, one row whose
@@ -409,19 +408,19 @@ static void multiply_chunk(const struct winograd_geometry *g, const struct tiled
                            const struct tiled_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, real *products)
 {
     ptrdiff_t row_length = round_up(g->channels, LANES), width = round_up(tiles, LANES), next = k + g->chunk_rows;
-    ptrdiff_t plane = patch_plane(g, block->tiles);
-    for (ptrdiff_t position = 0; position < positions_of(g);
-         position++, chunk += weight_plane(g), patches += plane, products += product_plane(g, tiles)) {
+    ptrdiff_t in_lanes = tiles_in_lanes(g, block), plane = patch_plane(g, in_lanes);
+    ptrdiff_t here = larger(0, smaller(tiles, in_lanes - tile_start)); /* the others are few */
+    const real *few = patches + positions_of(g) * plane;
+    for (ptrdiff_t position = 0; position < positions_of(g); position++) {
         prefetch_weights(g, weight, next, smaller(next + g->chunk_rows, next_end), position);
-        if (g->few)
-            for (ptrdiff_t row = 0; row < phases_of(g) * rows; row += FEW_ROWS)
-                for (ptrdiff_t tile = 0; tile < tiles; tile += FEW_TILES)
-                    multiply_few(phases_of(g) * rows - row, g->channels, chunk + row * row_length, row_length,
-                                 patches + tile * row_length, row_length, products + row * width + tile, width);
-        else
-            for (ptrdiff_t start = 0; start < width; start += COLUMN_TILE)
-                multiply_position(g, position, smaller(COLUMN_TILE, width - start), rows, chunk,
-                                  patches + (tile_start + start) * g->channels, products + start, width);
+        for (ptrdiff_t start = 0; start < here; start += COLUMN_TILE)
+            multiply_position(g, position, smaller(COLUMN_TILE, round_up(here - start, LANES)), rows, chunk,
+                              patches + (tile_start + start) * g->channels, products + start, width);
+        for (ptrdiff_t row = 0; row < (here < tiles ? phases_of(g) * rows : 0); row += FEW_ROWS)
+            for (ptrdiff_t tile = 0; tile < g->few; tile += FEW_TILES)
+                multiply_few(phases_of(g) * rows - row, g->channels, chunk + row * row_length, row_length,
+                             few + tile * row_length, row_length, products + row * width + here + tile, width);
+        chunk += weight_plane(g), patches += plane, few += few_plane(g), products += product_plane(g, tiles);
     }
 }
 
@@ -481,6 +480,7 @@ const struct winograd_kernels FASTNN_TABLE(winograd) = {
     .panel_tiles = COLUMN_TILE,
     .lanes = LANES,
     .few_tiles = LANES * 3 / 4,
+    .few_last = LANES / 2,
     .weight_size = weight_size,
     .transform_weight = transform_weight,
     .patches_size = patches_size,

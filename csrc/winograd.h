@@ -27,7 +27,7 @@
  *   patches   V [P][panel][C][tile in panel]  panels of COLUMN_TILE tiles, the last one narrower
  *   products  M [P][K in chunk][tile] = U V   one chunk at a time: it is turned into outputs while it is in the cache
  *
- * or, of tiles that would leave most of a vector empty ("few"), with lanes along C:
+ * or, of the last tiles where they would leave much of a vector empty ("few"), with lanes along C:
  *
  *   patches   V [P][tile][C]
  *   products  M [P][K in chunk][tile] = dot(U, V)
@@ -441,9 +441,18 @@ static void transform_last_patches(const struct winograd_geometry *g, const stru
     }
 }
 
-/* Elements of the transformed patches of a block of tiles in one position, and bytes in all. */
+/* Tiles of a block that are not `few`. */
+INLINE ptrdiff_t tiles_in_lanes(const struct winograd_geometry *g, const struct tiled_block *block)
+{
+    ptrdiff_t in_lanes = g->images * ((g->grid[0] + 3) / 4) * ((g->grid[1] + 3) / 4) - g->few;
+    return larger(0, smaller(block->tiles, in_lanes - block->start));
+}
+
+/* Elements of the transformed patches of so many tiles in one position, and of those that are few. */
 INLINE ptrdiff_t patch_plane(const struct winograd_geometry *g, ptrdiff_t tiles)
-{ return plane_size(g->few ? round_up(g->channels, LANES) : g->channels, round_up(tiles, LANES)); }
+{ return tiles > 0 ? plane_size(g->channels, round_up(tiles, LANES)) : 0; }
+INLINE ptrdiff_t few_plane(const struct winograd_geometry *g)
+{ return g->few > 0 ? plane_size(round_up(g->channels, LANES), round_up(g->few, LANES)) : 0; }
 
 /* tap[t]: which weight of a filter stands at place t of its block of size x size taps, from the other end if it is turned;
  * -1 where the block, or the phase of a turned filter, has none. */

@@ -199,7 +199,7 @@ enum { SUM_ROWS = 8 }; /* output channels together: so many sums at a time */
 static void multiply_few_sums(const struct winograd_geometry *g, const struct tiled_sum *s, ptrdiff_t rows,
                               const real *gradients, const real *patches, vec products[SUM_ROWS][36])
 {
-    ptrdiff_t plane = patch_plane(g, s->tiles), gradient_plane = sum_gradient_plane(s);
+    ptrdiff_t plane = few_plane(g), gradient_plane = sum_gradient_plane(s);
     ptrdiff_t row_length = round_up(g->channels, LANES), row[SUM_ROWS];
     for (int r = 0; r < SUM_ROWS; r++) row[r] = smaller(r, rows - 1) * s->room; /* the last one again */
     for (ptrdiff_t position = 0; position < positions_of(g);

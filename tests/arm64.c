@@ -213,7 +213,7 @@ static void check_convolutions(const struct kernels *table)
     check_winograd("2x2 blocks", table->winograd, cut, x, weight, &with_bias, expected);
     struct winograd_geometry few = tiling; /* tiles: some columns of the first four rows of the first image's outputs */
     int columns = 4 * (int)table->winograd->few_tiles - 1;
-    few.few = 1, few.images = 1;
+    few.few = table->winograd->few_tiles, few.images = 1;
     few.out_size[0] = few.grid[0] = 4, few.out_size[1] = few.grid[1] = columns;
     static double corner[K * 4 * W];
     for (int i = 0; i < K * 4 * columns; i++)

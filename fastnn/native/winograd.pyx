@@ -43,8 +43,8 @@ cdef ptrdiff_t GROUP_BYTES = 3 << 20  # of the patches of one panel of tiles, wh
 cdef ptrdiff_t PARTS = 64
 cdef ptrdiff_t PARTIAL_TILES = 192
 cdef ptrdiff_t PARTIAL_BYTES = 8 << 20
-# A part by one thread, in memory of its own of so much at most unless there are many parts, or all threads together, who
-# then wait for each other twice a round: so many do the work of half as many.
+# A part is computed by one thread, in memory of its own of so much at most unless there are many parts, or by all
+# together, who then wait for each other twice a round: so many do the work of half as many.
 cdef ptrdiff_t OWN_BYTES = 4 << 20
 cdef double WAITING_THREADS = 16.0
 cdef double FLOP_PER_NANOSECOND = 40.0
@@ -61,7 +61,7 @@ cdef ptrdiff_t positions_of(const winograd_geometry *geometry) noexcept nogil:
 cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_size, kernel, ptrdiff_t stride,
                                      padding):
     cdef winograd_geometry geometry
-    geometry.chunk_rows, geometry.channels_last, geometry.few = 0, is_channels_last(x), False
+    geometry.chunk_rows, geometry.channels_last, geometry.few = 0, is_channels_last(x), 0
     geometry.images, geometry.channels, geometry.out_channels = x.shape[0], x.shape[1], out_channels
     geometry.stride, geometry.phases = stride, 1
     most, blocks = winograd_blocks(tuple(kernel), (stride, stride))
@@ -128,8 +128,10 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     work.units = ceil_div(tiles, work.unit)
     work.tile_block = max(kernel.lanes, min(PATCH_BYTES // tile_bytes, TILE_BLOCK))
     blocks = ceil_div(tiles, work.tile_block)
-    geometry.few = tiles <= kernel.few_tiles
-    work.shared = large or blocks < threads or geometry.few
+    geometry.few = tiles % kernel.lanes if tiles % kernel.lanes <= kernel.few_last else 0
+    if tiles <= kernel.few_tiles:
+        geometry.few = tiles
+    work.shared = large or blocks < threads or geometry.few == tiles
     if work.shared:
         blocks = ceil_div(work.units, max(1, SHARED_PATCH_BYTES // tile_bytes // work.unit))
     else:
@@ -144,7 +146,7 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     if work.by_chunks:
         chunk = min(chunk, CHUNK_BYTES // (row_bytes * kernel.row_tile))
     geometry.chunk_rows = kernel.row_tile * max(1, min(8, chunk))
-    if geometry.few:
+    if geometry.few == tiles:
         geometry.chunk_rows = FEW_ROWS * max(1, min(2, FEW_CHUNK_BYTES // (row_bytes * FEW_ROWS)))
     geometry.chunk_rows = ceil_div(geometry.chunk_rows, phases)
     work.row_block, work.tile_part = channels, work.tile_block
@@ -413,7 +415,7 @@ cdef sum_few_tiles(winograd_geometry *geometry, const winograd_weight_kernels *k
     cdef ptrdiff_t sizes[4]
     cdef const winograd_kernels *forward = kernels_for(x).winograd
     kernel.sum_sizes(geometry, &whole, sizes)
-    geometry.few = True
+    geometry.few = tiles
     cdef Block patches = scratch(forward.patches_size(geometry, tiles)), gradients = scratch(sizes[1])
     cdef int threads = threads_for(2.0 * positions_of(geometry) * rows * channels * tiles / FLOP_PER_NANOSECOND)
     # Tasks: groups of channels or output channels to transform; then of both to multiply.

@@ -174,7 +174,7 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
     shape = (images, channels, out_channels, out_size, kernel, stride, lanes)
     by_winograd = winograd_cost(operation, *shape) if winograd_runs else math.inf
     by_fft = fft_cost(operation, *shape) if fft_runs else math.inf
-    if min(by_winograd, by_fft) < others_cost(operation, *shape):
+    if min(by_winograd, by_fft) < 0.93 * others_cost(operation, *shape):  # which threads share more evenly
         # Fourier transforms go through more memory, which other threads and processes want as well: 3x3, for which both
         # save about as much, stays with Winograd ((4, 64, 64, 224): 56 against 67 ms).
         margin = 1 if math.prod(kernel) > 9 else 0.8

@@ -22,7 +22,7 @@ lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint fastnn/native  # which calls pycodestyle by name
-	$(BIN)/clang-format --dry-run --Werror csrc/*.c csrc/*.h tests/*.c
+	$(BIN)/clang-format --dry-run --Werror csrc/*.c csrc/*.h tests/*.c benchmarks/*.c
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-bench

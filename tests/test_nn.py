@@ -781,6 +781,24 @@ def test_conv2d_in_eval_mode_keeps_nothing_of_weights_that_another_thread_writes
             np.testing.assert_array_equal(layer(x), F.conv2d(x, layer.weight.data, layer.bias.data, padding=1))
 
 
+def test_an_error_inside_sequential_names_the_layers(rng):
+    inner = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(3, 2, 3))
+    model = nn.Sequential({"body": inner, "flatten": nn.Flatten()})
+    with pytest.raises(ValueError, match="Conv2d: input must have 3 channels, got 2") as caught:
+        model(rng.standard_normal((1, 1, 8, 8)).astype(np.float32))
+    assert caught.value.__notes__ == [
+        "in layer 1 (Conv2d) of a Sequential, whose input was float32 of shape (1, 2, 6, 6)",
+        "in layer body (Sequential) of a Sequential, whose input was float32 of shape (1, 1, 8, 8)",
+    ]
+    inner[1] = nn.Conv2d(2, 2, 3)
+    model(rng.standard_normal((1, 1, 8, 8)).astype(np.float32))
+    with pytest.raises(ValueError, match="grad_output") as caught:
+        model.backward(np.zeros((1, 3), np.float32))
+    assert caught.value.__notes__ == [
+        "in layer flatten (Flatten) of a Sequential, whose grad_output was float32 of shape (1, 3)"
+    ]
+
+
 def test_an_array_does_not_replace_a_parameter():
     layer = nn.Conv2d(1, 2, 3)
     with pytest.raises(TypeError, match=r"Conv2d: weight is a Parameter, got an array; assign it to weight\.data"):

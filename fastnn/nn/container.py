@@ -45,7 +45,11 @@ class Sequential(Module):
 
     def forward(self, input):
         for layer, options in fused(self.children()):
-            input = layer(input, **options)
+            try:
+                input = layer(input, **options)
+            except Exception as error:
+                error.add_note(place(self, layer, "input", input))
+                raise
         return input
 
     def backward(self, grad_output, needs_input_grad=True):
@@ -55,7 +59,11 @@ class Sequential(Module):
         for i, (layer, options) in reversed(list(enumerate(steps))):
             if i <= first:
                 options = {**options, "needs_input_grad": False}
-            grad_output = layer.backward(grad_output, **options)
+            try:
+                grad_output = layer.backward(grad_output, **options)
+            except Exception as error:
+                error.add_note(place(self, layer, "grad_output", grad_output))
+                raise
         return grad_output
 
     def append(self, layer):
@@ -79,6 +87,13 @@ class Sequential(Module):
         if not isinstance(layer, Module):
             raise TypeError(f"Sequential: layer {name} must be a Module, got {type(layer).__name__}")
         setattr(self, name, layer)
+
+
+def place(chain, layer, what, value):
+    """For the reader of an error: which of the layers, and what it was given."""
+    name = next(name for name, child in chain.named_children() if child is layer)
+    given = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+    return f"in layer {name} ({type(layer).__name__}) of a Sequential, whose {what} was {given}"
 
 
 def fused(layers):

@@ -175,7 +175,11 @@ static void transform_weight(const struct winograd_geometry *g, const struct til
 }
 
 static ptrdiff_t patches_size(const struct winograd_geometry *g, ptrdiff_t tiles)
-{ return positions_of(g) * (patch_plane(g, tiles) + few_plane(g)) * (ptrdiff_t)sizeof(real); }
+{
+    ptrdiff_t elements = patch_plane(g, tiles), whole = (tiles - 1) / LANES * LANES;
+    if (g->few > 0) elements = larger(patch_plane(g, tiles / LANES * LANES), patch_plane(g, whole) + few_plane(g));
+    return positions_of(g) * elements * (ptrdiff_t)sizeof(real);
+}
 
 /* So many tiles' products of a chunk are computed, and turned into outputs, together: what stays in the cache. */
 static ptrdiff_t product_tiles(const struct winograd_geometry *g, ptrdiff_t tiles)
@@ -455,7 +459,6 @@ static void multiply_tiles(const struct winograd_geometry *g, const struct tiled
 {
     ptrdiff_t together = product_tiles(g, tiles), row_end = row_start + row_count;
     real *products = scratch, *own_chunk = products + positions_of(g) * product_plane(g, together);
-    if (g->few) memset(products, 0, (size_t)(own_chunk - products) * sizeof(real)); /* the lanes without tiles */
     for (ptrdiff_t k = row_start; k < row_end; k += g->chunk_rows) {
         ptrdiff_t rows = smaller(g->chunk_rows, row_end - k);
         const real *chunk = own_chunk;

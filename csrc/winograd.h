@@ -61,7 +61,7 @@ enum {
 static const real A = (real)0.70710678118654752440, B = (real)1.41421356237309504880;
 
 /* ---- The one-dimensional transforms. N(x) = (x^2 - a^2) (x^2 - b^2), times x for 6 points. A filter's value at a point p
- * is over N'(p), for 5 points with the factor p or 1 / p on the patch's side. The order is 0, a, -a, b, -b, infinity. ---- */
+ * is over N'(p), for 5 points with the factor 1 / p on the patch's side. The order is 0, a, -a, b, -b, infinity. ---- */
 
 /* B' d: the coefficients of N(x) / (x - p) for each point, and of N(x) for infinity. */
 INLINE void transform_patch_line(const int points, const vec *d, vec *v)

@@ -23,8 +23,8 @@ static void transform_gradient(const struct winograd_geometry *g, const struct i
     }
 }
 
-/* The same for output channels k .. + rows, channels last; those of the first go to to[position][tile], of the others
- * row_stride further each. */
+/* The same for output channels k .. + rows, at most LANES, channels last; those of the first go to to[position][tile], of
+ * the others row_stride further each. */
 static void transform_last_gradients(const struct winograd_geometry *g, const struct images *images, ptrdiff_t start,
                                      ptrdiff_t count, ptrdiff_t k, ptrdiff_t rows, real *to, ptrdiff_t row_stride,
                                      ptrdiff_t plane_stride)
@@ -33,13 +33,11 @@ static void transform_last_gradients(const struct winograd_geometry *g, const st
     for (ptrdiff_t tile = 0; tile < count; tile += LANES) {
         struct panel panel;
         describe_panel(g, start + tile, smaller(LANES, count - tile), &panel);
-        for (ptrdiff_t first = 0; first < rows; first += LANES) {
-            gather_channels(4, 0, 1, images, k + first, &panel, 0, 0, gathered);
-            for (ptrdiff_t i = 0; i < smaller(LANES, rows - first); i++) {
-                vec square[4][4];
-                for (int row = 0; row < 4; row++) split_columns(4, gathered[i].left + row * LAST_ROW, square[row]);
-                transform_gradient_square(g, square, to + (first + i) * row_stride + tile, plane_stride);
-            }
+        gather_channels(4, 0, 1, images, k, &panel, 0, 0, gathered);
+        for (ptrdiff_t i = 0; i < rows; i++) {
+            vec square[4][4];
+            for (int row = 0; row < 4; row++) split_columns(4, gathered[i].left + row * LAST_ROW, square[row]);
+            transform_gradient_square(g, square, to + i * row_stride + tile, plane_stride);
         }
     }
 }
@@ -90,7 +88,7 @@ static void transform_sum_patches(const struct winograd_geometry *g, const struc
         }
 }
 
-/* Transforms the gradients of one panel of the round, from `tile` on, for output channels row .. + rows. */
+/* Transforms the gradients of one panel of the round, from `tile` on, for output channels row .. + rows, at most LANES. */
 static void transform_sum_gradients(const struct winograd_geometry *g, const struct tiled_sum *s,
                                     const void *grad_output, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
                                     void *gradients)

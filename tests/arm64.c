@@ -211,6 +211,9 @@ static void check_convolutions(const struct kernels *table)
         cut.taps[i][0] = 2, cut.taps[i][1] = 1;
     }
     check_winograd("2x2 blocks", table->winograd, cut, x, weight, &with_bias, expected);
+    struct winograd_geometry behind = tiling; /* few tiles behind whole vectors: there are 18 */
+    behind.few = 18 % table->winograd->lanes;
+    check_winograd("last tiles", table->winograd, behind, x, weight, &with_bias, expected);
     struct winograd_geometry few = tiling; /* tiles: some columns of the first four rows of the first image's outputs */
     int columns = 4 * (int)table->winograd->few_tiles - 1;
     few.few = table->winograd->few_tiles, few.images = 1;

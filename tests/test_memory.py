@@ -53,10 +53,19 @@ def test_200_training_steps_leave_resident_memory_flat(rng, norm):
 EXTRA_MEMORY = """
 import sys, numpy as np, fastnn, fastnn.functional as F
 
-images, channels, out_channels, size, kernel, stride, padding, threads = map(int, sys.argv[3:])
+images, channels, out_channels, size, kernel, stride, padding, threads, last = map(int, sys.argv[3:])
 fastnn.set_conv_algorithm(sys.argv[1])
 fastnn.set_num_threads(threads)
-x = np.ones((images, channels, size, size), sys.argv[2])
+
+
+def ones(shape):
+    n, c, h, w = shape
+    if last:
+        return np.ones((n, h, w, c), sys.argv[2]).transpose(0, 3, 1, 2)
+    return np.ones(shape, sys.argv[2])
+
+
+x = ones((images, channels, size, size))
 weight = np.ones((out_channels, channels, kernel, kernel), x.dtype)
 extra, peak = [], 0
 
@@ -72,7 +81,7 @@ def call(function):
     return shape
 
 shape = call(lambda: F.conv2d(x, weight, None, stride, padding))
-grad = np.ones(shape, x.dtype)
+grad = ones(shape)
 for needs in ((False, True, False), (True, False, False)):
     call(lambda: F.conv2d_backward(grad, x, weight, None, stride, padding, needs=needs))
 assert extra, "nothing was measured"
@@ -80,8 +89,9 @@ print(max(extra))
 """
 
 
-def extra_memory(algorithm, dtype, layer, threads):
-    command = [sys.executable, "-c", EXTRA_MEMORY, algorithm, np.dtype(dtype).name, *map(str, layer), str(threads)]
+def extra_memory(algorithm, dtype, layer, threads, channels_last=False):
+    numbers = map(str, (*layer, threads, int(channels_last)))
+    command = [sys.executable, "-c", EXTRA_MEMORY, algorithm, np.dtype(dtype).name, *numbers]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ROOT})
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
@@ -103,10 +113,22 @@ def extra_memory(algorithm, dtype, layer, threads):
         (16, 256, 32, 112, 5, 2, 2),  # large weights for few channels of the gradient: blocks of many tiles
         (8, 64, 32, 224, 11, 4, 5),
         (16, 64, 512, 56, 3, 1, 1),
+        (8, 512, 512, 28, 5, 1, 2),  # the last tiles are few
+        (2, 1453, 10, 56, 3, 1, 1),  # fewer output channels than a chunk has
     ],
 )
 def test_a_convolution_uses_at_most_16_mb_per_thread_beside_its_result(layer, threads):
     assert extra_memory("auto", np.float32, layer, threads) <= threads * (16 << 20)
+
+
+@pytest.mark.parametrize("layer", [(32, 3, 64, 224, 7, 2, 3), (32, 3, 96, 227, 11, 4, 0), (8, 64, 64, 56, 3, 1, 1)])
+def test_a_convolution_with_channels_last_uses_at_most_16_mb_beside_its_result(layer):
+    """Fourier transforms copy some images at a time."""
+    assert extra_memory("auto", np.float32, layer, 1, channels_last=True) <= 16 << 20
+
+
+def test_backward_weights_of_many_output_channels_uses_at_most_16_mb_beside_its_result():
+    assert extra_memory("winograd", np.float32, (4, 3, 2048, 48, 3, 1, 1), 1) <= 16 << 20
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])

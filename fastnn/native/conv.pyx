@@ -11,8 +11,8 @@ from fastnn.native.geometry cimport forward_taps, phase_taps, three
 from fastnn.native.kernels cimport (
     conv_backward_kernels, conv_epilogue, conv_geometry, conv_kernels, conv_phase, gemm_kernels)
 from fastnn.native.runtime cimport (
-    Block, ceil_div, channels_last, contiguous, empty_channels_last, empty_of_shape, is_channels_last, kernels_for,
-    scratch, threads_for)
+    Block, ceil_div, channels_last, contiguous, copy_pixels, empty_channels_last, empty_of_shape, is_channels_last,
+    kernels_for, scratch, threads_for)
 
 from functools import lru_cache
 
@@ -351,6 +351,57 @@ cdef np.ndarray laid_out(np.ndarray y, bint last):
     return channels_last(y) if last else y
 
 
+# Arrays with their channels last are copied for Fourier transforms, and their results back, some images at a time: so
+# many bytes of both, or one image.
+cdef ptrdiff_t COPY_BYTES = 4 << 20
+
+
+cdef list groups_of_images(np.ndarray x, np.ndarray y):
+    """Slices of images, by the shapes alone."""
+    cdef ptrdiff_t images = x.shape[0], most
+    if images == 0:
+        return []
+    most = max(1, COPY_BYTES * images // max(1, x.nbytes + y.nbytes))
+    most = ceil_div(images, ceil_div(images, most))
+    return [slice(start, start + most) for start in range(0, images, most)]
+
+
+cdef fft_of_images(np.ndarray x, np.ndarray weight, bias, out_size, ptrdiff_t stride, padding, residual, double slope,
+                   bint statistics):
+    """conv() by Fourier transforms of an array with channels last."""
+    cdef np.ndarray y = empty_channels_last((x.shape[0], weight.shape[0], *out_size), np.PyArray_TYPE(x)), part
+    sums = np.zeros((2, weight.shape[0]))
+    for images in groups_of_images(x, y):
+        part_residual = None if residual is None else residual[images]
+        epilogue = Epilogue(bias, part_residual, slope, statistics, weight.shape[0])
+        part = fft.conv((<object> x)[images], weight, epilogue, out_size, stride, padding)
+        copy_pixels(part, (<object> y)[images], False)
+        if statistics:
+            sums += epilogue.result(part)[1:]
+    return (y, sums[0], sums[1]) if statistics else y
+
+
+cdef np.ndarray fft_grad_of_images(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_size, padding):
+    """conv_input_grad() by Fourier transforms of an array with channels last."""
+    cdef np.ndarray result = empty_channels_last((grad.shape[0], weight.shape[1], *in_size), np.PyArray_TYPE(grad))
+    for images in groups_of_images(grad, result):
+        part = fft.conv_input_grad((<object> grad)[images], weight, epilogue, in_size, padding)
+        copy_pixels(part, (<object> result)[images], False)
+    return result
+
+
+cdef np.ndarray fft_weight_grad_of_images(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stride, padding):
+    """conv_weight_grad() by Fourier transforms: where channels are last, the sum over groups of images, in order."""
+    groups = groups_of_images(x, grad) if is_channels_last(x) or is_channels_last(grad) else []
+    if len(groups) <= 1:
+        return fft.conv_weight_grad(grad, x, kernel, stride, padding)
+    total = 0
+    for images in groups:
+        part = fft.conv_weight_grad((<object> grad)[images], (<object> x)[images], kernel, stride, padding)
+        total = part if images.start == 0 else np.add(total, part, out=part)
+    return total
+
+
 def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups, residual=None,
          double slope=1, bint statistics=False, kept=None):
     """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel), through an epilogue. `kept`
@@ -361,9 +412,10 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
     cdef str by = algorithm("conv", x, weight.shape[0], out_size, (<object> weight).shape[2:], stride, dilation, groups)
     if by == "winograd":
         return epilogue.result(winograd.conv(x, weight, epilogue, out_size, stride[0], padding, kept))
+    if by == "fft" and last:
+        return fft_of_images(x, weight, bias, out_size, stride[0], padding, residual, slope, statistics)
     if by == "fft":
-        y = fft.conv(x, weight, epilogue, out_size, stride[0], padding)
-        return epilogue.result(laid_out(y, last))
+        return epilogue.result(fft.conv(x, weight, epilogue, out_size, stride[0], padding))
     if by == "direct":
         y = direct.conv(x, weight, epilogue, out_size, stride, padding, dilation, groups)
         return epilogue.result(laid_out(y, last))
@@ -398,7 +450,9 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     cdef bint last = is_channels_last(grad)
     if by == "fft":
         only_bias = Epilogue(bias, None, 1, False, weight.shape[1])
-        return laid_out(fft.conv_input_grad(grad, weight, only_bias, in_size, padding), last)
+        if last:
+            return fft_grad_of_images(grad, weight, only_bias, in_size, padding)
+        return fft.conv_input_grad(grad, weight, only_bias, in_size, padding)
     if by == "direct":
         only_bias = Epilogue(bias, None, 1, False, weight.shape[1] * groups)
         grad = direct.conv_input_grad(grad, weight, only_bias, in_size, stride, padding, dilation, groups)
@@ -508,7 +562,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     if by == "winograd":
         return winograd.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
     if by == "fft":
-        return fft.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
+        return fft_weight_grad_of_images(grad, x, tuple(kernel), stride[0], padding)
     if by == "direct":
         return direct.conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups)
     cdef bint in_last = is_channels_last(x) and fills_squares(x, x.shape[1] // groups)

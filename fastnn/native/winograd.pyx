@@ -29,6 +29,8 @@ cdef ptrdiff_t SHARED_PATCH_BYTES = 12 << 20
 # Transformed weights that are kept from call to call, where somebody does, at most: larger ones are read back no faster
 # than they are transformed.
 cdef ptrdiff_t KEPT_BYTES = 4 << 20
+# Tiles at most in calls that keep them: with more, transforming weights takes no time to speak of, and another layout.
+cdef ptrdiff_t KEPT_TILES = 192
 # Where tiles are few, rows of weights that are transformed before they are used, by so many or twice that.
 cdef ptrdiff_t FEW_ROWS = 4
 cdef ptrdiff_t FEW_CHUNK_BYTES = 300 << 10
@@ -38,7 +40,9 @@ cdef ptrdiff_t TASKS_PER_THREAD = 2
 cdef ptrdiff_t PRODUCT_BYTES = 5 << 20
 cdef ptrdiff_t SUM_ROWS = 256
 cdef ptrdiff_t ROUND_BYTES = 2 << 20
-cdef ptrdiff_t GROUP_BYTES = 3 << 20  # of the patches of one panel of tiles, which a round has at least
+# A round has at least one panel of tiles: bytes of its patches, and of its gradients.
+cdef ptrdiff_t GROUP_BYTES = 3 << 20
+cdef ptrdiff_t ROW_BYTES = 4 << 20
 # Partial sums at most, tiles of each at least, and bytes of all of them.
 cdef ptrdiff_t PARTS = 64
 cdef ptrdiff_t PARTIAL_TILES = 192
@@ -145,7 +149,7 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
         chunk = ceil_div(rows, kernel.row_tile * tasks)
     if work.by_chunks:
         chunk = min(chunk, CHUNK_BYTES // (row_bytes * kernel.row_tile))
-    geometry.chunk_rows = kernel.row_tile * max(1, min(8, chunk))
+    geometry.chunk_rows = kernel.row_tile * max(1, min(8, min(chunk, ceil_div(rows, kernel.row_tile))))
     if geometry.few == tiles:
         geometry.chunk_rows = FEW_ROWS * max(1, min(2, FEW_CHUNK_BYTES // (row_bytes * FEW_ROWS)))
     geometry.chunk_rows = ceil_div(geometry.chunk_rows, phases)
@@ -224,12 +228,14 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, tiled_weight weig
         return
     cdef int phases = geometry.phases * geometry.phases
     cdef int threads = threads_for(2.0 * positions * phases * rows * channels * tiles / FLOP_PER_NANOSECOND)
-    cdef work_split work = split(geometry, kernel, itemsize, threads, epilogue.statistics, kept is not None)
+    cdef bint keep = kept is not None and tiles <= KEPT_TILES
+    cdef work_split work = split(geometry, kernel, itemsize, threads, epilogue.statistics, keep)
     cdef ptrdiff_t tile_block = min(work.tile_block, tiles)
     cdef ptrdiff_t patch_bytes = kernel.patches_size(geometry, tile_block)
     cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, min(work.tile_part, tile_block), not work.by_chunks)
     cdef ptrdiff_t weight_bytes = 0 if work.by_chunks else kernel.weight_size(geometry)
-    cdef bint keep = kept is not None and 0 < weight_bytes <= KEPT_BYTES, transforms = not work.by_chunks
+    cdef bint transforms = not work.by_chunks
+    keep = keep and 0 < weight_bytes <= KEPT_BYTES
     cdef tuple layout
     cdef np.ndarray found
     cdef Block weight_memory
@@ -326,7 +332,8 @@ cdef sum_split split_sum(const winograd_geometry *geometry, const winograd_weigh
     cdef ptrdiff_t parts = max(1, min(PARTS, min(tiles // PARTIAL_TILES,
                                                  PARTIAL_BYTES // (taps * rows * channels * itemsize))))
     cdef sum_split work
-    work.row_block = min(rows, max(SUM_ROWS * 4 // itemsize, most_products // channels))
+    work.row_block = min(most_products // channels, ROW_BYTES // (position_bytes * panel))
+    work.row_block = min(rows, max(SUM_ROWS * 4 // itemsize, work.row_block))
     work.channel_block = min(most_products // work.row_block, GROUP_BYTES // (position_bytes * panel))
     work.channel_block = min(channels, max(panel, work.channel_block // panel * panel))
     work.round_tiles = ROUND_BYTES // (position_bytes * (work.row_block + work.channel_block))

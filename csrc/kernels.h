@@ -167,7 +167,7 @@ struct winograd_kernels {
                            void *scratch);
 };
 
-/* csrc/winograd_weight.c: the same convolution's gradient by its weights. */
+/* csrc/winograd_weight.h: the same convolution's gradient by its weights. */
 struct winograd_weight_kernels {
     ptrdiff_t row_tile, panel_tiles, lanes;
     void (*sum_sizes)(const struct winograd_geometry *geometry, const struct tiled_sum *sum, ptrdiff_t sizes[4]);

@@ -1,6 +1,7 @@
 /* Forward and backward-data by Winograd's algorithm: see winograd.h. */
 #include "epilogue.h"
 #include "winograd.h"
+#include "winograd_weight.h"
 
 enum {
     MOST_PHASES = 4,         /* per dimension */

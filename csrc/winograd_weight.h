@@ -1,4 +1,8 @@
-/* Backward-weights by Winograd's algorithm: see winograd.h. */
+/* Backward-weights by Winograd's algorithm: see winograd.h. A part of winograd.c, because the transforms that both use would
+ * be in the library twice (170 KB). */
+#ifndef FASTNN_WINOGRAD_WEIGHT_H
+#define FASTNN_WINOGRAD_WEIGHT_H
+
 #include "winograd.h"
 
 INLINE void transform_gradient_square(const struct winograd_geometry *g, vec gradient[4][4], real *to,
@@ -249,3 +253,5 @@ const struct winograd_weight_kernels FASTNN_TABLE(winograd_weight) = {
     .store_sum = store_sum,
     .sum_few = sum_few,
 };
+
+#endif

@@ -3,7 +3,7 @@
  *   backward-data     for strides and for few pixels: product[c,t,p] = sum over k of weight[k,c,t] * dout[n,k,p], added up
  *                     over t; else conv.c's tile() with the gradient as input
  *   backward-weights  dw[k,c,t] = sum over n, p of dout[n,k,p] * in[n,c, p * stride + tap(t)]
- *   bias gradient     db[k] = sum over n, p of dout[n,k,p]
+ *   bias gradient     db[k] = sum over n, p of dout[n,k,p], while the gradient is read for the weights, or by itself
  */
 #include "patches.h"
 
@@ -201,6 +201,20 @@ static void pack_gradient(const struct conv_geometry *g, const real *grad_output
     }
 }
 
+/* bias_sums[k] += the sum over these pixels, from the packed gradient. */
+static void add_gradients(const real *packed, ptrdiff_t pixels, ptrdiff_t out_channels, double *bias_sums)
+{
+    for (ptrdiff_t k = 0; k < out_channels; k += COLUMN_TILE, packed += pixels * COLUMN_TILE) {
+        vec even[COLUMN_VECTORS] = {0}, odd[COLUMN_VECTORS] = {0};
+        for (ptrdiff_t pixel = 0; pixel < pixels; pixel++) {
+            vec *sum = pixel % 2 ? odd : even;
+            for (int v = 0; v < COLUMN_VECTORS; v++) sum[v] += vec_load(packed + pixel * COLUMN_TILE + v * LANES);
+        }
+        for (ptrdiff_t i = 0; i < smaller(COLUMN_TILE, out_channels - k); i++)
+            bias_sums[k + i] += (double)(even[i / LANES] + odd[i / LANES])[i % LANES];
+    }
+}
+
 static ptrdiff_t weight_scratch_size(const struct conv_geometry *g, ptrdiff_t out_channels)
 {
     ptrdiff_t elements = (padded_columns(out_channels) + BUFFER_ROWS) * REDUCE_PIXELS;
@@ -235,10 +249,10 @@ static void sum_patches(const struct conv_geometry *g, const real *input, const 
 
 /* partial[d - depth_start][k] = sum over these pixels, with out_channels rounded up to COLUMN_TILE. The gradient is packed;
  * the patches are gathered a few rows at a time and multiplied as they lie. `grad_output` points at the group's first
- * channel. */
+ * channel. Unless bias_sums is NULL, the sums of the gradient are added to it. */
 static void weight_tile(const struct conv_geometry *g, const void *input, const void *grad_output,
                         ptrdiff_t out_channels, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t depth_start,
-                        ptrdiff_t depth_count, void *partial, void *scratch)
+                        ptrdiff_t depth_count, void *partial, double *bias_sums, void *scratch)
 {
     ptrdiff_t row_stride = padded_columns(out_channels);
     real *packed_grad = scratch, *rows = packed_grad + row_stride * REDUCE_PIXELS;
@@ -251,6 +265,7 @@ static void weight_tile(const struct conv_geometry *g, const void *input, const 
         if (positions >= REDUCE_PIXELS / 2) count = smaller(count, positions - (pixel_start + done) % positions);
         describe_pixels(g, pixel_start + done, count, block);
         pack_gradient(g, grad_output, out_channels, block, rows, packed_grad);
+        if (bias_sums) add_gradients(packed_grad, count, out_channels, bias_sums);
         int in_place = block->contiguous && reads_in_place(g);
         struct patches patches = find_patches(g, block, 1, block + 1);
         if (!in_place && g->channels >= ROW_TILE) {
@@ -275,6 +290,19 @@ static void weight_tile(const struct conv_geometry *g, const void *input, const 
     }
 }
 
+/* The sum of up to some thousand neighbours, in lanes. */
+static real line_sum(const real *from, ptrdiff_t count)
+{
+    vec first = {0}, second = {0};
+    ptrdiff_t i = 0;
+    for (; i + 2 * LANES <= count; i += 2 * LANES) {
+        first += vec_load(from + i);
+        second += vec_load(from + i + LANES);
+    }
+    for (; i < count; i += LANES) first += vec_load_tail(from + i, smaller(LANES, count - i));
+    return vec_sum(first + second);
+}
+
 static ptrdiff_t few_scratch_size(const struct conv_geometry *g)
 {
     ptrdiff_t length = padded_columns(count_pixels(g));
@@ -297,16 +325,19 @@ static void pack_patches(const struct conv_geometry *g, const real *input, const
 }
 
 /* weight_grad[k][d] = sum over all pixels, which are few, for depth_start <= d < depth_start + depth_count. The gradient's
- * channels lie grad_row apart, in each the pixels of all images; the group's weights weight_row apart. */
+ * channels lie grad_row apart, in each the pixels of all images; the group's weights weight_row apart. bias_sums, unless it
+ * is NULL, is set to the sums of the gradient. */
 static void few_weight_tile(const struct conv_geometry *g, const void *input, const void *grad, ptrdiff_t grad_row,
                             ptrdiff_t out_channels, ptrdiff_t depth_start, ptrdiff_t depth_count, void *weight_grad,
-                            ptrdiff_t weight_row, void *scratch)
+                            ptrdiff_t weight_row, double *bias_sums, void *scratch)
 {
     ptrdiff_t pixels = count_pixels(g), length = padded_columns(pixels), panels = length / COLUMN_TILE;
     real *rows = scratch, *packed = rows + length * COLUMN_TILE, buffer[ROW_TILE * COLUMN_TILE];
     struct pixels *panel = (struct pixels *)(packed + length * COLUMN_TILE);
     describe_panels(g, 0, pixels, panel);
     struct patches patches = find_patches(g, panel, panels, panel + panels);
+    for (ptrdiff_t k = 0; k < (bias_sums ? out_channels : 0); k++)
+        bias_sums[k] = (double)line_sum((const real *)grad + k * grad_row, pixels);
     for (ptrdiff_t d = depth_start, end = depth_start + depth_count; d < end; d += COLUMN_TILE) {
         ptrdiff_t width = smaller(COLUMN_TILE, end - d);
         pack_patches(g, input, &patches, d, width, rows, packed);
@@ -327,9 +358,10 @@ static void few_weight_tile(const struct conv_geometry *g, const void *input, co
     }
 }
 
-/* weight_grad[k][d] = sum over parts, in order, of partial[part][d][k] for up to LANES output channels: `partials` points at the first, rows are row_stride apart. */
+/* weight_grad[k][d] = sum over parts, in order, of partial[part][d][k] for up to LANES output channels: `partials` points at
+ * the first, rows are row_stride apart, of the weights weight_row. */
 static void reduce_columns(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
-                           ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad)
+                           ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad, ptrdiff_t weight_row)
 {
     for (ptrdiff_t e = 0; e < depth; e += LANES) {
         vec square[LANES];
@@ -341,23 +373,17 @@ static void reduce_columns(const void *partials, ptrdiff_t parts, ptrdiff_t part
         }
         vec_transpose(square);
         for (ptrdiff_t i = 0; i < out_channels; i++)
-            vec_store_rest((real *)weight_grad + i * depth + e, square[i], depth - e);
+            vec_store_rest((real *)weight_grad + i * weight_row + e, square[i], depth - e);
     }
 }
 
-/* weight_grad[c][t] of one output channel = sum over parts, in order, of partial[part][d = t * channels + c]. The sum is
- * left in the first part. One tap of all the depth: partial sums that are in the weights' order already. */
-static void reduce_weight(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps, ptrdiff_t channels,
-                          void *weight_grad)
+/* weight_grad[i] += the sums over other parts, in order, partial[part][i] */
+static void add_parts(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t count, void *weight_grad)
 {
-    real *sum = partials, *to = weight_grad;
-    ptrdiff_t depth = taps * channels;
-    for (ptrdiff_t part = 1; part < parts; part++) {
-        const real *from = sum + part * part_stride;
-        for (ptrdiff_t d = 0; d < depth; d++) sum[d] += from[d];
-    }
-    for (ptrdiff_t c = 0; c < channels; c++)
-        for (ptrdiff_t t = 0; t < taps; t++) to[c * taps + t] = sum[t * channels + c];
+    const real *from = partials;
+    real *sum = weight_grad;
+    for (ptrdiff_t part = 0; part < parts; part++, from += part_stride)
+        for (ptrdiff_t i = 0; i < count; i++) sum[i] += from[i];
 }
 
 /* Sum of one channel over all images and positions: vectors over up to 4096 positions, double across them. */
@@ -365,17 +391,8 @@ static void channel_sum(const void *x, ptrdiff_t images, ptrdiff_t image_stride,
 {
     double total = 0;
     for (ptrdiff_t n = 0; n < images; n++)
-        for (ptrdiff_t start = 0; start < positions; start += 4096) {
-            const real *from = (const real *)x + n * image_stride + start;
-            ptrdiff_t count = smaller(4096, positions - start), i = 0;
-            vec first = {0}, second = {0};
-            for (; i + 2 * LANES <= count; i += 2 * LANES) {
-                first += vec_load(from + i);
-                second += vec_load(from + i + LANES);
-            }
-            for (; i < count; i += LANES) first += vec_load_tail(from + i, smaller(LANES, count - i));
-            total += (double)vec_sum(first + second);
-        }
+        for (ptrdiff_t start = 0; start < positions; start += 4096)
+            total += (double)line_sum((const real *)x + n * image_stride + start, smaller(4096, positions - start));
     *(real *)sum = (real)total;
 }
 
@@ -399,7 +416,7 @@ const struct conv_backward_kernels FASTNN_TABLE(conv_backward) = {
     .few_weight_tile = few_weight_tile,
     .reduce_columns = reduce_columns,
     .pixel_sum = pixel_sum,
-    .reduce_weight = reduce_weight,
+    .add_parts = add_parts,
     .channel_sum = channel_sum,
     .weight_scratch_size = weight_scratch_size,
 };

@@ -789,6 +789,18 @@ static void copy_last_gradients(const struct direct_geometry *g, const struct ba
     }
 }
 
+/* The sum of one output channel of the bands, from its copy. */
+static double sum_gradient(const struct bands *b, const real *grad)
+{
+    double total = 0;
+    for (ptrdiff_t image = 0; image < b->images; image++) {
+        vec sum = {0};
+        for (ptrdiff_t i = 0; i < b->height * b->grad_row; i += LANES, grad += LANES) sum += vec_load(grad);
+        total += (double)vec_sum(sum);
+    }
+    return total;
+}
+
 /* Small images are reduced several at a time. */
 static ptrdiff_t images_together(const struct direct_geometry *g)
 {
@@ -838,10 +850,11 @@ static struct range seen_rows(const struct direct_geometry *g, const struct dire
 }
 
 /* partial[k][c * T + t] = sum over `units` bands from `unit` on, counted through the images (or groups of interleaved ones).
- * `input` points at the group's first channel, `grad_output` at the first of the `rows` output channels. */
+ * `input` points at the group's first channel, `grad_output` at the first of the `rows` output channels. The sums of the
+ * gradient are added to bias_sums. */
 static void weight_tile(const struct direct_geometry *g, const struct direct_phase *phase, const void *input,
                         const void *grad_output, ptrdiff_t rows, ptrdiff_t unit, ptrdiff_t units, void *partial,
-                        void *scratch)
+                        double *bias_sums, void *scratch)
 {
     ptrdiff_t bands = (g->grid[0] + g->band - 1) / g->band,
               depth = g->channels * phase->taps[0].count * phase->taps[1].count;
@@ -869,6 +882,8 @@ static void weight_tile(const struct direct_geometry *g, const struct direct_pha
                 else
                     copy_gradient(g, &b, from + row * g->out_channel_stride, image, start, to);
             }
+            for (ptrdiff_t row = 0; row < count; row++)
+                bias_sums[k + row] += sum_gradient(&b, grads + row * b.images * b.height * b.grad_row);
             for (ptrdiff_t d = 0; d < depth; d += accumulator_columns((int)count)) {
                 const ptrdiff_t *offset = phase->offset + d;
                 ptrdiff_t end = smaller(d + accumulator_columns((int)count), depth);

@@ -691,9 +691,10 @@ static void transform_sum_patches(const struct fft_geometry *g, const struct til
 }
 
 /* Transforms the gradients of one vector of tiles of the round, from `tile` on, and of LANES output channels, from `row` on;
- * transposed, so that these are the lanes. */
+ * transposed, so that these are the lanes. bias_sums[vector of tiles][row] has the sums of the gradients themselves, which
+ * are what frequency 0 sees. */
 static void transform_sum_gradients(const struct fft_geometry *g, const struct tiled_sum *s, const void *grad_output,
-                                    ptrdiff_t tile, ptrdiff_t row, void *gradients, void *scratch)
+                                    ptrdiff_t tile, ptrdiff_t row, void *gradients, double *bias_sums, void *scratch)
 {
     _Alignas(64) real rows[PLANES * LANES];
     struct source source = {grad_output,    g->images, g->out_channels, g->out_size[0],
@@ -709,6 +710,7 @@ static void transform_sum_gradients(const struct fft_geometry *g, const struct t
     for (ptrdiff_t k = 0; k < count; k++) {
         transform_rows(&source, s->row_start + row + k, patch, inside, rows);
         transform_columns(0, rows, 0, transformed + k * LANES, SQUARE);
+        bias_sums[tile / LANES * s->rows + row + k] = (double)vec_sum(vec_load(transformed + k * LANES));
     }
     real *to = (real *)gradients + panel * s->room + tile * width + row - panel;
     for (int plane = 0; plane < PLANES; plane++, to += sum_gradient_plane(s), transformed += SQUARE) {

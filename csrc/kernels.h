@@ -93,16 +93,16 @@ struct conv_backward_kernels {
                                      ptrdiff_t out_channels); /* bytes for weight_tile() */
     void (*weight_tile)(const struct conv_geometry *geometry, const void *input, const void *grad_output,
                         ptrdiff_t out_channels, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t depth_start,
-                        ptrdiff_t depth_count, void *partial, void *scratch);
+                        ptrdiff_t depth_count, void *partial, double *bias_sums, void *scratch);
     ptrdiff_t (*few_scratch_size)(const struct conv_geometry *geometry); /* bytes for few_weight_tile() */
     void (*few_weight_tile)(const struct conv_geometry *geometry, const void *input, const void *grad,
                             ptrdiff_t grad_row, ptrdiff_t out_channels, ptrdiff_t depth_start, ptrdiff_t depth_count,
-                            void *weight_grad, ptrdiff_t weight_row, void *scratch);
+                            void *weight_grad, ptrdiff_t weight_row, double *bias_sums, void *scratch);
     void (*reduce_columns)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
-                           ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad); /* of as many as a vector has */
+                           ptrdiff_t depth, ptrdiff_t out_channels, /* as many as a vector has */
+                           void *weight_grad, ptrdiff_t weight_row);
     void (*pixel_sum)(const void *x, ptrdiff_t pixels, ptrdiff_t channels, void *sums);
-    void (*reduce_weight)(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps, ptrdiff_t channels,
-                          void *weight_grad);
+    void (*add_parts)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t count, void *weight_grad);
     void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions, void *sum);
 };
 
@@ -175,7 +175,7 @@ struct winograd_weight_kernels {
                                   const void *input, ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch);
     void (*transform_sum_gradients)(const struct winograd_geometry *geometry, const struct tiled_sum *sum,
                                     const void *grad_output, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
-                                    void *gradients);
+                                    void *gradients, double *bias_sums);
     void (*multiply_sum)(const struct winograd_geometry *geometry, const struct tiled_sum *sum, ptrdiff_t position,
                          ptrdiff_t row, ptrdiff_t rows, const void *gradients, const void *patches, int accumulate,
                          void *products);
@@ -220,7 +220,7 @@ struct fft_kernels {
                                   ptrdiff_t tile, ptrdiff_t channel, ptrdiff_t channels, void *patches);
     void (*transform_sum_gradients)(const struct fft_geometry *geometry, const struct tiled_sum *sum,
                                     const void *grad_output, ptrdiff_t tile, ptrdiff_t row, void *gradients,
-                                    void *scratch);
+                                    double *bias_sums, void *scratch);
     void (*multiply_sum)(const struct tiled_sum *sum, ptrdiff_t q, const void *gradients, const void *patches,
                          int accumulate, void *products);
     void (*store_sum)(const struct fft_geometry *geometry, const struct tiled_sum *sum, ptrdiff_t channel,
@@ -274,7 +274,7 @@ struct direct_kernels {
     ptrdiff_t (*weight_scratch_size)(const struct direct_geometry *geometry, ptrdiff_t depth, ptrdiff_t rows);
     void (*weight_tile)(const struct direct_geometry *geometry, const struct direct_phase *phase, const void *input,
                         const void *grad_output, ptrdiff_t rows, ptrdiff_t unit, ptrdiff_t units, void *partial,
-                        void *scratch);
+                        double *bias_sums, void *scratch);
 };
 
 /* csrc/fold.c: im2col (unfold) and col2im (fold), one channel of one image at a time. Of each pair, height comes first. */

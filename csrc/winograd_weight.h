@@ -14,26 +14,38 @@ INLINE void transform_gradient_square(const struct winograd_geometry *g, vec gra
         transform_square(6, 4, gradient, LANES, to, plane_stride);
 }
 
-/* to[position][tile] = G4 (4x4 tile of the gradient) G4' for one output channel of a panel. */
-static void transform_gradient(const struct winograd_geometry *g, const struct images *images, ptrdiff_t channel,
+/* Of each lane, the sum of its tile. */
+INLINE vec square_sum(vec square[4][4])
+{
+    vec row[4];
+    for (int i = 0; i < 4; i++) row[i] = (square[i][0] + square[i][1]) + (square[i][2] + square[i][3]);
+    return (row[0] + row[1]) + (row[2] + row[3]);
+}
+
+/* to[position][tile] = G4 (4x4 tile of the gradient) G4' for one output channel of a panel; returns the panel's sum. */
+static real transform_gradient(const struct winograd_geometry *g, const struct images *images, ptrdiff_t channel,
                                const struct panel *panel, real *to, ptrdiff_t plane_stride)
 {
     real rows[4 * PATCH_ROW];
+    vec sum = {0};
     gather_patches(4, 1, images, channel, panel, 0, 0, rows, NULL);
     for (ptrdiff_t tile = 0; tile < panel->width; tile += LANES) {
         vec square[4][4];
         for (int row = 0; row < 4; row++) split_columns(4, rows + row * PATCH_ROW + 4 * tile, square[row]);
+        sum += square_sum(square);
         transform_gradient_square(g, square, to + tile, plane_stride);
     }
+    return vec_sum(sum);
 }
 
 /* The same for output channels k .. + rows, at most LANES, channels last; those of the first go to to[position][tile], of
- * the others row_stride further each. */
+ * the others row_stride further each. Their sums go to sums[row]. */
 static void transform_last_gradients(const struct winograd_geometry *g, const struct images *images, ptrdiff_t start,
                                      ptrdiff_t count, ptrdiff_t k, ptrdiff_t rows, real *to, ptrdiff_t row_stride,
-                                     ptrdiff_t plane_stride)
+                                     ptrdiff_t plane_stride, double *sums)
 {
     struct last_patches gathered[LANES];
+    vec sum[LANES] = {0};
     for (ptrdiff_t tile = 0; tile < count; tile += LANES) {
         struct panel panel;
         describe_panel(g, start + tile, smaller(LANES, count - tile), &panel);
@@ -41,9 +53,11 @@ static void transform_last_gradients(const struct winograd_geometry *g, const st
         for (ptrdiff_t i = 0; i < rows; i++) {
             vec square[4][4];
             for (int row = 0; row < 4; row++) split_columns(4, gathered[i].left + row * LAST_ROW, square[row]);
+            sum[i] += square_sum(square);
             transform_gradient_square(g, square, to + i * row_stride + tile, plane_stride);
         }
     }
+    for (ptrdiff_t i = 0; i < rows; i++) sums[i] = (double)vec_sum(sum[i]);
 }
 
 INLINE ptrdiff_t sum_patch_plane(const struct tiled_sum *s)
@@ -92,21 +106,24 @@ static void transform_sum_patches(const struct winograd_geometry *g, const struc
         }
 }
 
-/* Transforms the gradients of one panel of the round, from `tile` on, for output channels row .. + rows, at most LANES. */
+/* Transforms the gradients of one panel of the round, from `tile` on, for output channels row .. + rows, at most LANES.
+ * bias_sums[panel][row] has the sums of the gradients themselves. */
 static void transform_sum_gradients(const struct winograd_geometry *g, const struct tiled_sum *s,
                                     const void *grad_output, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
-                                    void *gradients)
+                                    void *gradients, double *bias_sums)
 {
     struct images images = output_images(g, grad_output);
     struct panel panel;
     describe_panel(g, s->tile_start + tile, smaller(COLUMN_TILE, s->tiles - tile), &panel);
     real *to = (real *)gradients + row * s->room + tile;
+    double *sums = bias_sums + tile / COLUMN_TILE * s->rows + row;
     if (g->channels_last)
         transform_last_gradients(g, &images, s->tile_start + tile, smaller(COLUMN_TILE, s->tiles - tile),
-                                 s->row_start + row, rows, to, s->room, sum_gradient_plane(s));
+                                 s->row_start + row, rows, to, s->room, sum_gradient_plane(s), sums);
     else
         for (ptrdiff_t k = 0; k < rows; k++)
-            transform_gradient(g, &images, s->row_start + row + k, &panel, to + k * s->room, sum_gradient_plane(s));
+            sums[k] = (double)transform_gradient(g, &images, s->row_start + row + k, &panel, to + k * s->room,
+                                                 sum_gradient_plane(s));
 }
 
 /* Whether any block of channels start .. + count has weights that the products of a position go into. */

@@ -115,6 +115,7 @@ def extra_memory(algorithm, dtype, layer, threads, channels_last=False):
         (16, 64, 512, 56, 3, 1, 1),
         (8, 512, 512, 28, 5, 1, 2),  # the last tiles are few
         (2, 1453, 10, 56, 3, 1, 1),  # fewer output channels than a chunk has
+        (2, 4096, 4096, 16, 1, 1, 0),  # weights of 64 MB
     ],
 )
 def test_a_convolution_uses_at_most_16_mb_per_thread_beside_its_result(layer, threads):
@@ -125,6 +126,11 @@ def test_a_convolution_uses_at_most_16_mb_per_thread_beside_its_result(layer, th
 def test_a_convolution_with_channels_last_uses_at_most_16_mb_beside_its_result(layer):
     """Fourier transforms copy some images at a time."""
     assert extra_memory("auto", np.float32, layer, 1, channels_last=True) <= 16 << 20
+
+
+def test_a_matrix_product_with_large_weights_uses_at_most_16_mb_beside_its_result():
+    for channels_last in (False, True):
+        assert extra_memory("im2col", np.float32, (2, 2048, 256, 33, 3, 1, 1), 1, channels_last) <= 16 << 20
 
 
 def test_backward_weights_of_many_output_channels_uses_at_most_16_mb_beside_its_result():

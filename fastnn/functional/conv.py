@@ -140,20 +140,15 @@ def convolve_backward(function, grad_output, input, weight, bias, stride, paddin
     out_size, *arguments = normalise(function, input, weight, bias, stride, padding, dilation, groups, dims)
     check_grad_output(function, grad_output, input, (input.shape[0], weight.shape[0], *out_size))
     needs = check_needs(function, needs, bias)
-    return gradients(
-        lambda: implementation("conv_input_grad")(grad_output, weight, None, input.shape[2:], *arguments),
-        lambda: implementation("conv_weight_grad")(grad_output, input, weight.shape[2:], *arguments),
-        lambda: implementation("conv_channel_sum")(grad_output),
-        needs,
-    )
-
-
-def gradients(input_gradient, weight_gradient, bias_gradient, needs):
-    return (
-        input_gradient() if needs[0] else None,
-        weight_gradient() if needs[1] else None,
-        bias_gradient() if needs[2] else None,
-    )
+    grad_input = grad_weight = grad_bias = None
+    if needs[0]:
+        grad_input = implementation("conv_input_grad")(grad_output, weight, None, input.shape[2:], *arguments)
+    if needs[1]:
+        found = implementation("conv_weight_grad")(grad_output, input, weight.shape[2:], *arguments, needs[2])
+        grad_weight, grad_bias = found if needs[2] else (found, None)
+    elif needs[2]:
+        grad_bias = implementation("conv_channel_sum")(grad_output)
+    return grad_input, grad_weight, grad_bias
 
 
 def normalise_transposed(function, input, weight, bias, stride, padding, output_padding, groups, dilation, dims):
@@ -204,11 +199,10 @@ def convolve_transposed_backward(
     channels = weight.shape[1] * arguments[-1]
     check_grad_output(function, grad_output, input, (input.shape[0], channels, *out_size))
     needs = check_needs(function, needs, bias)
-    return gradients(
-        lambda: implementation("conv")(grad_output, weight, None, input.shape[2:], *arguments),
-        lambda: implementation("conv_weight_grad")(input, grad_output, weight.shape[2:], *arguments),
-        lambda: implementation("conv_channel_sum")(grad_output),
-        needs,
+    return (
+        implementation("conv")(grad_output, weight, None, input.shape[2:], *arguments) if needs[0] else None,
+        implementation("conv_weight_grad")(input, grad_output, weight.shape[2:], *arguments) if needs[1] else None,
+        implementation("conv_channel_sum")(grad_output) if needs[2] else None,
     )
 
 

@@ -29,11 +29,13 @@ __all__ = ["conv", "conv_channel_sum", "conv_input_grad", "conv_weight_grad"]
 cdef ptrdiff_t DEPTH_BLOCK = 320
 # Backward-weights is cut into this many tasks, so that a single small image still occupies all threads.
 cdef ptrdiff_t ENOUGH_TASKS = 64
-# Backward-weights: bytes of partial sums at most, and pixels per partial sum at least.
-cdef ptrdiff_t PARTIAL_BYTES = 16 << 20
+# Backward-weights: bytes of partial sums at most, of so much of the depth at a time, and pixels of each at least.
+cdef ptrdiff_t PARTIAL_BYTES = 8 << 20
 cdef ptrdiff_t PARTIAL_PIXELS = 768
 # and depth of a task at least: each packs the gradient again.
 cdef ptrdiff_t LEAST_DEPTH = 32
+# Backward-data: bytes of packed weights at most, or of those of a few rows.
+cdef ptrdiff_t PACKED_BYTES = 8 << 20
 # Long filters have large tables of patches: fewer panels a tile then.
 cdef ptrdiff_t SCRATCH_BYTES = 4 << 20
 # So few pixels (of all images) have ways of their own in both parts of backward, for packing weights, or sorting their
@@ -390,16 +392,17 @@ cdef np.ndarray fft_grad_of_images(np.ndarray grad, np.ndarray weight, Epilogue 
     return result
 
 
-cdef np.ndarray fft_weight_grad_of_images(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stride, padding):
-    """conv_weight_grad() by Fourier transforms: where channels are last, the sum over groups of images, in order."""
+cdef tuple fft_weight_grad_of_images(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stride, padding):
+    """weight_grad() by Fourier transforms: where channels are last, the sum over groups of images, in order."""
     groups = groups_of_images(x, grad) if is_channels_last(x) or is_channels_last(grad) else []
     if len(groups) <= 1:
         return fft.conv_weight_grad(grad, x, kernel, stride, padding)
-    total = 0
+    total, bias_sums = 0, []
     for images in groups:
-        part = fft.conv_weight_grad((<object> grad)[images], (<object> x)[images], kernel, stride, padding)
+        part, sums = fft.conv_weight_grad((<object> grad)[images], (<object> x)[images], kernel, stride, padding)
         total = part if images.start == 0 else np.add(total, part, out=part)
-    return total
+        bias_sums.append(sums)
+    return total, np.concatenate(bias_sums)
 
 
 def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups, residual=None,
@@ -437,6 +440,30 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
         plane_view(np.PyArray_BYTES(x), geometry.channels * geometry.in_channel_stride),
         np.PyArray_BYTES(y), groups, rows, epilogue, y)
     return epilogue.result(laid_out(y, last))
+
+
+cdef correlate_by_parts(np.ndarray grad, const conv_phase *phase, ptrdiff_t filter, weight_view weight,
+                        plane_view source, plane_view target, ptrdiff_t groups, ptrdiff_t rows, bias,
+                        np.ndarray result):
+    """correlate() with a bias for some of the rows at a time, so that their packed weights stay small."""
+    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(grad), group, row, start
+    cdef ptrdiff_t depth_bytes = max(1, phase.geometry.taps * phase.geometry.channels * itemsize)
+    cdef ptrdiff_t row_tile = kernels_for(grad).gemm.row_tile, together = rows
+    cdef weight_view some = weight
+    if groups * rows * depth_bytes <= PACKED_BYTES:
+        correlate(grad, &phase.geometry, phase.position, filter, weight, source, target.data, groups, rows,
+                  Epilogue(bias, None, 1, False, rows * groups), result)
+        return
+    together = max(1, PACKED_BYTES // depth_bytes // row_tile) * row_tile
+    for group in range(groups):
+        for row in range(0, rows, together):
+            start = group * rows + row
+            some.data = weight.data + (group * weight.group_stride + row * weight.row_stride) * itemsize
+            part_bias = None if bias is None else bias[start:start + min(together, rows - row)]
+            correlate(grad, &phase.geometry, phase.position, filter, some,
+                      plane_view(source.data + group * source.group_stride * itemsize, 0),
+                      target.data + start * phase.geometry.out_channel_stride * itemsize, 1,
+                      min(together, rows - row), Epilogue(part_bias, None, 1, False, rows), result)
 
 
 def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, padding, dilation, ptrdiff_t groups):
@@ -506,21 +533,21 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
                                            rows * taps)
     cdef plane_view source = plane_view(np.PyArray_BYTES(grad), out_channels // groups * grad_channel)
     cdef plane_view target = plane_view(np.PyArray_BYTES(result), rows * channel)
-    cdef Epilogue epilogue = Epilogue(bias, None, 1, False, rows * groups)
     if spread_gains(grad.shape[0], grad_plane, out_channels, out_channels // groups, len(starts),
                     np.PyArray_ITEMSIZE(grad)):
+        if bias is not None:
+            bias = contiguous(bias)
         spread(grad, phases, len(starts), taps, weights, source, target, groups, rows,
-               <const char *> epilogue.values.bias)
+               NULL if bias is None else np.PyArray_BYTES(bias))
         return laid_out(result, last)
     for i in range(len(starts)):
-        correlate(grad, &phases[i].geometry, phases[i].position, taps, weights, source,
-                  np.PyArray_BYTES(result) + phases[i].target * np.PyArray_ITEMSIZE(result), groups, rows, epilogue,
-                  result)
+        target.data = np.PyArray_BYTES(result) + phases[i].target * np.PyArray_ITEMSIZE(result)
+        correlate_by_parts(grad, &phases[i], taps, weights, source, target, groups, rows, bias, result)
     return laid_out(result, last)
 
 
 cdef few_weight_grad(np.ndarray grad, np.ndarray x, const conv_geometry *geometry, ptrdiff_t groups,
-                     np.ndarray result):
+                     np.ndarray result, double *bias_sums):
     """Backward-weights of few pixels: each weight's gradient is summed at once and stored where it belongs.
 
     GFLOP/s by this and by weight_tile(), whose sums are turned and added up afterwards (AVX-512, AVX2), 3x3:
@@ -552,11 +579,20 @@ cdef few_weight_grad(np.ndarray grad, np.ndarray x, const conv_geometry *geometr
         kernel.few_weight_tile(
             geometry, source + group * geometry.channels * geometry.in_channel_stride * itemsize,
             gradient + group * rows * pixels * itemsize, pixels, rows, start, min(block, depth - start),
-            target + group * rows * depth * itemsize, depth, thread_scratch + threadid() * scratch_bytes)
+            target + group * rows * depth * itemsize, depth, bias_sums + group * rows if start == 0 else NULL,
+            thread_scratch + threadid() * scratch_bytes)
 
 
-def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups):
-    """The gradient (K, C / groups, *kernel) by the weight, from the output's gradient and the input."""
+def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups,
+                     bint bias_grad=False):
+    """The gradient (K, C / groups, *kernel) by the weight, from the output's gradient and the input; with `bias_grad`
+    also that by the bias (K,), which is summed up as the gradient is read for the weights."""
+    result, bias_sums = weight_grad(grad, x, kernel, stride, padding, dilation, groups)
+    return (result, bias_sums.sum(axis=0).astype(x.dtype)) if bias_grad else result
+
+
+cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups):
+    """The gradient by the weight, and sums of the output's gradient, (parts, K) in float64."""
     cdef str by = algorithm("conv_weight_grad", x, grad.shape[1], (<object> grad).shape[2:], kernel, stride, dilation,
                             groups)
     if by == "winograd":
@@ -581,15 +617,17 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), lanes = kernels_for(x).conv.lanes
     cdef ptrdiff_t depth = geometry.taps * geometry.channels, row_length = ceil_div(rows, column_tile) * column_tile
     cdef ptrdiff_t pixels = geometry.images * geometry.grid[0] * geometry.grid[1] * geometry.grid[2]
+    cdef np.ndarray bias_sums = np.zeros((1, out_channels))
     if pixels == 0 or depth == 0 or rows == 0:
         result[...] = 0
-        return result
+        return result, conv_channel_sum(grad).reshape(1, out_channels)
     if pixels <= FEW_PIXELS:
-        few_weight_grad(grad, x, geometry, groups, result)
-        return result
+        few_weight_grad(grad, x, geometry, groups, result, <double *> np.PyArray_DATA(bias_sums))
+        return result, bias_sums
 
     # Tasks: blocks of the depth, times parts of the pixels; parts cost memory and a sum, so there are only as many as
-    # needed, by shape alone. Blocks, which change no sum, are of whole tiles of channels under each tap.
+    # needed, by shape alone. Blocks, which change no sum, are of whole tiles of channels under each tap; of large
+    # weights, spans of them follow one another.
     cdef ptrdiff_t unit = (lanes if in_last else row_tile) * geometry.taps, least = ceil_div(LEAST_DEPTH, row_tile)
     if unit > DEPTH_BLOCK or geometry.channels < row_tile:
         unit = row_tile
@@ -597,16 +635,20 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     cdef ptrdiff_t blocks = ceil_div(depth, DEPTH_BLOCK)
     cdef ptrdiff_t depth_block = ceil_div(ceil_div(depth, blocks), unit) * unit
     blocks = ceil_div(depth, depth_block)
-    cdef ptrdiff_t part_stride = groups * depth * row_length
+    cdef ptrdiff_t depth_bytes = groups * row_length * itemsize
     cdef ptrdiff_t parts = max(1, min(ceil_div(ENOUGH_TASKS, blocks * groups), pixels // PARTIAL_PIXELS,
-                                      PARTIAL_BYTES // (part_stride * itemsize)))
+                                      PARTIAL_BYTES // (depth * depth_bytes)))
     cdef ptrdiff_t part_pixels = ceil_div(pixels, parts)
     parts = ceil_div(pixels, part_pixels)
     cdef int threads = threads_for(groups * (2.0 * rows / FLOP_PER_NANOSECOND + 0.5) * depth * pixels)
     while depth_block > unit and groups * parts * ceil_div(depth, depth_block) < 4 * threads and threads > 1:
         depth_block = ceil_div(depth_block, 2 * unit) * unit
-    blocks = ceil_div(depth, depth_block)
+    cdef ptrdiff_t span = max(1, PARTIAL_BYTES // (parts * depth_bytes * depth_block)) * depth_block, first, count
+    span = min(span, depth)
+    cdef ptrdiff_t part_stride = groups * span * row_length
     cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(geometry, rows)
+    bias_sums = np.zeros((parts, out_channels))
+    cdef double *sums = <double *> np.PyArray_DATA(bias_sums)
     cdef Block partial_memory = scratch(parts * part_stride * itemsize)
     cdef Block thread_memory = scratch(threads * scratch_bytes)
     cdef char *partials = <char *> partial_memory.data
@@ -616,26 +658,32 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     cdef char *target = np.PyArray_BYTES(result)
     cdef ptrdiff_t task, group, part, start, bundles = ceil_div(rows, lanes)
     with nogil:
-        for task in prange(groups * parts * blocks, num_threads=threads, schedule="dynamic"):
-            group = task // (parts * blocks)
-            part = task % (parts * blocks) // blocks
-            start = task % blocks * depth_block
-            kernels.weight_tile(
-                geometry, source + group * geometry.channels * geometry.in_channel_stride * itemsize,
-                gradient + group * rows * geometry.out_channel_stride * itemsize, rows,
-                part * part_pixels, min(part_pixels, pixels - part * part_pixels),
-                start, min(depth_block, depth - start),
-                partials + (part * part_stride + (group * depth + start) * row_length) * itemsize,
-                thread_scratch + threadid() * scratch_bytes)
-        for task in prange(groups * bundles, num_threads=min(threads, threads_for(0.2 * parts * part_stride)),
-                           schedule="static"):
-            group = task // bundles
-            start = task % bundles * lanes
-            kernels.reduce_columns(
-                partials + (group * depth * row_length + start) * itemsize, parts, part_stride, row_length,
-                depth, min(lanes, rows - start),
-                target + (group * rows + start) * depth * itemsize)
-    return result
+        first = 0
+        while first < depth:
+            count = min(span, depth - first)
+            blocks = ceil_div(count, depth_block)
+            for task in prange(groups * parts * blocks, num_threads=threads, schedule="dynamic"):
+                group = task // (parts * blocks)
+                part = task % (parts * blocks) // blocks
+                start = task % blocks * depth_block
+                kernels.weight_tile(
+                    geometry, source + group * geometry.channels * geometry.in_channel_stride * itemsize,
+                    gradient + group * rows * geometry.out_channel_stride * itemsize, rows,
+                    part * part_pixels, min(part_pixels, pixels - part * part_pixels),
+                    first + start, min(depth_block, count - start),
+                    partials + (part * part_stride + (group * span + start) * row_length) * itemsize,
+                    sums + part * out_channels + group * rows if first + start == 0 else NULL,
+                    thread_scratch + threadid() * scratch_bytes)
+            for task in prange(groups * bundles, num_threads=min(threads, threads_for(0.2 * parts * part_stride)),
+                               schedule="static"):
+                group = task // bundles
+                start = task % bundles * lanes
+                kernels.reduce_columns(
+                    partials + (group * span * row_length + start) * itemsize, parts, part_stride, row_length,
+                    count, min(lanes, rows - start),
+                    target + ((group * rows + start) * depth + first) * itemsize, depth)
+            first = first + span
+    return result, bias_sums
 
 
 cdef np.ndarray last_channel_sum(np.ndarray x):

@@ -294,14 +294,15 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_si
 
 
 def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups):
-    """The gradient (K, C / groups, *kernel) by the weight, from the output's gradient and the input."""
+    """The gradient (K, C / groups, *kernel) by the weight, from the output's gradient and the input; and the sums of
+    the output's gradient (parts, K)."""
     x = operand(x, groups)
     grad = channels_last(grad) if is_channels_last(x) else contiguous(grad)
     cdef ptrdiff_t out_channels = grad.shape[1], rows = out_channels // groups
     cdef np.ndarray result = empty_of_shape((out_channels, x.shape[1] // groups, *kernel), np.PyArray_TYPE(x))
     if np.PyArray_SIZE(result) == 0 or np.PyArray_SIZE(grad) == 0:
         result[...] = 0
-        return result
+        return result, np.zeros((1, out_channels))
 
     # Tasks: blocks of output channels, each with a copy of its own, times parts of the bands of all images.
     cdef Plan plan = weight_grad_plan(
@@ -323,8 +324,11 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     parts = ceil_div(units, part_units)
     cdef int threads = threads_for(plan.nanoseconds)
     cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(g, depth, block)
-    cdef Block partial_memory = scratch(parts * weights * itemsize), thread_memory = scratch(threads * scratch_bytes)
-    cdef char *partials = <char *> partial_memory.data
+    cdef Block partial_memory = scratch((parts - 1) * weights * itemsize)
+    cdef Block thread_memory = scratch(threads * scratch_bytes)
+    cdef np.ndarray bias_sums = np.zeros((parts, out_channels))
+    cdef double *sums = <double *> np.PyArray_DATA(bias_sums)
+    cdef char *partials = <char *> partial_memory.data - weights * itemsize  # of all but the first
     cdef char *thread_scratch = <char *> thread_memory.data
     cdef const char *source = np.PyArray_BYTES(x)
     cdef const char *gradient = np.PyArray_BYTES(grad)
@@ -341,9 +345,10 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
                 g, plan.phase, source + group * g.channels * g.in_channel_stride * itemsize,
                 gradient + first * g.out_channel_stride * itemsize, count,
                 part * part_units, min(part_units, units - part * part_units),
-                partials + (part * weights + first * depth) * itemsize, thread_scratch + threadid() * scratch_bytes)
-        for task in prange(out_channels, num_threads=min(threads, threads_for(0.1 * parts * weights)),
-                           schedule="static"):
-            reduction.reduce_weight(partials + task * depth * itemsize, parts, weights, 1, depth,
-                                    target + task * depth * itemsize)
-    return result
+                (partials + part * weights * itemsize if part > 0 else target) + first * depth * itemsize,
+                sums + part * out_channels + first, thread_scratch + threadid() * scratch_bytes)
+        for task in prange(out_channels if parts > 1 else 0, schedule="static",
+                           num_threads=min(threads, threads_for(0.1 * parts * weights))):
+            reduction.add_parts(partials + (weights + task * depth) * itemsize, parts - 1, weights, depth,
+                                target + task * depth * itemsize)
+    return result, bias_sums

@@ -75,16 +75,18 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t (*weight_scratch_size)(const conv_geometry *geometry, ptrdiff_t out_channels) noexcept nogil
         void (*weight_tile)(const conv_geometry *geometry, const void *input, const void *grad_output,
                             ptrdiff_t out_channels, ptrdiff_t pixel_start, ptrdiff_t pixels, ptrdiff_t depth_start,
-                            ptrdiff_t depth_count, void *partial, void *scratch) noexcept nogil
+                            ptrdiff_t depth_count, void *partial, double *bias_sums, void *scratch) noexcept nogil
         ptrdiff_t (*few_scratch_size)(const conv_geometry *geometry) noexcept nogil
         void (*few_weight_tile)(const conv_geometry *geometry, const void *input, const void *grad, ptrdiff_t grad_row,
                                 ptrdiff_t out_channels, ptrdiff_t depth_start, ptrdiff_t depth_count,
-                                void *weight_grad, ptrdiff_t weight_row, void *scratch) noexcept nogil
+                                void *weight_grad, ptrdiff_t weight_row, double *bias_sums,
+                                void *scratch) noexcept nogil
         void (*reduce_columns)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t row_stride,
-                               ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad) noexcept nogil
+                               ptrdiff_t depth, ptrdiff_t out_channels, void *weight_grad,
+                               ptrdiff_t weight_row) noexcept nogil
         void (*pixel_sum)(const void *x, ptrdiff_t pixels, ptrdiff_t channels, void *sums) noexcept nogil
-        void (*reduce_weight)(void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t taps,
-                              ptrdiff_t channels, void *weight_grad) noexcept nogil
+        void (*add_parts)(const void *partials, ptrdiff_t parts, ptrdiff_t part_stride, ptrdiff_t count,
+                          void *weight_grad) noexcept nogil
         void (*channel_sum)(const void *x, ptrdiff_t images, ptrdiff_t image_stride, ptrdiff_t positions,
                             void *sum) noexcept nogil
 
@@ -158,7 +160,7 @@ cdef extern from "kernels.h" nogil:
                                       ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch) noexcept nogil
         void (*transform_sum_gradients)(const winograd_geometry *geometry, const tiled_sum *sum,
                                         const void *grad_output, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
-                                        void *gradients) noexcept nogil
+                                        void *gradients, double *bias_sums) noexcept nogil
         void (*multiply_sum)(const winograd_geometry *geometry, const tiled_sum *sum, ptrdiff_t position,
                              ptrdiff_t row, ptrdiff_t rows, const void *gradients, const void *patches, int accumulate,
                              void *products) noexcept nogil
@@ -203,7 +205,8 @@ cdef extern from "kernels.h" nogil:
                                       ptrdiff_t tile, ptrdiff_t channel, ptrdiff_t channels,
                                       void *patches) noexcept nogil
         void (*transform_sum_gradients)(const fft_geometry *geometry, const tiled_sum *sum, const void *grad_output,
-                                        ptrdiff_t tile, ptrdiff_t row, void *gradients, void *scratch) noexcept nogil
+                                        ptrdiff_t tile, ptrdiff_t row, void *gradients, double *bias_sums,
+                                        void *scratch) noexcept nogil
         void (*multiply_sum)(const tiled_sum *sum, ptrdiff_t q, const void *gradients, const void *patches,
                              int accumulate, void *products) noexcept nogil
         void (*store_sum)(const fft_geometry *geometry, const tiled_sum *sum, ptrdiff_t channel, const void *products,
@@ -256,7 +259,7 @@ cdef extern from "kernels.h" nogil:
                                          ptrdiff_t rows) noexcept nogil
         void (*weight_tile)(const direct_geometry *geometry, const direct_phase *phase, const void *input,
                             const void *grad_output, ptrdiff_t rows, ptrdiff_t unit, ptrdiff_t units, void *partial,
-                            void *scratch) noexcept nogil
+                            double *bias_sums, void *scratch) noexcept nogil
 
     struct fold_geometry:
         ptrdiff_t image[2]

@@ -4,28 +4,19 @@ from cython.parallel cimport prange
 from fastnn.native.kernels cimport gemm_kernels
 from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty, kernels_for, scratch, threads_for
 
-import os
-
 import numpy as np
+
+from fastnn.native.runtime import second_level_cache
 
 np.import_array()
 
 __all__ = ["linear", "linear_backward"]
 
 
-def second_level_cache():
-    """Its bytes, or what small machines have where the system does not say."""
-    try:
-        size = os.sysconf("SC_LEVEL2_CACHE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        size = 0
-    return size if size > 0 else 512 << 10
-
-
-# Packed rows are read again for every panel of columns: they take half of a core's own cache. Packed columns come from
-# the cache that the cores share. The sizes of blocks decide no result: sums are cut at fixed depths, of which a block
-# has a whole number.
-cdef ptrdiff_t ROW_BYTES = second_level_cache() // 2
+# Packed rows are read again for every panel of columns: they take a quarter of a core's own cache. Packed columns come
+# from the cache that the cores share. The sizes of blocks decide no result: sums are cut at fixed depths, of which a
+# block has a whole number.
+cdef ptrdiff_t ROW_BYTES = second_level_cache() // 4
 cdef ptrdiff_t COLUMN_BYTES = 4 << 20
 cdef ptrdiff_t MOST_ROWS = 512
 # Tiles are made smaller until there are this many, so that small products occupy all threads too.

@@ -33,6 +33,18 @@ cdef extern from *:
     #endif
         return block;
     }
+    /* Which os.sysconf() does not know. */
+    #if defined(__unix__)
+    #include <unistd.h>
+    #endif
+    static long fastnn_second_level_cache(void)
+    {
+    #if defined(_SC_LEVEL2_CACHE_SIZE)
+        return sysconf(_SC_LEVEL2_CACHE_SIZE);
+    #else
+        return 0;
+    #endif
+    }
     /* Under AddressSanitizer the part of a block behind what was asked for is out of bounds too. */
     #if defined(__SANITIZE_ADDRESS__)
     #include <sanitizer/asan_interface.h>
@@ -47,6 +59,7 @@ cdef extern from *:
     """
     void *fastnn_allocate(size_t size) nogil
     void fastnn_guard(void *data, size_t used, size_t size) nogil
+    long fastnn_second_level_cache() nogil
     const int FASTNN_OPENMP
 
 
@@ -87,6 +100,12 @@ def isa():
 def lanes(dtype):
     """How many elements of this dtype a vector of the instruction set in use has."""
     return chosen_tables[FASTNN_FLOAT64 if np.dtype(dtype) == np.float64 else FASTNN_FLOAT32].conv.lanes
+
+
+def second_level_cache():
+    """Bytes of a core's own cache, or what small machines have where the system does not say."""
+    cdef long size = fastnn_second_level_cache()
+    return size if size > 0 else 512 << 10
 
 
 cdef const kernels *kernels_for(np.ndarray x):

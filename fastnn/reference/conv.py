@@ -78,8 +78,8 @@ def conv_input_grad(grad, weight, bias, in_size, stride, padding, dilation, grou
     return grad_input if bias is None else grad_input + bias.reshape(-1, *[1] * len(in_size))
 
 
-def conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups):
-    """grad (N, K, *out), x (N, C, *in) -> (K, C / groups, *kernel)."""
+def conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups, bias_grad=False):
+    """grad (N, K, *out), x (N, C, *in) -> (K, C / groups, *kernel), with `bias_grad` also (K,)."""
     out_size = grad.shape[2:]
     padded, inner = zero_padded(x.shape[2:], kernel, out_size, stride, padding, dilation, x.shape[:2], x.dtype)
     padded[inner] = x
@@ -87,7 +87,8 @@ def conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups):
     grad_weight = np.zeros((groups, columns.shape[2], padded.shape[2], *kernel), x.dtype)
     for tap, window in windows(kernel, out_size, stride, dilation):
         grad_weight[tap] = (columns @ flat(padded[window]).transpose(0, 1, 3, 2)).sum(axis=0)
-    return grad_weight.reshape(-1, *grad_weight.shape[2:])
+    grad_weight = grad_weight.reshape(-1, *grad_weight.shape[2:])
+    return (grad_weight, conv_channel_sum(grad)) if bias_grad else grad_weight
 
 
 def conv_channel_sum(x):

@@ -11,7 +11,7 @@ import pytest
 import fastnn
 import fastnn.functional as F
 from fastnn.__main__ import main
-from fastnn.bench import command, conv_timing, peers, timing
+from fastnn.bench import command, conv_choice, conv_timing, peers, timing
 from fastnn.bench.conv_layers import LAYERS, Layer, select
 from fastnn.bench.workloads import conv2d_arrays
 
@@ -119,6 +119,35 @@ def test_ratios_are_the_others_times_over_ours():
     assert row.rates == (6.0, 6.0)
 
 
+def test_algorithms_stand_beside_the_chosen_one(capsys, tmp_path):
+    figures = tmp_path / "figures.json"
+    words = ("--algorithms", "--geometry", "2,3,8,12,5,1,2", "1,4,4,9,3,3,0", "--threads", "1", "--json", str(figures))
+    assert bench(*words) == 0
+    output = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in output.splitlines()]
+    assert "layer operation im2col direct winograd fft lost" in lines
+    for operation in ("forward", "d input", "d weight"):
+        assert sum(line.startswith(f"given N2 C3 K8 12x12 5x5/1 p2 {operation} ") for line in lines) == 1
+        assert f"\n{operation:8} lost " in output
+    (rows,) = json.loads(figures.read_text())["tables"]
+    assert [set(row["seconds"]) for row in rows] == 3 * [{"im2col", "direct", "winograd", "fft"}] + 3 * [
+        {"im2col", "direct"}
+    ]
+    for row in rows:
+        assert row["lost"] == row["seconds"][row["chosen"]] / min(row["seconds"].values()) >= 1
+
+
+def test_every_algorithm_of_the_comparison_computes_by_itself(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        conv_choice, "medians_in_turn", lambda calls, seconds: [asked.append(call()) or 1 for call in calls]
+    )
+    monkeypatch.setattr(F, "conv2d", lambda *arguments: asked.append(fastnn.get_conv_algorithm()))
+    conv_choice.compare_algorithms(Layer("odd", 1, 2, 3, 9, 3, 1, 1), fastnn.get_num_threads(), 0.01)
+    assert [name for name in asked if name] == ["im2col", "direct", "winograd", "fft"]
+    assert fastnn.get_conv_algorithm() == "auto"
+
+
 # the libraries
 
 
@@ -210,6 +239,8 @@ def test_a_burst_waits_for_threads_that_spin(monkeypatch):
         (["linear", "--peers"], "--peers belongs to the family conv alone: python -m fastnn bench conv"),
         (["conv", "linear", "--json", "x"], "--json belongs to the family conv alone"),
         (["--layers", "lenet"], "--layers belongs to the family conv alone"),
+        (["conv", "--algorithms", "--peers"], "--algorithms compares fastnn's own, as a table: leave out --peers"),
+        (["conv", "--geometry", "1,1,1,1,1,1,0", "--batch", "1"], "--geometry stands for itself: leave out --layers"),
         (["conv", "--json", "no/such/x.json"], "there is no folder no/such for the figures"),
         (["conv", "--plot", "no/such/x.png"], "there is no folder no/such for the picture"),
     ],
@@ -229,6 +260,13 @@ def test_wrong_usage_gets_one_line_before_anything_is_measured(words, message, c
         (["--seconds", "nan"], "argument --seconds: must be a number above 0, got 'nan'"),
         (["--threads", "0"], "argument --threads: must be a whole number from 1 up, got '0'"),
         (["--batch", "2"], "argument --batch: invalid choice: '2'"),
+        (["--geometry", "1,2,3"], "argument --geometry: must be seven whole numbers N,C,K,H,R,stride,padding like"),
+        (["--geometry", "1,2,3,4,x,1,0"], "argument --geometry: must be seven whole numbers"),
+        (["--geometry", "0,2,3,4,3,1,0"], "argument --geometry: must be numbers from 1 up, and a padding from 0 up"),
+        (
+            ["--geometry", "1,2,3,4,7,1,0"],
+            "argument --geometry: has a filter of 7x7, larger than the padded image of 4",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_the_option_it_was_given_for(words, message, capsys):

@@ -1,12 +1,13 @@
 """`python -m fastnn bench`."""
 
+import argparse
 import importlib.util
 import sys
 from pathlib import Path
 
 import fastnn
-from fastnn.bench import conv_report
-from fastnn.bench.conv_layers import BATCHES, LAYERS, select
+from fastnn.bench import conv_choice, conv_report
+from fastnn.bench.conv_layers import BATCHES, FITTED, LAYERS, parse_geometry, select
 from fastnn.bench.peers import PEERS
 from fastnn.bench.report import plot_roofline, print_table
 from fastnn.bench.workloads import WORKLOADS
@@ -14,7 +15,7 @@ from fastnn.cli import UsageError
 from fastnn.cli.numbers import positive, thread_count
 
 FAMILIES = list(dict.fromkeys(workload.family for workload in WORKLOADS))
-CONV_OPTIONS = ("peers", "layers", "batch", "json")
+CONV_OPTIONS = ("peers", "algorithms", "layers", "geometry", "batch", "json")
 
 
 def add_arguments(parser):
@@ -24,9 +25,24 @@ def add_arguments(parser):
     parser.add_argument("--plot", metavar="FILE.png", help="draw the roofline, or conv's ratios, into this file")
     conv = parser.add_argument_group("with the family conv alone: the layers of well-known networks")
     conv.add_argument("--peers", action="store_true", default=None, help="beside PyTorch, JAX and ONNX Runtime")
+    conv.add_argument("--algorithms", action="store_true", default=None, help="every algorithm beside the chosen one")
     conv.add_argument("--layers", nargs="+", metavar="WORD", help="only those with one of these words in their names")
+    conv.add_argument(
+        "--geometry",
+        type=geometry,
+        nargs="+",
+        metavar="N,C,K,H,R,S,P",
+        help="these instead: images, channels, output channels, size, filter, stride, padding",
+    )
     conv.add_argument("--batch", choices=BATCHES, help="the layers' own batch, a single image, or (default) both")
     conv.add_argument("--json", metavar="FILE", help="write everything that was measured into this file")
+
+
+def geometry(text):
+    try:
+        return parse_geometry(text)
+    except ValueError as wrong:
+        raise argparse.ArgumentTypeError(str(wrong)) from None
 
 
 def run(arguments):
@@ -65,13 +81,10 @@ def check_folder(path, content):
 
 
 def run_conv(arguments, threads):
-    layers = select(arguments.batch or "both", arguments.layers)
-    if not layers:
-        networks = ", ".join(dict.fromkeys(layer.network for layer in LAYERS))
-        raise UsageError(
-            f"bench: no layer has {' or '.join(arguments.layers)} in its name; they are named after {networks}, "
-            f"like {LAYERS[0].name!r}"
-        )
+    layers = choose_layers(arguments)
+    if arguments.algorithms:
+        compare_algorithms(arguments, layers, threads)
+        return
     peers = [peer for peer in PEERS if arguments.peers and peer.version]
     missing = [peer for peer in PEERS if arguments.peers and not peer.version]
     conv_report.print_introduction(peers, missing)
@@ -82,3 +95,29 @@ def run_conv(arguments, threads):
     if arguments.plot:
         conv_report.plot_bars(tables, arguments.plot)
         print(f"drawn in {arguments.plot}")
+
+
+def choose_layers(arguments):
+    if arguments.geometry:
+        if arguments.layers or arguments.batch:
+            raise UsageError("bench: --geometry stands for itself: leave out --layers and --batch")
+        return arguments.geometry
+    layers = select(arguments.batch or "both", arguments.layers)
+    if not layers:
+        networks = ", ".join(dict.fromkeys(layer.network for layer in LAYERS))
+        raise UsageError(
+            f"bench: no layer has {' or '.join(arguments.layers)} in its name; they are named after {networks}, "
+            f"like {LAYERS[0].name!r}"
+        )
+    return layers + FITTED if arguments.algorithms and not (arguments.layers or arguments.batch) else layers
+
+
+def compare_algorithms(arguments, layers, threads):
+    for option in ("peers", "plot"):
+        if getattr(arguments, option):
+            raise UsageError(f"bench: --algorithms compares fastnn's own, as a table: leave out --{option}")
+    print(conv_choice.INTRODUCTION)
+    tables = conv_choice.print_tables(layers, threads, arguments.seconds)
+    if arguments.json:
+        conv_choice.write_json(tables, arguments.json)
+        print(f"written into {arguments.json}")

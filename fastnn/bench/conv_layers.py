@@ -86,12 +86,65 @@ LAYERS = [
     Layer("vgg16", 4, 512, 512, 28, 3, 1, 1),
 ]
 
+# Those that the costs in conv_algorithm.py were fitted to as well: smaller and larger ones, other filters.
+FITTED = [
+    Layer("fitted", *geometry)
+    for geometry in (
+        (64, 32, 32, 32, 3, 1, 1),
+        (64, 16, 16, 32, 3, 1, 1),
+        (64, 8, 8, 32, 3, 1, 1),
+        (3, 256, 256, 8, 3, 1, 1),
+        (2, 256, 256, 8, 3, 1, 1),
+        (2, 512, 512, 7, 3, 1, 1),
+        (8, 64, 64, 28, 7, 1, 3),
+        (1, 64, 64, 28, 7, 1, 3),
+        (8, 64, 64, 28, 4, 1, 1),
+        (8, 64, 64, 56, 2, 1, 1),
+        (16, 20, 50, 12, 5, 1, 0),
+        (1, 32, 64, 14, 5, 1, 2),
+        (8, 32, 32, 28, 5, 1, 2),
+        (8, 48, 48, 27, 5, 1, 2),
+        (8, 128, 128, 14, 5, 1, 2),
+        (1, 256, 256, 14, 7, 1, 3),
+        (64, 32, 64, 8, 5, 1, 2),
+        (32, 16, 32, 9, 5, 1, 0),
+        (32, 3, 32, 32, 5, 1, 2),
+        (8, 3, 16, 224, 7, 2, 3),
+        (32, 64, 64, 13, 5, 2, 2),
+        (32, 16, 64, 32, 4, 2, 1),
+        (8, 128, 256, 28, 3, 2, 1),
+        (8, 256, 512, 14, 3, 2, 1),
+        (1, 512, 512, 14, 3, 2, 1),
+        (8, 64, 64, 28, 1, 1, 0),
+        (1, 256, 512, 28, 1, 2, 0),
+    )
+]
+
 # Batches that a layer is timed at: its own, a single image, or first all at their own and then all at one image.
 BATCHES = {
     "original": LAYERS,
     "1": [replace(layer, images=1) for layer in LAYERS],
 }
 BATCHES["both"] = BATCHES["original"] + BATCHES["1"]
+
+
+def parse_geometry(text):
+    """The layer that numbers N,C,K,H,R,stride,padding describe; ValueError with what is wrong about them."""
+    try:
+        numbers = [int(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 7:
+        raise ValueError(f"must be seven whole numbers N,C,K,H,R,stride,padding like 8,64,64,56,3,1,1, got {text!r}")
+    if min(numbers[:6]) < 1 or numbers[6] < 0:
+        raise ValueError(f"must be numbers from 1 up, and a padding from 0 up, got {text!r}")
+    layer = Layer("given", *numbers)
+    if layer.out_size < 1:
+        raise ValueError(
+            f"has a filter of {layer.kernel}x{layer.kernel}, larger than the padded image of "
+            f"{layer.size + 2 * layer.padding}, in {text!r}"
+        )
+    return layer
 
 
 def select(batch, words):

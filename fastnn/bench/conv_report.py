@@ -55,7 +55,7 @@ def print_table(layers, threads, seconds, peers):
         start = time.monotonic()
         for layer in layers:
             show_progress(layer, threads, len(rows), len(layers), time.monotonic() - start)
-            rows.append(measure_row(call, layer, threads, seconds, peers))
+            rows.append(measure_layer(call, measure, layer, threads, seconds, peers))
             if len(rows) == 1:
                 print(header(rows[0]))
             print(line(rows[-1], limits), flush=True)
@@ -63,9 +63,10 @@ def print_table(layers, threads, seconds, peers):
     return Table(threads, limits, rows)
 
 
-def measure_row(call, layer, threads, seconds, peers):
+def measure_layer(call, function, layer, *arguments):
+    """function(layer, *arguments) in the other process; what goes wrong there ends the command in a line."""
     try:
-        return call(measure, layer, threads, seconds, peers)
+        return call(function, layer, *arguments)
     except WrongResult as wrong:
         raise SystemExit(f"fastnn: bench: {wrong}") from None
     except BrokenProcessPool:

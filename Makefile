@@ -54,6 +54,6 @@ $(VENV)/bin/python:
 
 # An editable installation: the extensions are built beside their sources. Again whenever one of these has changed.
 $(VENV)/installed-%: $(VENV)/bin/python $(SOURCES)
-	@echo "building fastnn into $(VENV): about a minute on two cores"
+	@echo "building fastnn into $(VENV): two to four minutes on two cores"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable ".[$*]"
 	touch $@

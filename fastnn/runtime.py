@@ -23,7 +23,9 @@ def set_num_threads(count):
     """Use at most this many threads in every function from now on.
 
     A process starts with ``FASTNN_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the CPUs that it may use (its
-    affinity and its cgroup's quota). Small work stays on fewer threads. Results do not depend on the number.
+    affinity and its cgroup's quota). Small work stays on fewer threads. Results do not depend on the number. A child
+    of ``os.fork`` (and so of ``multiprocessing``'s "fork") has one thread whatever is asked for, as OpenMP does not
+    survive a fork; start processes by "spawn" to have more.
 
     Parameters
     ----------
@@ -153,10 +155,10 @@ def starting_thread_count():
         text = os.environ.get(variable, "").split(",")[0].strip()
         if not text:
             continue
-        if text.isdecimal() and int(text) >= 1:
-            return min(int(text), 1024)
+        if text.isdecimal() and 1 <= int(text) <= 1024:
+            return int(text)
         if variable == "FASTNN_NUM_THREADS":
-            raise ValueError(f"FASTNN_NUM_THREADS: expected a whole number from 1 up, got {text!r}")
+            raise ValueError(f"FASTNN_NUM_THREADS: expected a whole number from 1 to 1024, got {text!r}")
     return min(available_cpus(), 1024)
 
 

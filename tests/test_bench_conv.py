@@ -11,12 +11,12 @@ import pytest
 import fastnn
 import fastnn.functional as F
 from fastnn.__main__ import main
-from fastnn.bench import command, conv_choice, conv_timing, peers, timing
+from fastnn.bench import command, conv_choice, conv_report, conv_timing, machine, peers, timing
 from fastnn.bench.conv_layers import LAYERS, Layer, select
 from fastnn.bench.workloads import conv2d_arrays
 
 TINY = "lenet N1 C6"
-COLUMNS = "layer forward d input d weight fwd ms bwd ms GFLOP/s bwd % peak bwd"
+COLUMNS = "layer forward d input d weight fwd ms bwd ms GF/s fwd bwd % fwd bwd"
 PEERS = {peer.name: peer for peer in peers.PEERS}
 
 
@@ -70,6 +70,10 @@ def test_the_arrays_of_a_layer_are_not_equal_where_their_shapes_are():
 # the table
 
 
+def fewer_flops_on_more_threads(threads):
+    return machine.Limits(1e9 / threads, 1e9)
+
+
 def test_without_peers_the_table_has_fastnn_alone_and_its_files_are_written(capsys, tmp_path):
     pytest.importorskip("matplotlib")
     figures, picture = tmp_path / "figures.json", tmp_path / "bars.png"
@@ -78,7 +82,7 @@ def test_without_peers_the_table_has_fastnn_alone_and_its_files_are_written(caps
     lines = [" ".join(line.split()) for line in output.splitlines()]
     assert lines.count(COLUMNS) == 2
     assert output.count(f"{TINY} K16 14x14 5x5/1 p0 ") == 2
-    assert "ratio" not in output.lower()
+    assert "ratios:" not in output.lower()
     first, second = json.loads(figures.read_text())["tables"]
     assert (first["threads"], second["threads"]) == (1, 2)
     assert first["limits"]["flops"] > 1e8
@@ -110,6 +114,14 @@ def test_peers_that_are_installed_have_their_columns(capsys, tmp_path):
     assert "of 1 rows below 1.0" in output
     assert list(json.loads(figures.read_text())["tables"][0]["rows"][0]["ratios"]) == [*expected, "best"]
     assert picture.stat().st_size > 10_000
+
+
+def test_a_machine_that_seems_slower_on_more_threads_is_called_busy(capsys, monkeypatch):
+    monkeypatch.setattr(conv_report, "measure_limits", fewer_flops_on_more_threads)
+    assert bench("--layers", TINY, "--batch", "1", "--threads", "1", "2") == 0
+    first, second = capsys.readouterr().out.split("\n2 threads")
+    assert "busy" not in first
+    assert "This machine is busy: its peak was higher on fewer threads." in second
 
 
 def test_ratios_are_the_others_times_over_ours():

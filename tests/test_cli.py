@@ -63,7 +63,7 @@ def test_every_command_has_help(command, capsys):
             "nonsense",
             "must be 'auto', 'im2col', 'direct', 'winograd' or 'fft', got 'nonsense'",
         ),
-        ("FASTNN_NUM_THREADS", "0", "expected a whole number from 1 up, got '0'"),
+        ("FASTNN_NUM_THREADS", "0", "expected a whole number from 1 to 1024, got '0'"),
     ],
 )
 def test_a_wrong_environment_variable_ends_commands_with_one_line_and_imports_with_an_error(variable, value, message):

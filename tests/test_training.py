@@ -475,6 +475,24 @@ def test_weights_alone_and_in_checkpoints_load_into_a_model(tmp_path, blobs, suf
         load_weights(weights, nn.Linear(2, 2))
 
 
+def test_weights_want_the_path_first(tmp_path):
+    with pytest.raises(
+        TypeError, match="save_weights: path must be a string or a path, got Sequential; it comes before"
+    ):
+        save_weights(network(), tmp_path / "a.npz")
+    with pytest.raises(TypeError, match="load_weights: model must be a Module, got str; the path comes first"):
+        load_weights(tmp_path / "a.npz", "b.npz")
+
+
+def test_weights_in_safetensors_need_the_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    with pytest.raises(
+        ImportError, match="writing it needs safetensors; run pip install safetensors, or choose a name"
+    ):
+        save_weights(tmp_path / "a.safetensors", network())
+    assert not list(tmp_path.iterdir())
+
+
 def test_saved_weights_are_a_state_dict_for_torch(tmp_path):
     torch = pytest.importorskip("torch")
     safetensors_torch = pytest.importorskip("safetensors.torch")

@@ -17,7 +17,8 @@ from fastnn.native import runtime
 INTRODUCTION = """\
 conv2d with bias, float32: medians of calls made in turn in one process, each library's in bursts of a few, the first
 not counted, once the threads of the library before have gone to rest. The backward computes all three gradients.
-GFLOP/s by the direct formula, whatever the algorithm; % of the peak that was measured just before."""
+GFLOP/s by the direct formula, forward and backward, and as a share of the peak that was measured just before: it passes
+100 % where an algorithm (Winograd, Fourier transforms) takes fewer operations than the formula."""
 RATIOS = """\
 Ratios: the library's time / fastnn's, forward; f+b: forward + backward; best: the fastest library of each row."""
 WIDTH = 79  # of the line of progress
@@ -44,14 +45,20 @@ def print_introduction(peers, missing):
 
 def print_tables(layers, threads, seconds, peers):
     """Measures and prints, one Table per number of threads; returns them."""
-    return [print_table(layers, count, seconds, peers) for count in threads]
+    tables: list[Table] = []
+    for count in sorted(threads):
+        tables.append(print_table(layers, count, seconds, peers, tables[-1].limits if tables else None))
+    return tables
 
 
-def print_table(layers, threads, seconds, peers):
+def print_table(layers, threads, seconds, peers, before=None):
+    """`before`: the limits on fewer threads, if they were measured."""
     rows: list[Row] = []
     with fresh_process(threads) as call:
         limits = call(measure_limits, threads)
         print(f"\n{limits_line(threads, limits)}", flush=True)
+        if before and limits.flops < before.flops:
+            print("This machine is busy: its peak was higher on fewer threads. Do not rely on these figures.")
         start = time.monotonic()
         for layer in layers:
             show_progress(layer, threads, len(rows), len(layers), time.monotonic() - start)
@@ -86,7 +93,7 @@ def show_progress(layer, threads, done, total, elapsed):
 def header(row):
     return (
         f"{'layer':36} {'forward':8} {'d input':8} {'d weight':8} {'fwd ms':>8} {'bwd ms':>8} "
-        f"{'GFLOP/s':>8} {'bwd':>6} {'% peak':>6} {'bwd':>5}{''.join(f' {name:>11}' for name in row.ratios)}"
+        f"{'GF/s fwd':>8} {'bwd':>6} {'% fwd':>6} {'bwd':>5}{''.join(f' {name:>11}' for name in row.ratios)}"
     )
 
 

@@ -257,7 +257,8 @@ def conv1d_backward(
     input, weight, bias, stride, padding, dilation, groups
         The forward's arguments.
     needs : three bools
-        Which gradients to compute; the others come back as None. A first layer needs none of its input.
+        Which gradients to compute; the others come back as None. A first layer needs none of its input. The bias
+        gradient is summed up with the weights' where both are needed: in another order than alone.
 
     Returns
     -------
@@ -346,7 +347,8 @@ def conv2d_backward(
     input, weight, bias, stride, padding, dilation, groups
         The forward's arguments.
     needs : three bools
-        Which gradients to compute; the others come back as None. A first layer needs none of its input.
+        Which gradients to compute; the others come back as None. A first layer needs none of its input. The bias
+        gradient is summed up with the weights' where both are needed: in another order than alone.
 
     Returns
     -------
@@ -484,7 +486,8 @@ def conv3d_backward(
     input, weight, bias, stride, padding, dilation, groups
         The forward's arguments.
     needs : three bools
-        Which gradients to compute; the others come back as None. A first layer needs none of its input.
+        Which gradients to compute; the others come back as None. A first layer needs none of its input. The bias
+        gradient is summed up with the weights' where both are needed: in another order than alone.
 
     Returns
     -------

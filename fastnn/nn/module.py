@@ -25,7 +25,7 @@ from fastnn.functional.checks import FLOATS, check_float_array, check_shape
 __all__ = ["LoadResult", "Module", "Parameter", "enable_grad", "flat_arrays", "no_grad"]
 
 ALIGNMENT = 64  # bytes: flat arrays begin on a cache line
-FORGOTTEN = 256  # forwards without a backward after which a warning says that memory is growing
+FORGOTTEN = 64  # forwards without a backward after which a warning says that memory is growing
 
 
 # ----------------------------------------------------------------------------------------------------------------------

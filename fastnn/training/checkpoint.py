@@ -96,7 +96,15 @@ def save_weights(path, model):
     Parameters
     ----------
     path : str or path
+        Folders on the way that do not exist are made.
     model : fastnn.nn.Module
+
+    Raises
+    ------
+    TypeError
+        If ``model`` is none: the path comes first.
+    ValueError
+        If the name does not end in ``.npz`` or ``.safetensors``.
 
     Examples
     --------
@@ -110,7 +118,17 @@ def save_weights(path, model):
     >>> np.array_equal(model.weight.data, other.weight.data)
     True
     """
+    check_order("save_weights", path, model)
     write_arrays(path, dict(model.state_dict()), None)
+
+
+def check_order(function, path, model):
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"{function}: path must be a string or a path, got {type(path).__name__}; it comes before the model"
+        )
+    if not hasattr(model, "state_dict"):
+        raise TypeError(f"{function}: model must be a Module, got {type(model).__name__}; the path comes first")
 
 
 def load_weights(path, model):
@@ -138,6 +156,7 @@ def load_weights(path, model):
     >>> np.array_equal(model.weight.data, other.weight.data)
     True
     """
+    check_order("load_weights", path, model)
     arrays, tree = read_arrays(path, "a file of weights")
     weights = arrays if tree is None else load_checkpoint(path).get("model")
     if not isinstance(weights, dict):
@@ -193,8 +212,12 @@ def write_arrays(path, arrays, tree):
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                     np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
     elif path.suffix == ".safetensors":
-        from safetensors.numpy import save
-
+        try:
+            from safetensors.numpy import save
+        except ImportError:
+            raise ImportError(
+                f"{path}: writing it needs safetensors; run pip install safetensors, or choose a name ending in .npz"
+            ) from None
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         with atomic_write(path) as file:
             file.write(save(contiguous, metadata=None if tree is None else {TREE: tree}))

@@ -9,12 +9,14 @@ from tests.oracle import assert_gradient, numerical_gradient
 README = Path(__file__).parent.parent / "README.md"
 
 
-def test_readme_example_learns(capsys):
+def test_readme_example_learns_and_saves(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     code = README.read_text().split("```python\n")[1].split("```")[0]
     exec(code, {})
     word, loss = capsys.readouterr().out.split()
     assert word == "loss"
     assert float(loss) < 1.5
+    assert [path.name for path in tmp_path.iterdir()] == ["model.npz"]
 
 
 def test_the_modules_of_the_page_for_those_who_know_torch_learn_and_have_right_gradients():

@@ -202,7 +202,8 @@ cdef correlate(Plan plan, np.ndarray image, np.ndarray weight, ptrdiff_t group_s
                                    plan.filter_width, plan.phase + phase, g.channels, rows,
                                    packed + group * packed_bytes + done * padded_rows * itemsize)
                 done += plan.depth(phase)
-        for task in prange(groups * batches * bands, num_threads=threads, schedule="dynamic"):
+        # Neighbouring bands for each thread: one by one they are up to 16 % slower (LeNet's first layer 70 %).
+        for task in prange(groups * batches * bands, num_threads=threads, schedule="static"):
             batch = task // (groups * bands)
             group = task // bands % groups
             kernel.tile(

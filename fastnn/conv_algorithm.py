@@ -178,8 +178,8 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
     by_fft = fft_cost(operation, *shape) if fft_runs else math.inf
     if min(by_winograd, by_fft) < 0.93 * others_cost(operation, *shape):  # which threads share more evenly
         # Fourier transforms go through more memory, which other threads and processes want as well: 3x3, for which both
-        # save about as much, stays with Winograd ((4, 64, 64, 224): 56 against 67 ms).
-        margin = 1 if math.prod(kernel) > 9 else 0.8
+        # save about as much, stays with Winograd ((4, 64, 64, 224): 56 against 67 ms), and so does what is close.
+        margin = 0.85 if math.prod(kernel) > 9 else 0.8
         return "fft" if by_fft < margin * by_winograd else "winograd"
     shape = (images, channels // groups, out_channels // groups, out_size, kernel, stride, lanes)
     if direct_runs and direct_gains(operation, *shape):
@@ -190,12 +190,15 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
 def others_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
     """What the direct kernels or the matrix product take, in multiply-adds at the peak.
 
-    They reach 82 % of it, or 78 % in backward-weights, after 7 microseconds for the call.
+    They reach 82 % of it, or 78 % in backward-weights, after 7 microseconds for the call; in backward-data with a
+    stride less, the fewer channels the result has.
     """
-    if operation == "conv_input_grad":
+    reached = 0.78 if operation == "conv_weight_grad" else 0.82
+    if operation == "conv_input_grad" and stride != (1, 1):
+        reached *= out_channels / (out_channels + 6)
         out_size = [-(-n // s) for n, s in zip(out_size, stride, strict=True)]
     multiply_adds = images * math.prod(out_size) * math.prod(kernel) * channels * out_channels
-    return 4e5 + multiply_adds / (0.78 if operation == "conv_weight_grad" else 0.82)
+    return 4e5 + multiply_adds / reached
 
 
 def winograd_blocks(kernel, stride):
@@ -249,6 +252,7 @@ def winograd_cost(operation, images, channels, out_channels, out_size, kernel, s
     pairs = channels * out_channels
     if operation == "conv_input_grad" and stride != (1, 1):
         products, planes, filters = phase_products(kernel, stride)
+        filters *= 2.8  # whose taps stand apart
         results = planes * math.prod(stride)  # planes of outputs for each output channel
         # With the usual padding, so many outputs of the first pixel of the grid stand in front of the first one.
         taps = max(taps_per_phase(kernel, stride))

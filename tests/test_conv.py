@@ -657,7 +657,9 @@ def test_auto_takes_winograd_where_it_was_measured_to_gain(shape, expected, expe
     )
     assert by("conv_weight_grad", 8, 256, 512, (7, 7), stride=2) == "im2col"  # much of the tiles is unused
     assert by("conv_input_grad", 8, 128, 64, (56, 56), stride=2) == "winograd"
+    assert by("conv_input_grad", 32, 64, 16, (32, 32), kernel=4, stride=2) == "winograd"  # few channels in the result
     assert by("conv_input_grad", 1, 512, 256, (14, 14), stride=2) == "im2col"  # few tiles
+    assert by("conv_input_grad", 8, 512, 256, (14, 14), stride=2) == "im2col"  # many weights
     assert by("conv_input_grad", 8, 64, 3, (224, 224), kernel=7, stride=2) != "winograd"  # phases with four taps
     assert by("conv_weight_grad", *few_tiles) == by("conv", 2, 256, 256, (8, 8)) == "winograd"
     for shape in (few_tiles, (1, 512, 512, (7, 7))):  # more time for the weights than for products
@@ -676,7 +678,7 @@ def test_auto_takes_fft_where_it_was_measured_to_gain():
             assert by(32, 64, 64, (7, 7), kernel=3, operation=operation, lanes=lanes) != "fft"  # much of a tile unused
             assert by(1, 256, 256, (12, 12), kernel=5, operation=operation, lanes=lanes) != "fft"  # a single tile
         assert by(8, 3, 64, (112, 112), kernel=7, stride=2, lanes=lanes) == "fft"
-        assert by(8, 3, 96, (55, 55), kernel=11, stride=4, lanes=lanes) == "fft"
+        assert by(8, 3, 96, (55, 55), kernel=11, stride=4, lanes=lanes) == "winograd"  # which is close
         assert by(8, 3, 64, (112, 112), kernel=7, stride=2, operation="conv_weight_grad", lanes=lanes) == "fft"
         assert by(8, 64, 64, (28, 28), kernel=7, operation="conv_weight_grad", lanes=lanes) == "fft"
         assert by(1, 512, 512, (14, 14), kernel=3, operation="conv_weight_grad", lanes=lanes) == "winograd"

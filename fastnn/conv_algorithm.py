@@ -177,14 +177,23 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
     by_winograd = winograd_cost(operation, *shape) if winograd_runs else math.inf
     by_fft = fft_cost(operation, *shape) if fft_runs else math.inf
     if min(by_winograd, by_fft) < 0.93 * others_cost(operation, *shape):  # which threads share more evenly
-        # Fourier transforms go through more memory, which other threads and processes want as well: 3x3, for which both
-        # save about as much, stays with Winograd ((4, 64, 64, 224): 56 against 67 ms), and so does what is close.
-        margin = 0.85 if math.prod(kernel) > 9 else 0.8
-        return "fft" if by_fft < margin * by_winograd else "winograd"
+        return "fft" if by_fft < fft_margin(operation, kernel, most_taps) * by_winograd else "winograd"
     shape = (images, channels // groups, out_channels // groups, out_size, kernel, stride, lanes)
     if direct_runs and direct_gains(operation, *shape):
         return "direct"
     return "im2col"
+
+
+def fft_margin(operation, kernel, most_taps):
+    """How much of Winograd's cost Fourier transforms may take.
+
+    They go through more memory, which other threads and processes want as well: 3x3, for which both save about as much,
+    stays with Winograd ((4, 64, 64, 224): 56 against 67 ms), and so do, but for backward-weights, filters of up to 4x4
+    in a phase of the stride where it is close (11x11/4, with 2 MB of second-level cache: 6.9 against 8.5 ms).
+    """
+    if math.prod(kernel) <= 9:
+        return 0.8
+    return 0.85 if most_taps <= 4 and operation != "conv_weight_grad" else 1
 
 
 def others_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):

@@ -678,7 +678,7 @@ def test_auto_takes_fft_where_it_was_measured_to_gain():
             assert by(32, 64, 64, (7, 7), kernel=3, operation=operation, lanes=lanes) != "fft"  # much of a tile unused
             assert by(1, 256, 256, (12, 12), kernel=5, operation=operation, lanes=lanes) != "fft"  # a single tile
         assert by(8, 3, 64, (112, 112), kernel=7, stride=2, lanes=lanes) == "fft"
-        assert by(8, 3, 96, (55, 55), kernel=11, stride=4, lanes=lanes) == "winograd"  # which is close
+        assert by(8, 3, 96, (55, 55), kernel=11, stride=4, lanes=lanes) == "winograd"  # 3x3 in a phase
         assert by(8, 3, 64, (112, 112), kernel=7, stride=2, operation="conv_weight_grad", lanes=lanes) == "fft"
         assert by(8, 64, 64, (28, 28), kernel=7, operation="conv_weight_grad", lanes=lanes) == "fft"
         assert by(1, 512, 512, (14, 14), kernel=3, operation="conv_weight_grad", lanes=lanes) == "winograd"

@@ -149,11 +149,33 @@ struct products {
     real *packed;
     const struct pixels *panel;
     int accumulate;
-    /* Panels that stand in the image, channels channel_stride apart, or NULL: those still to be packed, in passing, and
-     * a vector of those of a tile of pixels to come, which are sent for. */
-    const real *unpacked[TILE_PANELS], *ahead[TILE_PANELS];
-    ptrdiff_t channel_stride;
+    /* Panels that stand in the image and are still to be packed, in passing, channels channel_stride apart, or NULL. */
+    const real *unpacked[TILE_PANELS];
+    ptrdiff_t channel_stride, tiles; /* of output channels that are done */
+    /* A tile of pixels to come, which is sent for channel by channel, in runs of so many lines: memory delivers lines
+     * that follow one another sooner than single ones. Or NULL. */
+    const real *to_come;
+    ptrdiff_t lines_to_come;
 };
+
+/* The tile of pixels from q on, as far as it is in one image. */
+static void find_to_come(const struct conv_geometry *g, const real *first_channel, ptrdiff_t q, struct products *p)
+{
+    ptrdiff_t positions = g->in_channel_stride, image = q / positions, at = q % positions;
+    if (image >= g->images) return;
+    p->to_come = first_channel + image * g->in_image_stride + at;
+    p->lines_to_come = (smaller(p->panels * COLUMN_TILE, positions - at) + LANES - 1) / LANES;
+}
+
+/* What is sent for with panel i and the present tile of output channels: each pair of these sends for as many lines as
+ * there are channels. */
+INLINE struct ahead find_ahead(const struct products *p, ptrdiff_t i)
+{
+    ptrdiff_t lines = p->lines_to_come, first = (p->tiles * p->panels + i) * p->depth;
+    if (!p->to_come || first >= lines * p->depth) return (struct ahead){0};
+    return (struct ahead){p->to_come + first / lines * p->channel_stride + first % lines * LANES, lines - first % lines,
+                          lines, p->channel_stride - lines * LANES};
+}
 
 /* Packs the panels of a depth block, or leaves it to the first products (1x1 filters, which use what they read so seldom
  * that memory must not be waited for). `next` is the first pixel of the tile that the thread is likely to compute next. */
@@ -162,39 +184,37 @@ static void pack_block(const struct conv_geometry *g, const real *input, const s
 {
     const real *first_channel = input + depth_start * g->in_channel_stride;
     p->channel_stride = g->in_channel_stride;
+    if (in_passing) find_to_come(g, first_channel, next, p);
     for (ptrdiff_t i = 0; i < p->panels; i++) {
         const real *place = in_passing ? find_in_place(g, first_channel, pixel + i * COLUMN_TILE) : NULL;
-        const real *to_come = in_passing ? find_in_place(g, first_channel, next + i * COLUMN_TILE) : NULL;
         p->unpacked[i] = place;
-        p->ahead[i] = to_come ? to_come : place;
         if (!place)
             gather_panel(g, input, patches, i, depth_start, p->depth, COLUMN_TILE,
                          p->packed + i * p->depth * COLUMN_TILE);
     }
 }
 
-/* After the products of `tiles` tiles of output channels: panels are packed now, and another vector is sent for. */
-static void pass_on(struct products *p, ptrdiff_t tiles)
+/* After the products of a tile of output channels, panels are packed. */
+static void pass_on(struct products *p)
 {
-    for (ptrdiff_t i = 0; i < TILE_PANELS; i++) {
-        p->unpacked[i] = NULL;
-        p->ahead[i] = p->ahead[i] && tiles < COLUMN_VECTORS ? p->ahead[i] + LANES : NULL;
-    }
+    for (ptrdiff_t i = 0; i < TILE_PANELS; i++) p->unpacked[i] = NULL;
+    p->tiles++;
 }
 
 INLINE void multiply_whole_panel(const struct products *p, ptrdiff_t i, real *to, ptrdiff_t row_stride, int accumulate)
 {
     real *packed = p->packed + i * p->depth * COLUMN_TILE;
-    const real *unpacked = p->unpacked[i], *ahead = p->ahead[i];
-    if (p->rows < ROW_TILE || !ahead)
+    const real *unpacked = p->unpacked[i];
+    const struct ahead ahead = find_ahead(p, i);
+    if (p->rows < ROW_TILE || (!unpacked && !ahead.at))
         multiply_some_rows(p->rows, COLUMN_VECTORS, p->depth, p->a, p->a_row, p->a_depth, packed, COLUMN_TILE, to,
                            row_stride, accumulate);
     else if (unpacked)
         multiply_in_passing(ROW_TILE, COLUMN_VECTORS, p->depth, p->a, p->a_row, p->a_depth, unpacked, p->channel_stride,
-                            packed, ahead, p->channel_stride, to, row_stride, accumulate);
+                            packed, ahead, to, row_stride, accumulate);
     else
         multiply_in_passing(ROW_TILE, COLUMN_VECTORS, p->depth, p->a, p->a_row, p->a_depth, packed, COLUMN_TILE, NULL,
-                            ahead, p->channel_stride, to, row_stride, accumulate);
+                            ahead, to, row_stride, accumulate);
 }
 
 INLINE void multiply_into_buffer(const struct products *p, ptrdiff_t i, real *buffer)
@@ -345,7 +365,7 @@ static void tile(const struct conv_geometry *g, const void *input, const void *w
         if (!packed_pixels)
             pack_block(g, input, &patches, pixel_start, pixel_start + pixels_ahead, depth_start, in_passing, &p);
         if (dots) take_lines(p.packed + (panels - 1) * depth * COLUMN_TILE, dots, depth, lines);
-        for (ptrdiff_t k = channel_start, tiles = 1; k < channel_start + channel_count; k += ROW_TILE, tiles++) {
+        for (ptrdiff_t k = channel_start; k < channel_start + channel_count; k += ROW_TILE) {
             ptrdiff_t channel = group * out_channels + k;
             p.rows = smaller(ROW_TILE, channel_start + channel_count - k);
             p.a = weight;
@@ -357,7 +377,7 @@ static void tile(const struct conv_geometry *g, const void *input, const void *w
             else
                 store_products(&p, last && epilogue->bias ? (const real *)epilogue->bias + channel : NULL,
                                (real *)output + channel * g->out_channel_stride, g->out_channel_stride);
-            pass_on(&p, tiles);
+            pass_on(&p);
         }
         depth_start += depth;
     } while (!last);

@@ -37,12 +37,19 @@ enum { COLUMN_TILE = COLUMN_VECTORS * LANES };
     }
 /* clang-format on */
 
+/* Lines of memory that are sent for while something else is computed: runs of `lines` neighbours, next_run elements from the
+ * end of one to the start of the next, `left` in the present one. None where `at` is NULL. */
+struct ahead {
+    const real *at;
+    ptrdiff_t left, lines, next_run;
+};
+
 /* `a` steps by a_row from row to row and by a_depth along the sum; the other operand is a panel of so many vectors, rows
- * of which stand b_depth apart. In passing, they are packed unless `packed` is NULL, and unless `ahead` is, the lines at
- * ahead + d * ahead_depth are brought into the second-level cache. */
+ * of which stand b_depth apart. In passing, they are packed unless `packed` is NULL, and as many lines ahead as there are
+ * terms are brought into the second-level cache. */
 INLINE void multiply_in_passing(const int rows, const int vectors, ptrdiff_t depth, const real *a, ptrdiff_t a_row,
                                 ptrdiff_t a_depth, const real *b, const ptrdiff_t b_depth, real *packed,
-                                const real *ahead, ptrdiff_t ahead_depth, real *c, ptrdiff_t row_stride, int accumulate)
+                                struct ahead ahead, real *c, ptrdiff_t row_stride, int accumulate)
 {
     vec sum[ROW_TILE][COLUMN_VECTORS];
 #pragma GCC unroll 8
@@ -55,7 +62,12 @@ INLINE void multiply_in_passing(const int rows, const int vectors, ptrdiff_t dep
 
     for (ptrdiff_t d = 0; d < depth; d++, a += a_depth, b += b_depth) {
         vec column[COLUMN_VECTORS];
-        if (ahead) __builtin_prefetch(ahead + d * ahead_depth, 0, 2);
+        if (ahead.at) {
+            __builtin_prefetch(ahead.at, 0, 2);
+            int ends = --ahead.left == 0;
+            ahead.at += ends ? ahead.next_run + LANES : LANES;
+            ahead.left = ends ? ahead.lines : ahead.left;
+        }
 #pragma GCC unroll 3
         for (int v = 0; v < vectors; v++) {
             column[v] = vec_load(b + v * LANES);
@@ -81,7 +93,10 @@ INLINE void multiply_in_passing(const int rows, const int vectors, ptrdiff_t dep
 INLINE void multiply_rows(const int rows, const int vectors, ptrdiff_t depth, const real *a, ptrdiff_t a_row,
                           ptrdiff_t a_depth, const real *b, const ptrdiff_t b_depth, real *c, ptrdiff_t row_stride,
                           int accumulate)
-{ multiply_in_passing(rows, vectors, depth, a, a_row, a_depth, b, b_depth, NULL, NULL, 0, c, row_stride, accumulate); }
+{
+    const struct ahead none = {0};
+    multiply_in_passing(rows, vectors, depth, a, a_row, a_depth, b, b_depth, NULL, none, c, row_stride, accumulate);
+}
 
 /* 1 to ROW_TILE rows. */
 INLINE void multiply_some_rows(ptrdiff_t rows, const int vectors, ptrdiff_t depth, const real *a, ptrdiff_t a_row,

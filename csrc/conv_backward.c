@@ -280,6 +280,8 @@ static void weight_tile(const struct conv_geometry *g, const void *input, const 
                 ptrdiff_t n = (pixel_start + done) / positions, p = (pixel_start + done) % positions;
                 a_row = g->in_channel_stride;
                 a = (const real *)input + n * g->in_image_stride + (depth_start + d) * a_row + p;
+                for (ptrdiff_t row = 0; row < row_count; row++) /* the next pixels of these channels */
+                    for (ptrdiff_t j = count; j < 2 * count; j += LANES) __builtin_prefetch(a + row * a_row + j, 0, 2);
             } else {
                 gather_panels(g, input, &patches, depth_start + d, row_count, REDUCE_PIXELS, rows);
             }

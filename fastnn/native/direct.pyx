@@ -329,7 +329,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     cdef Block thread_memory = scratch(threads * scratch_bytes)
     cdef np.ndarray bias_sums = np.zeros((parts, out_channels))
     cdef double *sums = <double *> np.PyArray_DATA(bias_sums)
-    cdef char *partials = <char *> partial_memory.data - weights * itemsize  # of all but the first
+    cdef char *partials = <char *> partial_memory.data  # of all parts but the first
     cdef char *thread_scratch = <char *> thread_memory.data
     cdef const char *source = np.PyArray_BYTES(x)
     cdef const char *gradient = np.PyArray_BYTES(grad)
@@ -346,10 +346,10 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
                 g, plan.phase, source + group * g.channels * g.in_channel_stride * itemsize,
                 gradient + first * g.out_channel_stride * itemsize, count,
                 part * part_units, min(part_units, units - part * part_units),
-                (partials + part * weights * itemsize if part > 0 else target) + first * depth * itemsize,
+                (partials + (part - 1) * weights * itemsize if part > 0 else target) + first * depth * itemsize,
                 sums + part * out_channels + first, thread_scratch + threadid() * scratch_bytes)
         for task in prange(out_channels if parts > 1 else 0, schedule="static",
                            num_threads=min(threads, threads_for(0.1 * parts * weights))):
-            reduction.add_parts(partials + (weights + task * depth) * itemsize, parts - 1, weights, depth,
+            reduction.add_parts(partials + task * depth * itemsize, parts - 1, weights, depth,
                                 target + task * depth * itemsize)
     return result, bias_sums

@@ -333,7 +333,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
     o.products, o.own_scratch = <char *> products.data, <char *> own_scratch.data
     o.bias_sums = <double *> sums.data
     cdef char *target = np.PyArray_BYTES(result)
-    cdef char *partials = <char *> partial_memory.data - part_bytes  # of all but the first
+    cdef char *partials = <char *> partial_memory.data  # of all parts but the first
     cdef double *bias = <double *> np.PyArray_DATA(bias_sums)
     with nogil:
         if parts == 1:
@@ -341,6 +341,6 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
         else:
             for task in prange(parts, num_threads=threads, schedule="dynamic"):
                 sum_part(o, &largest, task * part_tiles, min((task + 1) * part_tiles, tiles), threadid(),
-                         partials + task * part_bytes if task > 0 else target, bias + task * rows)
-            reduction.add_parts(partial_memory.data, parts - 1, rows * weights, rows * weights, target)
+                         partials + (task - 1) * part_bytes if task > 0 else target, bias + task * rows)
+            reduction.add_parts(partials, parts - 1, rows * weights, rows * weights, target)
     return result, bias_sums

@@ -507,7 +507,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
     cdef Block products = scratch(places * o.sizes[2]), own_scratch = scratch(threads * o.sizes[3])
     cdef Block partial_memory = scratch((parts - 1) * part_bytes)
     cdef char *target = np.PyArray_BYTES(result)
-    cdef char *partials = <char *> partial_memory.data - part_bytes  # of all but the first
+    cdef char *partials = <char *> partial_memory.data  # of all parts but the first
     o.panel_sums = ceil_div(work.round_tiles, kernels.panel_tiles) * work.row_block
     cdef Block panel_sums = scratch(places * o.panel_sums * sizeof(double))
     o.patches, o.gradients = <char *> patches.data, <char *> gradients.data
@@ -517,14 +517,14 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
         if shared:
             for task in range(parts):
                 sum_tiles(&o, &work, task * work.part_tiles, min((task + 1) * work.part_tiles, tiles), threads,
-                          partials + task * part_bytes if task > 0 else target, bias + task * rows)
+                          partials + (task - 1) * part_bytes if task > 0 else target, bias + task * rows)
         else:
             for task in prange(parts, num_threads=threads, schedule="dynamic"):
-                sum_part(o, &work, task, tiles, threadid(), partials + task * part_bytes if task > 0 else target,
-                         bias + task * rows)
+                sum_part(o, &work, task, tiles, threadid(),
+                         partials + (task - 1) * part_bytes if task > 0 else target, bias + task * rows)
         if parts > 1:
             for task in prange(rows, num_threads=min(threads, threads_for(0.1 * parts * rows * weights)),
                                schedule="static"):
-                reduction.add_parts(partials + part_bytes + task * weights * itemsize, parts - 1, rows * weights,
-                                    weights, target + task * weights * itemsize)
+                reduction.add_parts(partials + task * weights * itemsize, parts - 1, rows * weights, weights,
+                                    target + task * weights * itemsize)
     return result, bias_sums

@@ -93,13 +93,16 @@ def check_algorithm(source, name):
     return name
 
 
-def choose(operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes):
+def choose(
+    operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes, avoid_fft=False
+):
     """The algorithm for one operation ("conv", "conv_input_grad", "conv_weight_grad"): "im2col", "direct",
     "winograd" or "fft".
 
     The shapes are those of the convolution that is computed: backward-data convolves the output's gradient. A vector
-    has `lanes` elements. ``python -m fastnn bench conv --algorithms`` measures this table, and those below, anew: every
-    algorithm on every layer, the chosen one marked, and what the choice has lost.
+    has `lanes` elements. Fourier transforms are avoided where they would have to make large copies.
+    ``python -m fastnn bench conv --algorithms`` measures this table, and those below, anew: every algorithm on every
+    layer, the chosen one marked, and what the choice has lost.
     Measured on a Zen 4 core with AVX-512 (AVX2 is within 5 %), float32, GFLOP/s of the three operations:
 
     ====================  =============  =============
@@ -140,11 +143,13 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
     ================================  =============  =============  =============
     """
     sizes = (tuple(out_size), tuple(kernel), tuple(stride), tuple(dilation))
-    return choose_once(active, operation, images, channels, out_channels, *sizes, groups, lanes)
+    return choose_once(active, operation, images, channels, out_channels, *sizes, groups, lanes, avoid_fft)
 
 
 @lru_cache(maxsize=4096)  # a small layer takes no longer than the choice
-def choose_once(wanted, operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes):
+def choose_once(
+    wanted, operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes, avoid_fft
+):
     """choose(), where `wanted` is the algorithm that the user asks for."""
     blocks = winograd_blocks(kernel, stride)[1]
     turned = operation == "conv_input_grad" and stride != (1, 1)
@@ -175,7 +180,7 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
         return wanted if {"winograd": winograd_runs, "fft": fft_runs, "direct": direct_runs}.get(wanted) else "im2col"
     shape = (images, channels, out_channels, out_size, kernel, stride, lanes)
     by_winograd = winograd_cost(operation, *shape) if winograd_runs else math.inf
-    by_fft = fft_cost(operation, *shape) if fft_runs else math.inf
+    by_fft = fft_cost(operation, *shape) if fft_runs and not avoid_fft else math.inf
     if min(by_winograd, by_fft) < 0.93 * others_cost(operation, *shape):  # which threads share more evenly
         return "fft" if by_fft < fft_margin(operation, kernel, most_taps) * by_winograd else "winograd"
     shape = (images, channels // groups, out_channels // groups, out_size, kernel, stride, lanes)

@@ -160,6 +160,12 @@ def test_every_algorithm_of_the_comparison_computes_by_itself(monkeypatch):
     assert fastnn.get_conv_algorithm() == "auto"
 
 
+def test_the_chosen_algorithm_is_auto_s_choice_whatever_is_forced():
+    with fastnn.conv_algorithm("im2col"):
+        rows = conv_choice.compare_algorithms(Layer("odd", 1, 64, 64, 32, 3, 1, 1), fastnn.get_num_threads(), 0.01)
+    assert [row.chosen for row in rows] == ["winograd"] * 3
+
+
 # the libraries
 
 

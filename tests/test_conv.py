@@ -667,6 +667,32 @@ def test_auto_takes_winograd_where_it_was_measured_to_gain(shape, expected, expe
     assert by("conv_weight_grad", *few_tiles, lanes=8) == "im2col"
 
 
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_large_weights_are_taken_by_parts(rng, groups, last):
+    """Backward by the matrix product, with weights of more than 8 MB, against NumPy's own product."""
+    channels, out_channels, (height, width) = 1600, 1500, (20, 22)
+    x, dy = (rng.standard_normal((1, n * groups, height, width)).astype(np.float32) for n in (channels, out_channels))
+    weight = rng.standard_normal((out_channels * groups, channels, 1, 1)).astype(np.float32)
+    bias = rng.standard_normal(channels * groups).astype(np.float32)
+    flat_x, flat_dy = (array.astype(np.float64).reshape(groups, -1, height * width) for array in (x, dy))
+    flat_weight = weight.astype(np.float64).reshape(groups, out_channels, channels)
+    dx = (flat_weight.transpose(0, 2, 1) @ flat_dy).reshape(x.shape)
+    dw, db = (flat_dy @ flat_x.transpose(0, 2, 1)).reshape(weight.shape), dy.sum(axis=(0, 2, 3), dtype=np.float64)
+    if last:
+        x, dy = channels_last(x), channels_last(dy)
+    results = []
+    for threads in (1, 2, 5):
+        with fastnn.conv_algorithm("im2col"), fastnn.threads(threads):
+            found = F.conv2d_backward(dy, x, weight, np.zeros(len(weight), np.float32), groups=groups)
+            results.append((*found, F.conv_transpose2d(dy, weight, bias, groups=groups)))
+    for actual, expected in zip(results[0], (dx, dw, db, dx + bias[:, None, None]), strict=True):
+        assert_matches(actual, expected, "conv")
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_auto_takes_fft_where_it_was_measured_to_gain():
     def by(*shape, kernel, stride=1, operation="conv", lanes=16):
         return choose(operation, *shape, (kernel,) * 2, (stride,) * 2, (1, 1), 1, lanes)

@@ -41,7 +41,7 @@ def compare_algorithms(layer, threads, seconds):
     """The Comparison of each operation; `seconds` is the time to spend on all algorithms of one of them."""
     fastnn.set_num_threads(threads)
     calls = operations(layer)
-    chosen = layer.algorithms
+    chosen = algorithms_by(layer, "auto")  # whatever FASTNN_CONV_ALGORITHM asks for
     able = {name: algorithms_by(layer, name) for name in FORCED}
     comparisons = []
     for i, operation in enumerate(OPERATIONS):

@@ -331,10 +331,26 @@ def forward_geometry(in_shape, out_size, kernel, stride, padding, dilation, grou
                     three(padding, 0), three(dilation, 1), groups, out_channels, in_last, out_last)
 
 
+# Arrays with their channels last are copied for Fourier transforms, and their results back, some images at a time: so
+# many bytes of both, if an image is no larger. Transformed weights that are larger than this take memory of their own.
+cdef ptrdiff_t COPY_BYTES = 4 << 20
+cdef ptrdiff_t FFT_WEIGHT_BYTES = 4 << 20
+
+
 cdef str algorithm(str operation, np.ndarray source, ptrdiff_t out_channels, out_size, kernel, stride, dilation,
                    ptrdiff_t groups):
+    cdef bint avoid_fft = is_channels_last(source) and copies_much(source, out_channels, out_size)
     return choose(operation, source.shape[0], source.shape[1], out_channels, out_size, kernel, stride, dilation, groups,
-                  kernels_for(source).conv.lanes)
+                  kernels_for(source).conv.lanes, avoid_fft)
+
+
+cdef bint copies_much(np.ndarray source, ptrdiff_t out_channels, out_size):
+    """Whether Fourier transforms of an array with channels last would take more memory than a call may: for the copy of
+    one image, or beside that for many transformed weights."""
+    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(source), image = out_channels * product(tuple(out_size)) * itemsize
+    if source.shape[0] > 0:
+        image += source.nbytes // source.shape[0]
+    return image > COPY_BYTES or 384 * source.shape[1] * out_channels * itemsize > FFT_WEIGHT_BYTES
 
 
 cdef bint fills_squares(np.ndarray like, ptrdiff_t channels):
@@ -351,11 +367,6 @@ cdef np.ndarray empty_result(tuple shape, np.ndarray like, bint last):
 cdef np.ndarray laid_out(np.ndarray y, bint last):
     """What a kernel for channels first made of an array that has them last."""
     return channels_last(y) if last else y
-
-
-# Arrays with their channels last are copied for Fourier transforms, and their results back, some images at a time: so
-# many bytes of both, or one image.
-cdef ptrdiff_t COPY_BYTES = 4 << 20
 
 
 cdef list groups_of_images(np.ndarray x, np.ndarray y):
@@ -450,7 +461,7 @@ cdef correlate_by_parts(np.ndarray grad, const conv_phase *phase, ptrdiff_t filt
     cdef ptrdiff_t depth_bytes = max(1, phase.geometry.taps * phase.geometry.channels * itemsize)
     cdef ptrdiff_t row_tile = kernels_for(grad).gemm.row_tile, together = rows
     cdef weight_view some = weight
-    if groups * rows * depth_bytes <= PACKED_BYTES:
+    if groups * ceil_div(rows, row_tile) * row_tile * depth_bytes <= PACKED_BYTES:
         correlate(grad, &phase.geometry, phase.position, filter, weight, source, target.data, groups, rows,
                   Epilogue(bias, None, 1, False, rows * groups), result)
         return
@@ -635,18 +646,21 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
     cdef ptrdiff_t blocks = ceil_div(depth, DEPTH_BLOCK)
     cdef ptrdiff_t depth_block = ceil_div(ceil_div(depth, blocks), unit) * unit
     blocks = ceil_div(depth, depth_block)
-    cdef ptrdiff_t depth_bytes = groups * row_length * itemsize
+    cdef ptrdiff_t depth_bytes = groups * row_length * itemsize  # of a part's sums, for one in the depth
     cdef ptrdiff_t parts = max(1, min(ceil_div(ENOUGH_TASKS, blocks * groups), pixels // PARTIAL_PIXELS,
                                       PARTIAL_BYTES // (depth * depth_bytes)))
     cdef ptrdiff_t part_pixels = ceil_div(pixels, parts)
     parts = ceil_div(pixels, part_pixels)
     cdef int threads = threads_for(groups * (2.0 * rows / FLOP_PER_NANOSECOND + 0.5) * depth * pixels)
-    while depth_block > unit and groups * parts * ceil_div(depth, depth_block) < 4 * threads and threads > 1:
+    cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(geometry, rows)
+    cdef ptrdiff_t room = max(1 << 20, min(PARTIAL_BYTES, (15 << 20) - scratch_bytes))
+    while depth_block > unit and (
+            parts * depth_block * depth_bytes > room
+            or (groups * parts * ceil_div(depth, depth_block) < 4 * threads and threads > 1)):
         depth_block = ceil_div(depth_block, 2 * unit) * unit
-    cdef ptrdiff_t span = max(1, PARTIAL_BYTES // (parts * depth_bytes * depth_block)) * depth_block, first, count
+    cdef ptrdiff_t span = max(1, room // (parts * depth_bytes * depth_block)) * depth_block, first, count
     span = min(span, depth)
     cdef ptrdiff_t part_stride = groups * span * row_length
-    cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(geometry, rows)
     bias_sums = np.zeros((parts, out_channels))
     cdef double *sums = <double *> np.PyArray_DATA(bias_sums)
     cdef Block partial_memory = scratch(parts * part_stride * itemsize)

@@ -20,7 +20,7 @@ from fastnn.native.runtime import second_level_cache
 
 np.import_array()
 
-cdef ptrdiff_t OWN_CACHE = second_level_cache()
+cdef ptrdiff_t OWN_CACHE = min(second_level_cache(), 4 << 20)
 # Tiles of 4x4 outputs that a thread computes together: enough that reading the transformed weights does not weigh, as
 # long as their transformed patches keep within this many bytes; half as many where their patches, products and a chunk
 # of weights fit into the core's own cache then (64 channels at 56x56, one thread: 5.9 -> 5.4 ms).
@@ -45,7 +45,9 @@ cdef ptrdiff_t TASKS_PER_THREAD = 2
 # Backward-weights: bytes of the products that are summed up at a time, output channels among them at least where there
 # are as many, and bytes of the operands of a round. More products transform fewer operands again, but come from the
 # cache that cores share, which is large where their own is: with 2 MB, 10 in place of 5 MB are up to 13 % faster.
-cdef ptrdiff_t PRODUCT_BYTES = min(max(5 << 20, 5 * OWN_CACHE), 10 << 20)
+# The order of the sums is that of the fewer, on every machine.
+cdef ptrdiff_t FEWER_PRODUCT_BYTES = 5 << 20
+cdef ptrdiff_t PRODUCT_BYTES = min(max(FEWER_PRODUCT_BYTES, 5 * OWN_CACHE), 10 << 20)
 cdef ptrdiff_t SUM_ROWS = 256
 cdef ptrdiff_t ROUND_BYTES = 2 << 20
 # A round has at least one panel of tiles: bytes of its patches, and of its gradients.
@@ -54,7 +56,7 @@ cdef ptrdiff_t ROW_BYTES = 4 << 20
 # Partial sums at most, tiles of each at least, and bytes of all but the first, which are the result, and of products.
 cdef ptrdiff_t PARTS = 64
 cdef ptrdiff_t PARTIAL_TILES = 192
-cdef ptrdiff_t PARTIAL_BYTES = 10 << 20
+cdef ptrdiff_t PARTIAL_BYTES = 7 << 20
 # A part is computed by one thread, in memory of its own of so much at most unless there are many parts, or by all
 # together, who then wait for each other twice a round: so many do the work of half as many.
 cdef ptrdiff_t OWN_BYTES = 4 << 20
@@ -337,22 +339,30 @@ cdef struct sum_split:
     ptrdiff_t round_tiles
 
 
-cdef sum_split split_sum(const winograd_geometry *geometry, const winograd_weight_kernels *kernel, ptrdiff_t itemsize):
-    cdef ptrdiff_t tiles = tile_count(geometry), rows = geometry.out_channels, channels = geometry.channels
-    cdef ptrdiff_t panel = kernel.panel_tiles
-    cdef ptrdiff_t position_bytes = positions_of(geometry) * itemsize, most_products = PRODUCT_BYTES // position_bytes
-    cdef ptrdiff_t taps = (geometry.points - 3) * (geometry.points - 3)
-    cdef ptrdiff_t products = min(PRODUCT_BYTES, position_bytes * rows * channels)
-    cdef ptrdiff_t parts = 1 + (PARTIAL_BYTES - products) // (taps * rows * channels * itemsize)
-    cdef sum_split work
-    parts = max(1, min(parts, min(PARTS, tiles // PARTIAL_TILES)))
+cdef void set_blocks(const winograd_geometry *geometry, ptrdiff_t panel, ptrdiff_t itemsize, ptrdiff_t product_bytes,
+                     sum_split *work):
+    """The weights whose products are summed up at a time."""
+    cdef ptrdiff_t rows = geometry.out_channels, channels = geometry.channels
+    cdef ptrdiff_t position_bytes = positions_of(geometry) * itemsize, most_products = product_bytes // position_bytes
     work.row_block = min(most_products // channels, ROW_BYTES // (position_bytes * panel))
     work.row_block = min(rows, max(SUM_ROWS * 4 // itemsize, work.row_block))
     work.channel_block = min(most_products // work.row_block, GROUP_BYTES // (position_bytes * panel))
     work.channel_block = min(channels, max(panel, work.channel_block // panel * panel))
+
+
+cdef sum_split split_sum(const winograd_geometry *geometry, const winograd_weight_kernels *kernel, ptrdiff_t itemsize):
+    cdef ptrdiff_t tiles = tile_count(geometry), rows = geometry.out_channels, channels = geometry.channels
+    cdef ptrdiff_t panel = kernel.panel_tiles, position_bytes = positions_of(geometry) * itemsize
+    cdef ptrdiff_t taps = (geometry.points - 3) * (geometry.points - 3)
+    cdef ptrdiff_t products = min(FEWER_PRODUCT_BYTES, position_bytes * rows * channels)
+    cdef ptrdiff_t parts = 1 + (PARTIAL_BYTES - products) // (taps * rows * channels * itemsize)
+    cdef sum_split work
+    parts = max(1, min(parts, min(PARTS, tiles // PARTIAL_TILES)))
+    set_blocks(geometry, panel, itemsize, FEWER_PRODUCT_BYTES, &work)
     work.round_tiles = ROUND_BYTES // (position_bytes * (work.row_block + work.channel_block))
     work.round_tiles = min(tiles, max(panel, work.round_tiles // panel * panel))
     work.part_tiles = ceil_div(ceil_div(tiles, parts), work.round_tiles) * work.round_tiles
+    set_blocks(geometry, panel, itemsize, PRODUCT_BYTES, &work)
     return work
 
 

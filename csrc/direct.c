@@ -850,8 +850,8 @@ static struct range seen_rows(const struct direct_geometry *g, const struct dire
 }
 
 /* partial[k][c * T + t] = sum over `units` bands from `unit` on, counted through the images (or groups of interleaved ones).
- * `input` points at the group's first channel, `grad_output` at the first of the `rows` output channels. The sums of the
- * gradient are added to bias_sums. */
+ * `input` points at the group's first channel, `grad_output` at the first of the `rows` output channels. Unless
+ * bias_sums is NULL, the sums of the gradient are added to it. */
 static void weight_tile(const struct direct_geometry *g, const struct direct_phase *phase, const void *input,
                         const void *grad_output, ptrdiff_t rows, ptrdiff_t unit, ptrdiff_t units, void *partial,
                         double *bias_sums, void *scratch)
@@ -882,7 +882,7 @@ static void weight_tile(const struct direct_geometry *g, const struct direct_pha
                 else
                     copy_gradient(g, &b, from + row * g->out_channel_stride, image, start, to);
             }
-            for (ptrdiff_t row = 0; row < count; row++)
+            for (ptrdiff_t row = 0; row < (bias_sums ? count : 0); row++)
                 bias_sums[k + row] += sum_gradient(&b, grads + row * b.images * b.height * b.grad_row);
             for (ptrdiff_t d = 0; d < depth; d += accumulator_columns((int)count)) {
                 const ptrdiff_t *offset = phase->offset + d;

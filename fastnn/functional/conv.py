@@ -144,8 +144,8 @@ def convolve_backward(function, grad_output, input, weight, bias, stride, paddin
     if needs[0]:
         grad_input = implementation("conv_input_grad")(grad_output, weight, None, input.shape[2:], *arguments)
     if needs[1]:
-        found = implementation("conv_weight_grad")(grad_output, input, weight.shape[2:], *arguments, needs[2])
-        grad_weight, grad_bias = found if needs[2] else (found, None)
+        weight_gradient = implementation("conv_weight_grad")
+        grad_weight, grad_bias = weight_gradient(grad_output, input, weight.shape[2:], *arguments, needs[2])
     elif needs[2]:
         grad_bias = implementation("conv_channel_sum")(grad_output)
     return grad_input, grad_weight, grad_bias
@@ -201,7 +201,7 @@ def convolve_transposed_backward(
     needs = check_needs(function, needs, bias)
     return (
         implementation("conv")(grad_output, weight, None, input.shape[2:], *arguments) if needs[0] else None,
-        implementation("conv_weight_grad")(input, grad_output, weight.shape[2:], *arguments) if needs[1] else None,
+        implementation("conv_weight_grad")(input, grad_output, weight.shape[2:], *arguments)[0] if needs[1] else None,
         implementation("conv_channel_sum")(grad_output) if needs[2] else None,
     )
 

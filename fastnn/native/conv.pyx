@@ -11,7 +11,7 @@ from fastnn.native.geometry cimport forward_taps, phase_taps, three
 from fastnn.native.kernels cimport (
     conv_backward_kernels, conv_epilogue, conv_geometry, conv_kernels, conv_phase, gemm_kernels)
 from fastnn.native.runtime cimport (
-    Block, ceil_div, channels_last, contiguous, copy_pixels, empty_channels_last, empty_of_shape, is_channels_last,
+    Block, ceil_div, channels_last, contiguous, empty_channels_last, empty_of_shape, is_channels_last,
     kernels_for, scratch, threads_for)
 
 from functools import lru_cache
@@ -331,26 +331,10 @@ def forward_geometry(in_shape, out_size, kernel, stride, padding, dilation, grou
                     three(padding, 0), three(dilation, 1), groups, out_channels, in_last, out_last)
 
 
-# Arrays with their channels last are copied for Fourier transforms, and their results back, some images at a time: so
-# many bytes of both, if an image is no larger. Transformed weights that are larger than this take memory of their own.
-cdef ptrdiff_t COPY_BYTES = 4 << 20
-cdef ptrdiff_t FFT_WEIGHT_BYTES = 4 << 20
-
-
 cdef str algorithm(str operation, np.ndarray source, ptrdiff_t out_channels, out_size, kernel, stride, dilation,
                    ptrdiff_t groups):
-    cdef bint avoid_fft = is_channels_last(source) and copies_much(source, out_channels, out_size)
     return choose(operation, source.shape[0], source.shape[1], out_channels, out_size, kernel, stride, dilation, groups,
-                  kernels_for(source).conv.lanes, avoid_fft)
-
-
-cdef bint copies_much(np.ndarray source, ptrdiff_t out_channels, out_size):
-    """Whether Fourier transforms of an array with channels last would take more memory than a call may: for the copy of
-    one image, or beside that for many transformed weights."""
-    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(source), image = out_channels * product(tuple(out_size)) * itemsize
-    if source.shape[0] > 0:
-        image += source.nbytes // source.shape[0]
-    return image > COPY_BYTES or 384 * source.shape[1] * out_channels * itemsize > FFT_WEIGHT_BYTES
+                  kernels_for(source).conv.lanes, np.PyArray_ITEMSIZE(source) if is_channels_last(source) else 0)
 
 
 cdef bint fills_squares(np.ndarray like, ptrdiff_t channels):
@@ -369,53 +353,6 @@ cdef np.ndarray laid_out(np.ndarray y, bint last):
     return channels_last(y) if last else y
 
 
-cdef list groups_of_images(np.ndarray x, np.ndarray y):
-    """Slices of images, by the shapes alone."""
-    cdef ptrdiff_t images = x.shape[0], most
-    if images == 0:
-        return []
-    most = max(1, COPY_BYTES * images // max(1, x.nbytes + y.nbytes))
-    most = ceil_div(images, ceil_div(images, most))
-    return [slice(start, start + most) for start in range(0, images, most)]
-
-
-cdef fft_of_images(np.ndarray x, np.ndarray weight, bias, out_size, ptrdiff_t stride, padding, residual, double slope,
-                   bint statistics):
-    """conv() by Fourier transforms of an array with channels last."""
-    cdef np.ndarray y = empty_channels_last((x.shape[0], weight.shape[0], *out_size), np.PyArray_TYPE(x)), part
-    sums = np.zeros((2, weight.shape[0]))
-    for images in groups_of_images(x, y):
-        part_residual = None if residual is None else residual[images]
-        epilogue = Epilogue(bias, part_residual, slope, statistics, weight.shape[0])
-        part = fft.conv((<object> x)[images], weight, epilogue, out_size, stride, padding)
-        copy_pixels(part, (<object> y)[images], False)
-        if statistics:
-            sums += epilogue.result(part)[1:]
-    return (y, sums[0], sums[1]) if statistics else y
-
-
-cdef np.ndarray fft_grad_of_images(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_size, padding):
-    """conv_input_grad() by Fourier transforms of an array with channels last."""
-    cdef np.ndarray result = empty_channels_last((grad.shape[0], weight.shape[1], *in_size), np.PyArray_TYPE(grad))
-    for images in groups_of_images(grad, result):
-        part = fft.conv_input_grad((<object> grad)[images], weight, epilogue, in_size, padding)
-        copy_pixels(part, (<object> result)[images], False)
-    return result
-
-
-cdef tuple fft_weight_grad_of_images(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stride, padding):
-    """weight_grad() by Fourier transforms: where channels are last, the sum over groups of images, in order."""
-    groups = groups_of_images(x, grad) if is_channels_last(x) or is_channels_last(grad) else []
-    if len(groups) <= 1:
-        return fft.conv_weight_grad(grad, x, kernel, stride, padding)
-    total, bias_sums = 0, []
-    for images in groups:
-        part, sums = fft.conv_weight_grad((<object> grad)[images], (<object> x)[images], kernel, stride, padding)
-        total = part if images.start == 0 else np.add(total, part, out=part)
-        bias_sums.append(sums)
-    return total, np.concatenate(bias_sums)
-
-
 def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups, residual=None,
          double slope=1, bint statistics=False, kept=None):
     """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel), through an epilogue. `kept`
@@ -426,10 +363,8 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
     cdef str by = algorithm("conv", x, weight.shape[0], out_size, (<object> weight).shape[2:], stride, dilation, groups)
     if by == "winograd":
         return epilogue.result(winograd.conv(x, weight, epilogue, out_size, stride[0], padding, kept))
-    if by == "fft" and last:
-        return fft_of_images(x, weight, bias, out_size, stride[0], padding, residual, slope, statistics)
     if by == "fft":
-        return epilogue.result(fft.conv(x, weight, epilogue, out_size, stride[0], padding))
+        return fft.conv(x, weight, bias, out_size, stride[0], padding, residual, slope, statistics)
     if by == "direct":
         y = direct.conv(x, weight, epilogue, out_size, stride, padding, dilation, groups)
         return epilogue.result(laid_out(y, last))
@@ -459,7 +394,7 @@ cdef correlate_by_parts(np.ndarray grad, const conv_phase *phase, ptrdiff_t filt
     """correlate() with a bias for some of the rows at a time, so that their packed weights stay small."""
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(grad), group, row, start
     cdef ptrdiff_t depth_bytes = max(1, phase.geometry.taps * phase.geometry.channels * itemsize)
-    cdef ptrdiff_t row_tile = kernels_for(grad).gemm.row_tile, together = rows
+    cdef ptrdiff_t row_tile = kernels_for(grad).gemm.row_tile, together
     cdef weight_view some = weight
     if groups * ceil_div(rows, row_tile) * row_tile * depth_bytes <= PACKED_BYTES:
         correlate(grad, &phase.geometry, phase.position, filter, weight, source, target.data, groups, rows,
@@ -487,10 +422,7 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
         return winograd.conv_input_grad(grad, weight, only_bias, in_size, stride[0], padding)
     cdef bint last = is_channels_last(grad)
     if by == "fft":
-        only_bias = Epilogue(bias, None, 1, False, weight.shape[1])
-        if last:
-            return fft_grad_of_images(grad, weight, only_bias, in_size, padding)
-        return fft.conv_input_grad(grad, weight, only_bias, in_size, padding)
+        return fft.conv_input_grad(grad, weight, bias, in_size, padding)
     if by == "direct":
         only_bias = Epilogue(bias, None, 1, False, weight.shape[1] * groups)
         grad = direct.conv_input_grad(grad, weight, only_bias, in_size, stride, padding, dilation, groups)
@@ -596,22 +528,24 @@ cdef few_weight_grad(np.ndarray grad, np.ndarray x, const conv_geometry *geometr
 
 def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups,
                      bint bias_grad=False):
-    """The gradient (K, C / groups, *kernel) by the weight, from the output's gradient and the input; with `bias_grad`
-    also that by the bias (K,), which is summed up as the gradient is read for the weights."""
-    result, bias_sums = weight_grad(grad, x, kernel, stride, padding, dilation, groups)
-    return (result, bias_sums.sum(axis=0).astype(x.dtype)) if bias_grad else result
+    """The gradient (K, C / groups, *kernel) by the weight, from the output's gradient and the input; and with
+    `bias_grad` that by the bias (K,), which is summed up as the gradient is read for the weights, else None."""
+    result, bias_sums = weight_grad(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
+    return result, bias_sums.sum(axis=0).astype(x.dtype) if bias_grad else None
 
 
-cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups):
-    """The gradient by the weight, and sums of the output's gradient, (parts, K) in float64."""
+cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups,
+                       bint bias_grad):
+    """The gradient by the weight, and sums of the output's gradient, (parts, K) in float64: zeros where they would cost
+    time that nobody asks for."""
     cdef str by = algorithm("conv_weight_grad", x, grad.shape[1], (<object> grad).shape[2:], kernel, stride, dilation,
                             groups)
     if by == "winograd":
         return winograd.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
     if by == "fft":
-        return fft_weight_grad_of_images(grad, x, tuple(kernel), stride[0], padding)
+        return fft.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
     if by == "direct":
-        return direct.conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups)
+        return direct.conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
     cdef bint in_last = is_channels_last(x) and fills_squares(x, x.shape[1] // groups)
     cdef bint grad_last = is_channels_last(grad)
     if not in_last:
@@ -628,12 +562,13 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), lanes = kernels_for(x).conv.lanes
     cdef ptrdiff_t depth = geometry.taps * geometry.channels, row_length = ceil_div(rows, column_tile) * column_tile
     cdef ptrdiff_t pixels = geometry.images * geometry.grid[0] * geometry.grid[1] * geometry.grid[2]
-    cdef np.ndarray bias_sums = np.zeros((1, out_channels))
-    if pixels == 0 or depth == 0 or rows == 0:
-        result[...] = 0
-        return result, conv_channel_sum(grad).reshape(1, out_channels)
+    cdef np.ndarray bias_sums
     if pixels <= FEW_PIXELS:
-        few_weight_grad(grad, x, geometry, groups, result, <double *> np.PyArray_DATA(bias_sums))
+        bias_sums = np.zeros((1, out_channels))
+        if pixels == 0:
+            result[...] = 0
+        else:
+            few_weight_grad(grad, x, geometry, groups, result, <double *> np.PyArray_DATA(bias_sums))
         return result, bias_sums
 
     # Tasks: blocks of the depth, times parts of the pixels; parts cost memory and a sum, so there are only as many as
@@ -686,7 +621,7 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
                     part * part_pixels, min(part_pixels, pixels - part * part_pixels),
                     first + start, min(depth_block, count - start),
                     partials + (part * part_stride + (group * span + start) * row_length) * itemsize,
-                    sums + part * out_channels + group * rows if first + start == 0 else NULL,
+                    sums + part * out_channels + group * rows if bias_grad and first + start == 0 else NULL,
                     thread_scratch + threadid() * scratch_bytes)
             for task in prange(groups * bundles, num_threads=min(threads, threads_for(0.2 * parts * part_stride)),
                                schedule="static"):

@@ -296,9 +296,10 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_si
     return result
 
 
-def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups):
+def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups,
+                     bint bias_grad):
     """The gradient (K, C / groups, *kernel) by the weight, from the output's gradient and the input; and the sums of
-    the output's gradient (parts, K)."""
+    the output's gradient (parts, K), zeros without `bias_grad`."""
     x = operand(x, groups)
     grad = channels_last(grad) if is_channels_last(x) else contiguous(grad)
     cdef ptrdiff_t out_channels = grad.shape[1], rows = out_channels // groups
@@ -349,7 +350,8 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
                 gradient + first * g.out_channel_stride * itemsize, count,
                 part * part_units, min(part_units, units - part * part_units),
                 (partials + (part - 1) * weights * itemsize if part > 0 else target) + first * depth * itemsize,
-                sums + part * out_channels + first, thread_scratch + threadid() * scratch_bytes)
+                sums + part * out_channels + first if bias_grad else NULL,
+                thread_scratch + threadid() * scratch_bytes)
         for task in prange(out_channels if parts > 1 else 0, schedule="static",
                            num_threads=min(threads, threads_for(0.1 * parts * weights))):
             reduction.add_parts(partials + task * depth * itemsize, parts - 1, weights, depth,

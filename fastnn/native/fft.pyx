@@ -1,19 +1,24 @@
 """Convolutions by Fourier transforms of tiles: work split and scratch memory. conv.pyx decides when.
 
 The arguments are those of conv.pyx's functions, for two dimensions, without those that have only one value here.
-Arrays with channels last are copied, and results have their channels first.
+Arrays with channels last are copied, and their results back, some images at a time.
 """
 cimport numpy as np
 from cython.parallel cimport prange, threadid
 from fastnn.native.epilogue cimport Epilogue
 from fastnn.native.kernels cimport (
     conv_backward_kernels, conv_epilogue, fft_geometry, fft_kernels, tiled_block, tiled_sum, tiled_weight)
-from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_of_shape, kernels_for, scratch, threads_for
+from fastnn.native.runtime cimport (
+    Block, ceil_div, contiguous, copy_pixels, empty_channels_last, empty_of_shape, is_channels_last, kernels_for,
+    scratch, threads_for)
 
 import numpy as np
 
+from fastnn import conv_algorithm
+
 np.import_array()
 
+cdef ptrdiff_t COPY_BYTES = conv_algorithm.FFT_COPY_BYTES
 # Transformed weights that are larger than this are computed by chunks, for many tiles at a time: bytes of these tiles'
 # transformed patches, and of a thread's chunk with its products.
 cdef ptrdiff_t WEIGHT_BYTES = 4 << 20
@@ -184,8 +189,18 @@ cdef correlate(fft_geometry *geometry, np.ndarray source, tiled_weight weight, E
                           patches + threadid() * patch_bytes, thread_scratch + threadid() * scratch_bytes)
 
 
-def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t stride, padding):
-    """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, R, S)."""
+cdef list groups_of_images(np.ndarray x, np.ndarray y):
+    """Slices of as many images as are copied at a time, by the shapes alone."""
+    cdef ptrdiff_t images = x.shape[0], most
+    if images == 0:
+        return []
+    most = max(1, COPY_BYTES * images // max(1, x.nbytes + y.nbytes))
+    most = ceil_div(images, ceil_div(images, most))
+    return [slice(start, start + most) for start in range(0, images, most)]
+
+
+cdef np.ndarray forward(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t stride, padding):
+    """conv() with channels first, before the epilogue's sums are read."""
     x, weight = contiguous(x), contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], taps = weight.shape[2] * weight.shape[3]
     cdef np.ndarray y = empty_of_shape((x.shape[0], out_channels, *out_size), np.PyArray_TYPE(x))
@@ -194,15 +209,48 @@ def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t
     return y
 
 
-def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_size, padding):
-    """The gradient (N, C, *in_size) by the input: a convolution of `grad` with the turned, transposed weights."""
+def conv(np.ndarray x, np.ndarray weight, bias, out_size, ptrdiff_t stride, padding, residual, double slope,
+         bint statistics):
+    """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, R, S), with channels last like x; with
+    `statistics` also its sums and those of its squares."""
+    cdef np.ndarray y, part
+    if not is_channels_last(x):
+        epilogue = Epilogue(bias, residual, slope, statistics, weight.shape[0])
+        return epilogue.result(forward(x, weight, epilogue, out_size, stride, padding))
+    y = empty_channels_last((x.shape[0], weight.shape[0], *out_size), np.PyArray_TYPE(x))
+    sums = np.zeros((2, weight.shape[0]))
+    for images in groups_of_images(x, y):
+        epilogue = Epilogue(bias, None if residual is None else residual[images], slope, statistics, weight.shape[0])
+        part = forward((<object> x)[images], weight, epilogue, out_size, stride, padding)
+        copy_pixels(part, (<object> y)[images], False)
+        if statistics:
+            sums += epilogue.result(part)[1:]
+    return (y, sums[0], sums[1]) if statistics else y
+
+
+cdef np.ndarray input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, padding):
+    """conv_input_grad() with channels first."""
     grad, weight = contiguous(grad), contiguous(weight)
     cdef ptrdiff_t channels = weight.shape[1], taps = weight.shape[2] * weight.shape[3]
     cdef tuple kernel = (<object> weight).shape[2:]
     cdef np.ndarray result = empty_of_shape((grad.shape[0], channels, *in_size), np.PyArray_TYPE(grad))
     cdef fft_geometry geometry = make_geometry(grad, channels, in_size, kernel, 1,
                                                [k - 1 - p for k, p in zip(kernel, padding, strict=True)])
-    correlate(&geometry, grad, tiled_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL), epilogue, result)
+    cdef tiled_weight view = tiled_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL)
+    correlate(&geometry, grad, view, Epilogue(bias, None, 1, False, channels), result)
+    return result
+
+
+def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, padding):
+    """The gradient (N, C, *in_size) by the input, with channels last like `grad`: a convolution of `grad` with the
+    turned, transposed weights."""
+    cdef np.ndarray result
+    if not is_channels_last(grad):
+        return input_grad(grad, weight, bias, in_size, padding)
+    result = empty_channels_last((grad.shape[0], weight.shape[1], *in_size), np.PyArray_TYPE(grad))
+    for images in groups_of_images(grad, result):
+        part = input_grad((<object> grad)[images], weight, bias, in_size, padding)
+        copy_pixels(part, (<object> result)[images], False)
     return result
 
 
@@ -299,9 +347,8 @@ cdef void sum_part(sum_operands o, const tiled_sum *largest, ptrdiff_t start, pt
     sum_tiles(&o, largest, start, end, 1, target, bias)
 
 
-def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stride, padding):
-    """The gradient (K, C, R, S) by the weight, from the output's gradient and the input; and the sums of the output's
-    gradient (parts, K)."""
+cdef tuple weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stride, padding):
+    """conv_weight_grad() with channels first."""
     grad, x = contiguous(grad), contiguous(x)
     cdef ptrdiff_t rows = grad.shape[1], itemsize = np.PyArray_ITEMSIZE(x)
     cdef fft_geometry geometry = make_geometry(x, rows, (<object> grad).shape[2:], kernel, stride, padding)
@@ -344,3 +391,17 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
                          partials + (task - 1) * part_bytes if task > 0 else target, bias + task * rows)
             reduction.add_parts(partials, parts - 1, rows * weights, rows * weights, target)
     return result, bias_sums
+
+
+def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stride, padding):
+    """The gradient (K, C, R, S) by the weight, from the output's gradient and the input; and the sums of the output's
+    gradient (parts, K). Where channels are last, of groups of images, in order."""
+    cdef list groups = groups_of_images(x, grad) if is_channels_last(x) or is_channels_last(grad) else []
+    if len(groups) <= 1:
+        return weight_grad(grad, x, kernel, stride, padding)
+    total, bias_sums = 0, []
+    for images in groups:
+        part, sums = weight_grad((<object> grad)[images], (<object> x)[images], kernel, stride, padding)
+        total = part if images.start == 0 else np.add(total, part, out=part)
+        bias_sums.append(sums)
+    return total, np.concatenate(bias_sums)

@@ -79,7 +79,7 @@ def conv_input_grad(grad, weight, bias, in_size, stride, padding, dilation, grou
 
 
 def conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups, bias_grad=False):
-    """grad (N, K, *out), x (N, C, *in) -> (K, C / groups, *kernel), with `bias_grad` also (K,)."""
+    """grad (N, K, *out), x (N, C, *in) -> (K, C / groups, *kernel), and with `bias_grad` (K,), else None."""
     out_size = grad.shape[2:]
     padded, inner = zero_padded(x.shape[2:], kernel, out_size, stride, padding, dilation, x.shape[:2], x.dtype)
     padded[inner] = x
@@ -88,7 +88,7 @@ def conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups, bias_gr
     for tap, window in windows(kernel, out_size, stride, dilation):
         grad_weight[tap] = (columns @ flat(padded[window]).transpose(0, 1, 3, 2)).sum(axis=0)
     grad_weight = grad_weight.reshape(-1, *grad_weight.shape[2:])
-    return (grad_weight, conv_channel_sum(grad)) if bias_grad else grad_weight
+    return grad_weight, conv_channel_sum(grad) if bias_grad else None
 
 
 def conv_channel_sum(x):

@@ -144,14 +144,16 @@ struct winograd_geometry {
     ptrdiff_t phases, grid[2], lead[2], lacking[2];
     ptrdiff_t chunk_rows;    /* output channels that are computed together: all phases of them go well in row_tiles */
     ptrdiff_t channels_last; /* are the arrays (N, height, width, channels)? */
-    /* So many of all tiles, the last ones, would leave much of a vector empty: their patches are [P][tile][C], behind those
-     * of the others, [P][panel][C][tile in panel]. */
-    ptrdiff_t few;
+    ptrdiff_t part_channels; /* then channels that are multiplied together, C or a multiple of LANES */
 };
 
+/* One table for channels first, winograd.c, and one for channels last, winograd_channels.h. */
 struct winograd_kernels {
-    ptrdiff_t row_tile, panel_tiles, lanes; /* output channels, and tiles, go well in multiples of these */
-    ptrdiff_t few_tiles, few_last; /* so many in all, or so many behind whole vectors, or less, are faster as `few` */
+    ptrdiff_t weight_rows;            /* output channels per transform_weight() */
+    ptrdiff_t row_tile, chunk_tiles;  /* output channels go well in multiples of row_tile, at most so many in a chunk */
+    ptrdiff_t panel_tiles, tile_step; /* tiles, in multiples of these */
+    ptrdiff_t depth_block;            /* sums are cut at multiples of so many channels, and part_channels is one */
+    ptrdiff_t lanes;
     ptrdiff_t (*weight_size)(const struct winograd_geometry *geometry); /* bytes of the transformed weights */
     void (*transform_weight)(const struct winograd_geometry *geometry, const struct tiled_weight *weight, ptrdiff_t k,
                              void *transformed);
@@ -170,9 +172,10 @@ struct winograd_kernels {
 /* csrc/winograd_weight.h: the same convolution's gradient by its weights. */
 struct winograd_weight_kernels {
     ptrdiff_t row_tile, panel_tiles, lanes;
-    void (*sum_sizes)(const struct winograd_geometry *geometry, const struct tiled_sum *sum, ptrdiff_t sizes[4]);
+    void (*sum_sizes)(const struct winograd_geometry *geometry, const struct tiled_sum *sum, ptrdiff_t sizes[3]);
     void (*transform_sum_patches)(const struct winograd_geometry *geometry, const struct tiled_sum *sum,
-                                  const void *input, ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch);
+                                  const void *input, ptrdiff_t tile, ptrdiff_t channel, ptrdiff_t channels,
+                                  void *patches);
     void (*transform_sum_gradients)(const struct winograd_geometry *geometry, const struct tiled_sum *sum,
                                     const void *grad_output, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
                                     void *gradients, double *bias_sums);
@@ -181,7 +184,7 @@ struct winograd_weight_kernels {
                          void *products);
     void (*store_sum)(const struct winograd_geometry *geometry, const struct tiled_sum *sum, ptrdiff_t row,
                       const void *products, void *grad_weight);
-    /* of at most a vector of tiles, all of them geometry->few, patches by transform_tiles() */
+    /* of at most a vector of tiles, patches by winograd_channels' transform_tiles() */
     void (*sum_few)(const struct winograd_geometry *geometry, const struct tiled_sum *sum, ptrdiff_t row,
                     ptrdiff_t rows, ptrdiff_t channel, ptrdiff_t channels, const void *gradients, const void *patches,
                     void *grad_weight);
@@ -503,7 +506,7 @@ struct kernels {
     const struct gemm_kernels *gemm;
     const struct conv_kernels *conv;
     const struct conv_backward_kernels *conv_backward;
-    const struct winograd_kernels *winograd;
+    const struct winograd_kernels *winograd, *winograd_channels;
     const struct winograd_weight_kernels *winograd_weight;
     const struct fft_kernels *fft;
     const struct direct_kernels *direct;

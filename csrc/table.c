@@ -4,7 +4,7 @@
 extern const struct gemm_kernels FASTNN_TABLE(gemm);
 extern const struct conv_kernels FASTNN_TABLE(conv);
 extern const struct conv_backward_kernels FASTNN_TABLE(conv_backward);
-extern const struct winograd_kernels FASTNN_TABLE(winograd);
+extern const struct winograd_kernels FASTNN_TABLE(winograd), FASTNN_TABLE(winograd_channels);
 extern const struct winograd_weight_kernels FASTNN_TABLE(winograd_weight);
 extern const struct fft_kernels FASTNN_TABLE(fft);
 extern const struct direct_kernels FASTNN_TABLE(direct);
@@ -24,6 +24,7 @@ const struct kernels FASTNN_TABLE(kernels) = {
     .conv = &FASTNN_TABLE(conv),
     .conv_backward = &FASTNN_TABLE(conv_backward),
     .winograd = &FASTNN_TABLE(winograd),
+    .winograd_channels = &FASTNN_TABLE(winograd_channels),
     .winograd_weight = &FASTNN_TABLE(winograd_weight),
     .fft = &FASTNN_TABLE(fft),
     .direct = &FASTNN_TABLE(direct),

@@ -1,80 +1,12 @@
 /* Forward and backward-data by Winograd's algorithm: see winograd.h. */
 #include "epilogue.h"
 #include "winograd.h"
-#include "winograd_weight.h"
 
 enum {
     MOST_PHASES = 4,         /* per dimension */
     MOST_TAPS = 144,         /* of a filter: blocks of 3x3, WINOGRAD_BLOCKS in each dimension */
     PRODUCT_BYTES = 1 << 20, /* of products of one chunk that are computed together */
 };
-
-/* ---- Few tiles ---- */
-
-/* Products that are summed up together: their vectors of sums are one vector of each. */
-enum { FEW_ROWS = LANES < 4 ? LANES : 4, FEW_TILES = LANES / FEW_ROWS };
-
-INLINE void add_few(const int whole, ptrdiff_t rest, ptrdiff_t c, const real *const *row, const real *patch,
-                    ptrdiff_t patch_stride, vec sum[LANES])
-{
-    vec weight[FEW_ROWS];
-#pragma GCC unroll 4
-    for (int r = 0; r < FEW_ROWS; r++) weight[r] = whole ? vec_load(row[r] + c) : vec_load_tail(row[r] + c, rest);
-#pragma GCC unroll 4
-    for (int t = 0; t < FEW_TILES; t++) {
-        const real *from = patch + t * patch_stride + c;
-        vec value = whole ? vec_load(from) : vec_load_tail(from, rest);
-#pragma GCC unroll 4
-        for (int r = 0; r < FEW_ROWS; r++) sum[r * FEW_TILES + t] += weight[r] * value;
-    }
-}
-
-/* products[row][tile] of one position, for at most FEW_ROWS rows of weights and FEW_TILES tiles, dot products of `depth`. */
-INLINE void multiply_few(ptrdiff_t rows, ptrdiff_t depth, const real *weight, ptrdiff_t weight_stride,
-                         const real *patch, ptrdiff_t patch_stride, real *products, ptrdiff_t width)
-{
-    vec sum[LANES];
-    const real *row[FEW_ROWS]; /* the last one again where there are no more */
-#pragma GCC unroll 4
-    for (int r = 0; r < FEW_ROWS; r++) row[r] = weight + smaller(r, rows - 1) * weight_stride;
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) sum[i] = (vec){0};
-    ptrdiff_t c = 0;
-    for (; c + LANES <= depth; c += LANES) add_few(1, LANES, c, row, patch, patch_stride, sum);
-    if (c < depth) add_few(0, depth - c, c, row, patch, patch_stride, sum);
-    vec sums = vec_sums(sum);
-    for (ptrdiff_t r = 0; r < smaller(FEW_ROWS, rows); r++)
-        memcpy(products + r * width, (const real *)&sums + r * FEW_TILES, FEW_TILES * sizeof(real));
-}
-
-/* to[position][tile][channel] of channels channel_start .. + channels of the few tiles from `start` on, from squares of
- * LANES channels by LANES tiles. */
-static void transform_few_tiles(const struct winograd_geometry *g, const struct images *images, ptrdiff_t start,
-                                ptrdiff_t channel_start, ptrdiff_t channels, real *to)
-{
-    enum { SQUARE = LANES * LANES + PLANE_PADDING };
-    real squares[MOST_POINTS * MOST_POINTS * SQUARE];
-    ptrdiff_t row_length = round_up(g->channels, LANES);
-    struct panel panel;
-    describe_panel(g, start, g->few, &panel);
-    for (ptrdiff_t c = channel_start; c < channel_start + channels; c += LANES) {
-        ptrdiff_t some = smaller(LANES, channel_start + channels - c);
-        if (g->channels_last)
-            transform_last_patches(g, images, start, g->few, c, some, squares, LANES, SQUARE);
-        else
-            for (ptrdiff_t i = 0; i < some; i++)
-                transform_patches(g, images, c + i, &panel, squares + i * LANES, SQUARE);
-        for (ptrdiff_t position = 0; position < positions_of(g); position++) {
-            vec square[LANES];
-            for (int i = 0; i < LANES; i++)
-                square[i] = i < some ? vec_load(squares + position * SQUARE + i * LANES) : (vec){0};
-            vec_transpose(square);
-            real *line = to + position * few_plane(g) + c;
-            for (ptrdiff_t tile = 0; tile < round_up(g->few, FEW_TILES); tile++)
-                vec_store_rest(line + tile * row_length, square[tile], some);
-        }
-    }
-}
 
 /* ---- Weights, patches and products ---- */
 
@@ -176,11 +108,7 @@ static void transform_weight(const struct winograd_geometry *g, const struct til
 }
 
 static ptrdiff_t patches_size(const struct winograd_geometry *g, ptrdiff_t tiles)
-{
-    ptrdiff_t elements = patch_plane(g, tiles), whole = (tiles - 1) / LANES * LANES;
-    if (g->few > 0) elements = larger(patch_plane(g, tiles / LANES * LANES), patch_plane(g, whole) + few_plane(g));
-    return positions_of(g) * elements * (ptrdiff_t)sizeof(real);
-}
+{ return positions_of(g) * patch_plane(g, tiles) * (ptrdiff_t)sizeof(real); }
 
 /* So many tiles' products of a chunk are computed, and turned into outputs, together: what stays in the cache. */
 static ptrdiff_t product_tiles(const struct winograd_geometry *g, ptrdiff_t tiles)
@@ -203,22 +131,15 @@ static void transform_tiles(const struct winograd_geometry *g, const void *input
                             void *patches)
 {
     struct images images = input_images(g, input);
-    ptrdiff_t in_lanes = tiles_in_lanes(g, block), plane = patch_plane(g, in_lanes), end = tile_start + tiles;
-    for (ptrdiff_t start = tile_start, width; start < smaller(end, in_lanes); start += COLUMN_TILE) {
+    ptrdiff_t plane = patch_plane(g, block->tiles), end = tile_start + tiles;
+    for (ptrdiff_t start = tile_start, width; start < end; start += COLUMN_TILE) {
         struct panel panel;
-        width = smaller(COLUMN_TILE, smaller(end, in_lanes) - start);
+        width = smaller(COLUMN_TILE, end - start);
         describe_panel(g, block->start + start, width, &panel);
         real *to = (real *)patches + start * g->channels;
-        if (g->channels_last)
-            transform_last_patches(g, &images, block->start + start, width, channel_start, channels,
-                                   to + channel_start * panel.width, panel.width, plane);
-        else
-            for (ptrdiff_t c = channel_start; c < channel_start + channels; c++)
-                transform_patches(g, &images, c, &panel, to + c * panel.width, plane);
+        for (ptrdiff_t c = channel_start; c < channel_start + channels; c++)
+            transform_patches(g, &images, c, &panel, to + c * panel.width, plane);
     }
-    if (end > in_lanes)
-        transform_few_tiles(g, &images, block->start + in_lanes, channel_start, channels,
-                            (real *)patches + positions_of(g) * plane);
 }
 
 /* The other way round: rows of 4 * LANES outputs of `phases` phases from their 4 columns of LANES tiles, one row whose
@@ -326,52 +247,6 @@ static void store_outputs(const struct winograd_geometry *g, const struct panel 
     }
 }
 
-/* The same of one phase for `rows` output channels from k on, at most LANES, channels last; products[position][row][tile]. */
-static void store_last_outputs(const struct winograd_geometry *g, ptrdiff_t start, ptrdiff_t tiles, ptrdiff_t phase,
-                               ptrdiff_t k, ptrdiff_t rows, const real *products, ptrdiff_t row_stride,
-                               ptrdiff_t plane_stride, const struct conv_epilogue *epilogue, struct channel_sums *total,
-                               real *output)
-{
-    const real *bias = epilogue->bias, *residual = epilogue->residual, slope = (real)epilogue->slope;
-    ptrdiff_t height = g->out_size[0], width = g->out_size[1], channels = g->out_channels, phases = g->phases;
-    real gathered[LANES][4][5 * LANES]; /* whole vectors are read from any tile on */
-    memset(gathered, 0, sizeof gathered);
-    struct channel_sums sums = *total; /* which the compiler knows to be no output */
-    for (ptrdiff_t tile = 0; tile < tiles; tile += LANES) {
-        struct panel panel;
-        describe_panel(g, start + tile, smaller(LANES, tiles - tile), &panel);
-        for (ptrdiff_t i = 0; i < rows; i++) {
-            vec y[4][4];
-            transform_outputs(g, products + i * row_stride + tile, plane_stride, y);
-            for (int row = 0; row < 4; row++) {
-                for (int column = 0; column < 4; column++) y[row][column] += vec_set(bias ? bias[k + i] : 0);
-                join_columns(1, &y[row], gathered[i][row]);
-            }
-        }
-        for (ptrdiff_t i = 0; i < panel.runs; i++) {
-            const struct run *run = &panel.run[i];
-            if (run->y >= g->grid[0]) continue;
-            for (ptrdiff_t row = 0; row < 4; row++) {
-                ptrdiff_t y = phases * (run->y + row) - g->lead[0] + phase / phases;
-                ptrdiff_t left = phases * run->x - g->lead[1] + phase % phases;
-                if (y < 0 || y >= height) continue;
-                for (ptrdiff_t j = 0; j < 4 * run->count; j += LANES) {
-                    vec square[LANES];
-                    for (int c = 0; c < LANES; c++) square[c] = vec_load(gathered[c][row] + 4 * run->start + j);
-                    vec_transpose(square);
-                    for (ptrdiff_t i = j; i < smaller(j + LANES, 4 * run->count); i++) {
-                        ptrdiff_t x = left + i * phases, at = ((run->image * height + y) * width + x) * channels + k;
-                        if (x >= 0 && x < width)
-                            epilogue_store_pixel(square[i - j], rows, residual ? residual + at : NULL, slope,
-                                                 output + at, &sums);
-                    }
-                }
-            }
-        }
-    }
-    *total = sums;
-}
-
 /* Sends for this position's share of the weights of output channels k .. end - 1, which are to be transformed next: large
  * weights come from memory, and would be waited for. Inlined, for GCC (12) leaves out calls of a function that only
  * prefetches. */
@@ -400,7 +275,7 @@ INLINE void multiply_position(const struct winograd_geometry *g, ptrdiff_t posit
             memset(products + row * width, 0, (size_t)panel_width * sizeof(real));
         weight += none * row_length, products += none * width;
         for (ptrdiff_t line = 0; line < depth.lines; line++)
-            multiply_panel(panel_width, some, depth.length, weight + line * depth.step, row_length,
+            multiply_panel(panel_width, some, depth.length, weight + line * depth.step, row_length, 1,
                            patches + line * depth.step * panel_width, products, width, line > 0);
         weight += some * row_length, products += some * width;
     }
@@ -412,20 +287,13 @@ static void multiply_chunk(const struct winograd_geometry *g, const struct tiled
                            ptrdiff_t k, ptrdiff_t rows, ptrdiff_t next_end, const real *patches,
                            const struct tiled_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, real *products)
 {
-    ptrdiff_t row_length = round_up(g->channels, LANES), width = round_up(tiles, LANES), next = k + g->chunk_rows;
-    ptrdiff_t in_lanes = tiles_in_lanes(g, block), plane = patch_plane(g, in_lanes);
-    ptrdiff_t here = larger(0, smaller(tiles, in_lanes - tile_start)); /* the others are few */
-    const real *few = patches + positions_of(g) * plane;
+    ptrdiff_t width = round_up(tiles, LANES), next = k + g->chunk_rows, plane = patch_plane(g, block->tiles);
     for (ptrdiff_t position = 0; position < positions_of(g); position++) {
         prefetch_weights(g, weight, next, smaller(next + g->chunk_rows, next_end), position);
-        for (ptrdiff_t start = 0; start < here; start += COLUMN_TILE)
-            multiply_position(g, position, smaller(COLUMN_TILE, round_up(here - start, LANES)), rows, chunk,
+        for (ptrdiff_t start = 0; start < tiles; start += COLUMN_TILE)
+            multiply_position(g, position, smaller(COLUMN_TILE, round_up(tiles - start, LANES)), rows, chunk,
                               patches + (tile_start + start) * g->channels, products + start, width);
-        for (ptrdiff_t row = 0; row < (here < tiles ? phases_of(g) * rows : 0); row += FEW_ROWS)
-            for (ptrdiff_t tile = 0; tile < g->few; tile += FEW_TILES)
-                multiply_few(phases_of(g) * rows - row, g->channels, chunk + row * row_length, row_length,
-                             few + tile * row_length, row_length, products + row * width + here + tile, width);
-        chunk += weight_plane(g), patches += plane, few += few_plane(g), products += product_plane(g, tiles);
+        chunk += weight_plane(g), patches += plane, products += product_plane(g, tiles);
     }
 }
 
@@ -435,17 +303,6 @@ static void store_panel(const struct winograd_geometry *g, ptrdiff_t first, ptrd
                         const struct conv_epilogue *epilogue, real *output)
 {
     ptrdiff_t unit = first / COLUMN_TILE, phase_stride = rows * width;
-    if (g->channels_last) {
-        for (ptrdiff_t row = 0; row < rows; row += LANES) {
-            ptrdiff_t some = smaller(LANES, rows - row);
-            struct channel_sums sums = {0};
-            for (ptrdiff_t phase = 0; phase < phases_of(g); phase++)
-                store_last_outputs(g, first, tiles, phase, k + row, some, products + phase * phase_stride + row * width,
-                                   width, plane_stride, epilogue, &sums, output);
-            if (epilogue->sums) epilogue_store_channels(epilogue, unit, k + row, some, &sums);
-        }
-        return;
-    }
     struct panel panel;
     describe_panel(g, first, tiles, &panel);
     for (ptrdiff_t row = 0; row < rows; row++)
@@ -480,11 +337,12 @@ static void multiply_tiles(const struct winograd_geometry *g, const struct tiled
 }
 
 const struct winograd_kernels FASTNN_TABLE(winograd) = {
+    .weight_rows = 1,
     .row_tile = ROW_TILE,
+    .chunk_tiles = 8,
     .panel_tiles = COLUMN_TILE,
     .lanes = LANES,
-    .few_tiles = LANES * 3 / 4,
-    .few_last = LANES / 2,
+    .tile_step = LANES,
     .weight_size = weight_size,
     .transform_weight = transform_weight,
     .patches_size = patches_size,
@@ -492,3 +350,6 @@ const struct winograd_kernels FASTNN_TABLE(winograd) = {
     .scratch_size = scratch_size,
     .multiply_tiles = multiply_tiles,
 };
+
+#include "winograd_channels.h"
+#include "winograd_weight.h"

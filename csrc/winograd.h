@@ -19,22 +19,26 @@
  * without 0.
  *
  * N images, C input channels (times blocks), K output channels; a tile is 4x4 outputs, tiles are numbered along rows,
- * images last. P = 36 (or 25) positions in the transformed patch. The lanes of a vector are neighbouring tiles, whatever
- * rows and images they belong to, so that narrow images and any number of channels fill the vectors. Per position a matrix
- * product:
+ * images last. P = 36 (or 25) positions in the transformed patch. Per position a matrix product, in one of two ways:
+ *
+ * Tiles in lanes (winograd.c): whatever rows and images neighbouring tiles belong to, so that narrow images and any number of
+ * channels fill the vectors.
  *
  *   weights   U [chunk][P][K in chunk][C]     chunks of g->chunk_rows output channels, K times the phases
  *   patches   V [P][panel][C][tile in panel]  panels of COLUMN_TILE tiles, the last one narrower
  *   products  M [P][K in chunk][tile] = U V   one chunk at a time: it is turned into outputs while it is in the cache
  *
- * or, of the last tiles where they would leave much of a vector empty ("few"), with lanes along C:
+ * Channels in lanes (winograd_channels.h): what arrays with channels last are in already. A chunk of large weights is
+ * transformed and multiplied part by part of C, so that it may have more K and the patches are read fewer times; this, and
+ * that no vector of tiles is partly empty, pays for transposing few tiles of arrays with channels first too.
  *
+ *   weights   U [chunk][part][P][panel][C in part][K in panel]
  *   patches   V [P][tile][C]
- *   products  M [P][K in chunk][tile] = dot(U, V)
+ *   products  M [P][tile][K in chunk] (+)= V U
  *
- * and in backward-weights, for some K, some C, and round after round of tiles
+ * Backward-weights (winograd_weight.h) has channels in lanes, for some K, some C, and round after round of tiles:
  *
- *   gradients D [P][K][tile]
+ *   gradients D [P][K][tile], or with channels last [P][group][tile][K in group]
  *   patches   V [P][group][tile][C in group]  groups of COLUMN_TILE channels, the last one narrower
  *   products  M [P][K][C] (+)= D V
  *
@@ -257,6 +261,18 @@ static void gather_both(const struct winograd_geometry *g, const struct images *
     }
 }
 
+/* B' patch B, whose rows are transformed already, stored plane_stride elements apart. */
+INLINE void transform_patch_lines(const int points, vec lines[][MOST_POINTS], real *to, ptrdiff_t plane_stride)
+{
+#pragma GCC unroll 6
+    for (int column = 0; column < points; column++) {
+        vec line[MOST_POINTS], v[MOST_POINTS];
+        for (int row = 0; row < points; row++) line[row] = lines[row][column];
+        transform_patch_line(points, line, v);
+        for (int row = 0; row < points; row++) vec_store(to + (row * points + column) * plane_stride, v[row]);
+    }
+}
+
 /* to[position][tile] = B' patch B of LANES tiles, whose gathered columns 0 to 3 and 4 to 7 are in `left` and `right`. */
 INLINE void transform_columns(const int points, const real *left, const real *right, ptrdiff_t row_stride, real *to,
                               ptrdiff_t plane_stride)
@@ -269,13 +285,7 @@ INLINE void transform_columns(const int points, const real *left, const real *ri
         split_columns(2, right + row * row_stride, line + 4);
         transform_patch_line(points, line, lines[row]);
     }
-#pragma GCC unroll 6
-    for (int column = 0; column < points; column++) {
-        vec line[MOST_POINTS], v[MOST_POINTS];
-        for (int row = 0; row < points; row++) line[row] = lines[row][column];
-        transform_patch_line(points, line, v);
-        for (int row = 0; row < points; row++) vec_store(to + (row * points + column) * plane_stride, v[row]);
-    }
+    transform_patch_lines(points, lines, to, plane_stride);
 }
 
 /* The same for one channel of a panel; positions stand plane_stride elements apart. */
@@ -326,12 +336,14 @@ INLINE void transform_products(const int points, const int count, const real *fr
 
 /* ---- The product of one position: C[rows][width] (+)= A B, with A as it stands and B in panels ---- */
 
-/* All rows of A against one panel of B, [depth][vectors * LANES]. */
-INLINE void multiply_vectors(const int vectors, ptrdiff_t rows, ptrdiff_t depth, const real *a, ptrdiff_t a_stride,
-                             const real *b, real *c, ptrdiff_t c_stride, int accumulate)
+/* All rows of A against one panel of B, [depth][vectors * LANES], as many at a time as each other: a single last row would
+ * take as long as four. */
+INLINE void multiply_vectors(const int vectors, ptrdiff_t rows, ptrdiff_t depth, const real *a, ptrdiff_t a_row,
+                             ptrdiff_t a_depth, const real *b, real *c, ptrdiff_t c_stride, int accumulate)
 {
-    for (; rows > 0; rows -= ROW_TILE, a += ROW_TILE * a_stride, c += ROW_TILE * c_stride)
-        multiply_some_rows(smaller(ROW_TILE, rows), vectors, depth, a, a_stride, 1, b, vectors * LANES, c, c_stride,
+    ptrdiff_t groups = larger(1, (rows + ROW_TILE - 1) / ROW_TILE), together = (rows + groups - 1) / groups;
+    for (; rows > 0; rows -= together, a += together * a_row, c += together * c_stride)
+        multiply_some_rows(smaller(together, rows), vectors, depth, a, a_row, a_depth, b, vectors * LANES, c, c_stride,
                            accumulate);
 }
 
@@ -339,120 +351,25 @@ INLINE void multiply_vectors(const int vectors, ptrdiff_t rows, ptrdiff_t depth,
 INLINE ptrdiff_t blocks_at(const struct winograd_geometry *g, int dimension, ptrdiff_t point)
 { return point == g->points - 1 ? g->whole[dimension] : g->blocks[dimension]; }
 
-static void multiply_panel(ptrdiff_t width, ptrdiff_t rows, ptrdiff_t depth_total, const real *a, ptrdiff_t a_stride,
-                           const real *b, real *c, ptrdiff_t c_stride, int accumulate)
+/* For a_depth = 1 GCC would make another copy, 16 KB that are no faster. */
+static __attribute__((noclone)) void multiply_panel(ptrdiff_t width, ptrdiff_t rows, ptrdiff_t depth_total,
+                                                    const real *a, ptrdiff_t a_row, ptrdiff_t a_depth, const real *b,
+                                                    real *c, ptrdiff_t c_stride, int accumulate)
 {
-    for (ptrdiff_t start = 0; start < depth_total; start += DEPTH_BLOCK, a += DEPTH_BLOCK, b += DEPTH_BLOCK * width) {
+    for (ptrdiff_t start = 0; start < depth_total; start += DEPTH_BLOCK, accumulate = 1) {
         ptrdiff_t depth = smaller(DEPTH_BLOCK, depth_total - start);
         switch (width / LANES) {
-        case 1: multiply_vectors(1, rows, depth, a, a_stride, b, c, c_stride, accumulate || start); break;
-        case 2: multiply_vectors(2, rows, depth, a, a_stride, b, c, c_stride, accumulate || start); break;
-        default: multiply_vectors(COLUMN_VECTORS, rows, depth, a, a_stride, b, c, c_stride, accumulate || start);
+        case 1: multiply_vectors(1, rows, depth, a, a_row, a_depth, b, c, c_stride, accumulate); break;
+        case 2: multiply_vectors(2, rows, depth, a, a_row, a_depth, b, c, c_stride, accumulate); break;
+        default: multiply_vectors(COLUMN_VECTORS, rows, depth, a, a_row, a_depth, b, c, c_stride, accumulate);
         }
+        a += DEPTH_BLOCK * a_depth, b += DEPTH_BLOCK * width;
     }
 }
 
-/* ---- Channels last: LANES channels of LANES tiles at a time, transposed in registers ---- */
-
-/* Gathered patches of one channel: columns 0 to 3 of LANES tiles in rows, and 4 to 7, with room in front for 0 to 3. */
-enum { LAST_ROW = 4 * LANES };
-struct last_patches {
-    real left[MOST_POINTS * LAST_ROW], before_right[4], right[MOST_POINTS * LAST_ROW];
-};
-
-/* At most LANES pixels of a row of the image, `count` from x on, `stride` apart: LANES of the `rest` channels from `line` on;
- * zeros outside. The next channels of these pixels are prefetched. */
-INLINE void load_pixels(const real *line, const struct images *images, ptrdiff_t x, ptrdiff_t stride, ptrdiff_t count,
-                        int outside_rows, ptrdiff_t rest, vec square[LANES])
-{
-    ptrdiff_t step = stride * images->channels;
-    const real *from = line + x * images->channels;
-    if (!outside_rows && x >= 0 && count >= LANES && x + (LANES - 1) * stride < images->width && rest >= LANES) {
-#pragma GCC unroll 16
-        for (int k = 0; k < LANES; k++) {
-            square[k] = vec_load(from + k * step);
-            __builtin_prefetch(from + k * step + LANES);
-        }
-        return;
-    }
-#pragma GCC unroll 16
-    for (int k = 0; k < LANES; k++, x += stride) {
-        square[k] = (vec){0};
-        if (outside_rows || k >= count || x < 0 || x >= images->width) continue;
-        square[k] = vec_load_rest(from + k * step, rest);
-        __builtin_prefetch(from + k * step + LANES);
-    }
-}
-
-/* What gather_patches() has for one channel, for LANES channels from `channel` on (those behind the last are zeros); the
- * panel has LANES tiles. Columns 4 to 7 of a tile are columns 0 to 3 of the next one in its run: both are stored from one
- * transposed square. The runs go backwards, as what a run stores in front of its columns 4 to 7 is not its own. */
-INLINE void gather_channels(ptrdiff_t rows, const int with_right, ptrdiff_t stride, const struct images *images,
-                            ptrdiff_t channel, const struct panel *panel, ptrdiff_t shift_y, ptrdiff_t shift_x,
-                            struct last_patches to[LANES])
-{
-    ptrdiff_t rest = images->channels - channel;
-    for (ptrdiff_t row = rows - 1; row >= 0; row--)
-        for (ptrdiff_t i = panel->runs - 1; i >= 0; i--) {
-            const struct run *run = &panel->run[i];
-            ptrdiff_t y = (run->y + row) * stride + shift_y, count = 4 * run->count;
-            ptrdiff_t at = row * LAST_ROW + 4 * run->start;
-            int outside_rows = y >= images->height || y < 0;
-            const real *line = images->data;
-            if (!outside_rows) line += (run->image * images->height + y) * images->width * images->channels + channel;
-            ptrdiff_t columns = with_right ? count + 2 : count;
-            for (ptrdiff_t j = 0; j < columns; j += LANES) {
-                vec square[LANES];
-                load_pixels(line, images, (run->x + j) * stride + shift_x, stride, columns - j, outside_rows, rest,
-                            square);
-                vec_transpose(square);
-                for (ptrdiff_t c = 0; c < LANES; c++) {
-                    if (j < count) vec_store_rest(to[c].left + at + j, square[c], count - j);
-                    if (with_right) vec_store_rest(to[c].right + at + j - 4, square[c], count - j + 4);
-                }
-            }
-        }
-}
-
-/* Transforms channels channel_start .. + channels of `count` tiles (at most a panel) from tile `start` on; those of the
- * first channel go to to[position][tile], of the others channel_stride further each. */
-static void transform_last_patches(const struct winograd_geometry *g, const struct images *images, ptrdiff_t start,
-                                   ptrdiff_t count, ptrdiff_t channel_start, ptrdiff_t channels, real *to,
-                                   ptrdiff_t channel_stride, ptrdiff_t plane_stride)
-{
-    struct last_patches gathered[LANES];
-    for (ptrdiff_t tile = 0; tile < count; tile += LANES) {
-        struct panel panel;
-        describe_panel(g, start + tile, smaller(LANES, count - tile), &panel);
-        for (ptrdiff_t c = 0, some; c < channels; c += some) {
-            struct block block = block_of(g, channel_start + c);
-            some = smaller(block.same, channels - c);
-            gather_channels(g->points, 1, g->stride, images, block.channel, &panel, block.y - g->padding[0],
-                            block.x - g->padding[1], gathered);
-            real *first = to + c * channel_stride + tile;
-            for (ptrdiff_t i = 0; i < some; i++)
-                if (g->points == 5)
-                    transform_columns(5, gathered[i].left, gathered[i].right, LAST_ROW, first + i * channel_stride,
-                                      plane_stride);
-                else
-                    transform_columns(6, gathered[i].left, gathered[i].right, LAST_ROW, first + i * channel_stride,
-                                      plane_stride);
-        }
-    }
-}
-
-/* Tiles of a block that are not `few`. */
-INLINE ptrdiff_t tiles_in_lanes(const struct winograd_geometry *g, const struct tiled_block *block)
-{
-    ptrdiff_t in_lanes = g->images * ((g->grid[0] + 3) / 4) * ((g->grid[1] + 3) / 4) - g->few;
-    return larger(0, smaller(block->tiles, in_lanes - block->start));
-}
-
-/* Elements of the transformed patches of so many tiles in one position, and of those that are few. */
+/* Elements of the transformed patches of so many tiles in one position. */
 INLINE ptrdiff_t patch_plane(const struct winograd_geometry *g, ptrdiff_t tiles)
-{ return tiles > 0 ? plane_size(g->channels, round_up(tiles, LANES)) : 0; }
-INLINE ptrdiff_t few_plane(const struct winograd_geometry *g)
-{ return g->few > 0 ? plane_size(round_up(g->channels, LANES), round_up(g->few, LANES)) : 0; }
+{ return plane_size(g->channels, round_up(tiles, LANES)); }
 
 /* tap[t]: which weight of a filter stands at place t of its block of size x size taps, from the other end if it is turned;
  * -1 where the block, or the phase of a turned filter, has none. */

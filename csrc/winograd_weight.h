@@ -4,6 +4,7 @@
 #define FASTNN_WINOGRAD_WEIGHT_H
 
 #include "winograd.h"
+#include "winograd_channels.h"
 
 INLINE void transform_gradient_square(const struct winograd_geometry *g, vec gradient[4][4], real *to,
                                       ptrdiff_t plane_stride)
@@ -38,92 +39,88 @@ static real transform_gradient(const struct winograd_geometry *g, const struct i
     return vec_sum(sum);
 }
 
-/* The same for output channels k .. + rows, at most LANES, channels last; those of the first go to to[position][tile], of
- * the others row_stride further each. Their sums go to sums[row]. */
-static void transform_last_gradients(const struct winograd_geometry *g, const struct images *images, ptrdiff_t start,
-                                     ptrdiff_t count, ptrdiff_t k, ptrdiff_t rows, real *to, ptrdiff_t row_stride,
-                                     ptrdiff_t plane_stride, double *sums)
-{
-    struct last_patches gathered[LANES];
-    vec sum[LANES] = {0};
-    for (ptrdiff_t tile = 0; tile < count; tile += LANES) {
-        struct panel panel;
-        describe_panel(g, start + tile, smaller(LANES, count - tile), &panel);
-        gather_channels(4, 0, 1, images, k, &panel, 0, 0, gathered);
-        for (ptrdiff_t i = 0; i < rows; i++) {
-            vec square[4][4];
-            for (int row = 0; row < 4; row++) split_columns(4, gathered[i].left + row * LAST_ROW, square[row]);
-            sum[i] += square_sum(square);
-            transform_gradient_square(g, square, to + i * row_stride + tile, plane_stride);
-        }
-    }
-    for (ptrdiff_t i = 0; i < rows; i++) sums[i] = (double)vec_sum(sum[i]);
-}
-
 INLINE ptrdiff_t sum_patch_plane(const struct tiled_sum *s)
 { return plane_size(round_up(s->channels, LANES), s->room); }
-INLINE ptrdiff_t sum_gradient_plane(const struct tiled_sum *s) { return plane_size(s->rows, s->room); }
+/* Gradients are [position][K][tile], or with channels last [position][group][tile][K in group], whose groups are whole
+ * vectors and whole row tiles, so that the tiles of a product follow each other in memory: where they begin for a K, the
+ * steps between the K of a group and between tiles, and elements of a position. */
+enum { GROUP_ROWS = ROW_TILE == 8 ? LANES : 3 * LANES };
+
+INLINE ptrdiff_t gradient_start(const struct winograd_geometry *g, const struct tiled_sum *s, ptrdiff_t k)
+{ return g->channels_last ? k / GROUP_ROWS * GROUP_ROWS * s->room + k % GROUP_ROWS : k * s->room; }
+INLINE ptrdiff_t gradient_row(const struct winograd_geometry *g, const struct tiled_sum *s)
+{ return g->channels_last ? 1 : s->room; }
+INLINE ptrdiff_t gradient_tile(const struct winograd_geometry *g) { return g->channels_last ? GROUP_ROWS : 1; }
+INLINE ptrdiff_t sum_gradient_plane(const struct winograd_geometry *g, const struct tiled_sum *s)
+{ return plane_size(g->channels_last ? round_up(s->rows, GROUP_ROWS) : s->rows, s->room); }
 INLINE ptrdiff_t sum_product_plane(const struct tiled_sum *s)
 { return plane_size(s->rows, round_up(s->channels, LANES)); }
 
-/* Bytes of the patches, the gradients and the products of a sum, and of transform_sum_patches()'s scratch memory. */
-static void sum_sizes(const struct winograd_geometry *g, const struct tiled_sum *s, ptrdiff_t sizes[4])
+/* Bytes of the patches, the gradients and the products of a sum. */
+static void sum_sizes(const struct winograd_geometry *g, const struct tiled_sum *s, ptrdiff_t sizes[3])
 {
-    ptrdiff_t planes[] = {sum_patch_plane(s), sum_gradient_plane(s), sum_product_plane(s),
-                          plane_size(LANES, COLUMN_TILE)};
-    for (int i = 0; i < 4; i++) sizes[i] = round_up(positions_of(g) * planes[i] * (ptrdiff_t)sizeof(real), 64);
+    ptrdiff_t planes[] = {sum_patch_plane(s), sum_gradient_plane(g, s), sum_product_plane(s)};
+    for (int i = 0; i < 3; i++) sizes[i] = round_up(positions_of(g) * planes[i] * (ptrdiff_t)sizeof(real), 64);
 }
 
-/* Transforms the patches of one panel of the round, from `tile` on, and LANES channels, from `channel` on, and puts them
- * in their group of COLUMN_TILE channels. */
+/* Transforms the patches of one panel of the round, from `tile` on, and some channels of a group of COLUMN_TILE, from
+ * `channel` on. */
 static void transform_sum_patches(const struct winograd_geometry *g, const struct tiled_sum *s, const void *input,
-                                  ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch)
+                                  ptrdiff_t tile, ptrdiff_t channel, ptrdiff_t channels, void *patches)
 {
-    struct images images = input_images(g, input);
-    ptrdiff_t group = channel / COLUMN_TILE * COLUMN_TILE, channels = smaller(LANES, s->channels - channel);
+    ptrdiff_t group = channel / COLUMN_TILE * COLUMN_TILE;
     ptrdiff_t width = round_up(smaller(COLUMN_TILE, s->channels - group), LANES);
-    ptrdiff_t tiles = smaller(COLUMN_TILE, s->tiles - tile), plane = plane_size(LANES, COLUMN_TILE);
-    struct panel panel;
-    describe_panel(g, s->tile_start + tile, tiles, &panel);
-    if (g->channels_last)
-        transform_last_patches(g, &images, s->tile_start + tile, tiles, s->channel_start + channel, channels, scratch,
-                               COLUMN_TILE, plane);
-    else
-        for (ptrdiff_t c = 0; c < channels; c++)
-            transform_patches(g, &images, s->channel_start + channel + c, &panel, (real *)scratch + c * COLUMN_TILE,
-                              plane);
-    const real *from = scratch;
-    real *to = (real *)patches + group * s->room + tile * width + channel - group;
-    for (ptrdiff_t position = 0; position < positions_of(g); position++, from += plane, to += sum_patch_plane(s))
-        for (ptrdiff_t first = 0; first < tiles; first += LANES) {
-            vec square[LANES];
-#pragma GCC unroll 16
-            for (int c = 0; c < LANES; c++)
-                square[c] = c < channels ? vec_load(from + c * COLUMN_TILE + first) : (vec){0};
-            vec_transpose(square);
-            for (ptrdiff_t t = 0; t < smaller(LANES, tiles - first); t++)
-                vec_store(to + (first + t) * width, square[t]);
-        }
+    transform_by_channels(
+        g, input, s->tile_start + tile, smaller(COLUMN_TILE, s->tiles - tile), s->channel_start + channel, channels,
+        (real *)patches + group * s->room + tile * width + channel - group, width, sum_patch_plane(s));
 }
 
-/* Transforms the gradients of one panel of the round, from `tile` on, for output channels row .. + rows, at most LANES.
+/* Transforms the gradients of one panel of the round, from `tile` on, for output channels row .. + rows, at most COLUMN_TILE, the
+ * lanes, of an array with channels last; and their sums. */
+static void transform_last_gradients(const struct winograd_geometry *g, const struct tiled_sum *s,
+                                     const struct images *images, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
+                                     real *gradients, double *sums)
+{
+    ptrdiff_t width = images->width, channels = images->channels;
+    vec sum[COLUMN_VECTORS] = {0};
+    for (ptrdiff_t t = tile; t < smaller(tile + COLUMN_TILE, s->tiles); t++) {
+        struct corner at = corner_of(g, s->tile_start + t);
+        ptrdiff_t pixel = (at.image * images->height + at.y) * width + at.x;
+        for (ptrdiff_t k = 0; k < rows; k += LANES) {
+            const real *from = images->data + pixel * channels + s->row_start + row + k;
+            vec square[4][4];
+            for (int down = 0; down < 4; down++)
+                for (int across = 0; across < 4; across++) {
+                    square[down][across] = (vec){0};
+                    if (at.y + down < images->height && at.x + across < width)
+                        square[down][across] = vec_load_rest(from + (down * width + across) * channels, rows - k);
+                }
+            sum[k / LANES] += square_sum(square);
+            transform_gradient_square(g, square, gradients + gradient_start(g, s, row + k) + t * gradient_tile(g),
+                                      sum_gradient_plane(g, s));
+        }
+    }
+    for (ptrdiff_t k = 0; k < rows; k++) sums[k] = (double)sum[k / LANES][k % LANES];
+}
+
+/* Transforms the gradients of one panel of the round, from `tile` on, for output channels row .. + rows, at most COLUMN_TILE.
  * bias_sums[panel][row] has the sums of the gradients themselves. */
 static void transform_sum_gradients(const struct winograd_geometry *g, const struct tiled_sum *s,
                                     const void *grad_output, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
                                     void *gradients, double *bias_sums)
 {
     struct images images = output_images(g, grad_output);
+    double *sums = bias_sums + tile / COLUMN_TILE * s->rows + row;
+    if (g->channels_last) {
+        transform_last_gradients(g, s, &images, tile, row, rows, gradients, sums);
+        return;
+    }
     struct panel panel;
     describe_panel(g, s->tile_start + tile, smaller(COLUMN_TILE, s->tiles - tile), &panel);
-    real *to = (real *)gradients + row * s->room + tile;
-    double *sums = bias_sums + tile / COLUMN_TILE * s->rows + row;
-    if (g->channels_last)
-        transform_last_gradients(g, &images, s->tile_start + tile, smaller(COLUMN_TILE, s->tiles - tile),
-                                 s->row_start + row, rows, to, s->room, sum_gradient_plane(s), sums);
-    else
-        for (ptrdiff_t k = 0; k < rows; k++)
-            sums[k] = (double)transform_gradient(g, &images, s->row_start + row + k, &panel, to + k * s->room,
-                                                 sum_gradient_plane(s));
+    for (ptrdiff_t k = 0; k < rows; k++)
+        sums[k] = (double)transform_gradient(g, &images, s->row_start + row + k, &panel,
+                                             (real *)gradients + gradient_start(g, s, row + k) + tile,
+                                             sum_gradient_plane(g, s));
 }
 
 /* Whether any block of channels start .. + count has weights that the products of a position go into. */
@@ -142,14 +139,22 @@ static void multiply_sum(const struct winograd_geometry *g, const struct tiled_s
                          ptrdiff_t row, ptrdiff_t rows, const void *gradients, const void *patches, int accumulate,
                          void *products)
 {
-    ptrdiff_t row_length = round_up(s->channels, LANES);
+    ptrdiff_t row_length = round_up(s->channels, LANES), end = row + rows;
     const real *from = (const real *)patches + position * sum_patch_plane(s);
-    real *to = (real *)products + position * sum_product_plane(s) + row * row_length;
-    for (ptrdiff_t c = 0; c < s->channels; c += COLUMN_TILE)
-        if (has_position(g, position, s->channel_start + c, smaller(COLUMN_TILE, s->channels - c)))
-            multiply_panel(smaller(COLUMN_TILE, row_length - c), rows, s->tiles,
-                           (const real *)gradients + position * sum_gradient_plane(s) + row * s->room, s->room,
-                           from + c * s->room, to + c, row_length, accumulate);
+    const real *gradient = (const real *)gradients + position * sum_gradient_plane(g, s);
+    real *to = (real *)products + position * sum_product_plane(s);
+    for (ptrdiff_t c = 0; c < s->channels; c += COLUMN_TILE) {
+        if (!has_position(g, position, s->channel_start + c, smaller(COLUMN_TILE, s->channels - c))) continue;
+        ptrdiff_t width = smaller(COLUMN_TILE, row_length - c);
+        for (ptrdiff_t tile = 0; tile < s->tiles; tile += DEPTH_BLOCK) /* so many patches stay in the cache */
+            for (ptrdiff_t k = row, some; k < end; k += some) {
+                some = g->channels_last ? smaller(GROUP_ROWS, end - k) : rows;
+                multiply_panel(width, some, smaller(DEPTH_BLOCK, s->tiles - tile),
+                               gradient + gradient_start(g, s, k) + tile * gradient_tile(g), gradient_row(g, s),
+                               gradient_tile(g), from + c * s->room + tile * width, to + k * row_length + c, row_length,
+                               accumulate || tile > 0);
+            }
+    }
 }
 
 /* Where the weights of a block's channels go in grad_weight[k][channel of the image][tap]. */
@@ -213,14 +218,15 @@ static void store_sum(const struct winograd_geometry *g, const struct tiled_sum 
 
 enum { SUM_ROWS = 8 }; /* output channels together: so many sums at a time */
 
-/* products[row][position] of LANES channels, for `rows` output channels of gradients D [P][K][tile] on patches
+/* products[row][position] of LANES channels, for `rows` output channels from k on of gradients D on patches
  * V [P][tile][C]. */
-static void multiply_few_sums(const struct winograd_geometry *g, const struct tiled_sum *s, ptrdiff_t rows,
+static void multiply_few_sums(const struct winograd_geometry *g, const struct tiled_sum *s, ptrdiff_t k, ptrdiff_t rows,
                               const real *gradients, const real *patches, vec products[SUM_ROWS][36])
 {
-    ptrdiff_t plane = few_plane(g), gradient_plane = sum_gradient_plane(s);
+    ptrdiff_t plane = channel_patch_plane(g, s->tiles);
+    ptrdiff_t gradient_plane = sum_gradient_plane(g, s), tile_step = gradient_tile(g);
     ptrdiff_t row_length = round_up(g->channels, LANES), row[SUM_ROWS];
-    for (int r = 0; r < SUM_ROWS; r++) row[r] = smaller(r, rows - 1) * s->room; /* the last one again */
+    for (int r = 0; r < SUM_ROWS; r++) row[r] = gradient_start(g, s, k + smaller(r, rows - 1)); /* the last one again */
     for (ptrdiff_t position = 0; position < positions_of(g);
          position++, gradients += gradient_plane, patches += plane) {
         vec sum[SUM_ROWS];
@@ -229,7 +235,7 @@ static void multiply_few_sums(const struct winograd_geometry *g, const struct ti
         for (ptrdiff_t tile = 0; tile < s->tiles; tile++) {
             vec v = vec_load(patches + tile * row_length);
 #pragma GCC unroll 8
-            for (int r = 0; r < SUM_ROWS; r++) sum[r] += gradients[row[r] + tile] * v;
+            for (int r = 0; r < SUM_ROWS; r++) sum[r] += gradients[row[r] + tile * tile_step] * v;
         }
 #pragma GCC unroll 8
         for (int r = 0; r < SUM_ROWS; r++) products[r][position] = sum[r];
@@ -250,8 +256,7 @@ static void sum_few(const struct winograd_geometry *g, const struct tiled_sum *s
             struct place place = place_of(g, block);
             vec products[SUM_ROWS][36];
             some = smaller(block.same, channel + channels - c);
-            multiply_few_sums(g, s, together, (const real *)gradients + k * s->room, (const real *)patches + c,
-                              products);
+            multiply_few_sums(g, s, k, together, gradients, (const real *)patches + c, products);
             for (ptrdiff_t r = 0; r < together; r++)
                 store_weights(g, &place, (const real *)products[r], LANES, some,
                               filters + (r * image_channels(g) + block.channel) * filter);

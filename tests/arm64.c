@@ -97,7 +97,7 @@ static void check_winograd(const char *name, const struct winograd_kernels *kern
     void *scratch = memory(kernel->scratch_size(&geometry, all.tiles, 1));
     ptrdiff_t count = geometry.images * K * geometry.out_size[0] * geometry.out_size[1];
     real *y = numbers(count);
-    for (int k = 0; k < K; k++) kernel->transform_weight(&geometry, &filters, k, transformed);
+    for (int k = 0; k < K; k += (int)kernel->weight_rows) kernel->transform_weight(&geometry, &filters, k, transformed);
     filters.transformed = transformed;
     kernel->transform_tiles(&geometry, x, &all, 0, all.tiles, 0, geometry.channels, patches);
     kernel->multiply_tiles(&geometry, &filters, patches, &all, 0, all.tiles, 0, K, epilogue, y, scratch);
@@ -201,6 +201,7 @@ static void check_convolutions(const struct kernels *table)
         .phases = 1,
         .grid = {H, W},
         .chunk_rows = 8 * table->winograd->row_tile,
+        .part_channels = C,
     };
     check_winograd("winograd", table->winograd, tiling, x, weight, &with_bias, expected);
     struct winograd_geometry cut = tiling; /* into four blocks of at most 2x2 taps */
@@ -211,17 +212,18 @@ static void check_convolutions(const struct kernels *table)
         cut.taps[i][0] = 2, cut.taps[i][1] = 1;
     }
     check_winograd("2x2 blocks", table->winograd, cut, x, weight, &with_bias, expected);
-    struct winograd_geometry behind = tiling; /* few tiles behind whole vectors: there are 18 */
-    behind.few = 18 % table->winograd->lanes;
-    check_winograd("last tiles", table->winograd, behind, x, weight, &with_bias, expected);
-    struct winograd_geometry few = tiling; /* tiles: some columns of the first four rows of the first image's outputs */
-    int columns = 4 * (int)table->winograd->few_tiles - 1;
-    few.few = table->winograd->few_tiles, few.images = 1;
-    few.out_size[0] = few.grid[0] = 4, few.out_size[1] = few.grid[1] = columns;
-    static double corner[K * 4 * W];
-    for (int i = 0; i < K * 4 * columns; i++)
-        corner[i] = expected[i / (4 * columns) * PLANE + i / columns % 4 * W + i % columns];
-    check_winograd("few tiles", table->winograd, few, x, weight, &with_bias, corner);
+    const struct winograd_kernels *channels = table->winograd_channels;
+    tiling.chunk_rows = cut.chunk_rows = channels->lanes;
+    check_winograd("channels in lanes", channels, tiling, x, weight, &with_bias, expected);
+    cut.part_channels = 4 * C;
+    check_winograd("2x2 blocks, channels in lanes", channels, cut, x, weight, &with_bias, expected);
+    real *last = numbers(N * C * PLANE);
+    static double expected_last[N * K * PLANE];
+    for (int i = 0; i < N * C * PLANE; i++) last[(i / (C * PLANE) * PLANE + i % PLANE) * C + i / PLANE % C] = x[i];
+    for (int i = 0; i < N * K * PLANE; i++)
+        expected_last[(i / (K * PLANE) * PLANE + i % PLANE) * K + i / PLANE % K] = expected[i];
+    tiling.channels_last = 1;
+    check_winograd("channels last", channels, tiling, last, weight, &with_bias, expected_last);
 
     const struct fft_kernels *fft = table->fft;
     struct fft_geometry squares = {.images = N,

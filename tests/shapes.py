@@ -83,8 +83,11 @@ CONVOLUTIONS_WINOGRAD_LARGE = [
     (2, 96, 130, (14, 15), (5, 5), 1, 2, 1, 1),
     (2, 96, 130, (29, 30), (3, 3), 2, 1, 1, 1),
     (1, 512, 24, (14, 14), (2, 2), 1, 0, 1, 1),
-    (3, 130, 41, (8, 7), (3, 3), 1, 1, 1, 1),  # 12 tiles, the most of AVX-512 that are `few`, and ragged channels
+    (3, 130, 41, (8, 7), (3, 3), 1, 1, 1, 1),  # few tiles, whose vectors are of channels: ragged ones
     (1, 41, 150, (9, 10), (5, 4), 1, 2, 1, 1),  # ... in blocks
+    (1, 300, 260, (13, 11), (3, 3), 1, 1, 1, 1),  # ... large weights: chunks of them, and parts of their channels
+    (1, 70, 260, (14, 9), (5, 5), 1, 2, 1, 1),  # ... in blocks, whose channels are not those of the parts
+    (1, 140, 150, (15, 14), (3, 3), 2, 1, 1, 1),  # ... in phases
 ]
 # What Fourier transforms compute, in patches of 16x16 pixels.
 CONVOLUTIONS_FFT = [

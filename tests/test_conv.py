@@ -301,6 +301,9 @@ def channels_last(x):
         (1, 3, 21, (67, 63), (11, 11), 4, 0, 1, 1),  # phases of the stride
         (9, 2, 10, (14, 15), (5, 5), 1, 0, 1, 1),  # several images' gradients together
         (2, 5, 1, (20, 33), (3, 3), 1, 1, 1, 1),
+        (1, 300, 260, (13, 11), (3, 3), 1, 1, 1, 1),  # chunks and parts of winograd's weights
+        (1, 70, 60, (29, 33), (5, 5), 1, 2, 1, 1),  # ... of blocks, whose channels are not those of the parts
+        (2, 140, 50, (15, 14), (3, 3), 2, 1, 1, 1),  # ... in phases
     ],
     ids=str,
 )
@@ -472,6 +475,7 @@ def test_conv2d_backward_computes_only_what_is_needed(rng):
         CONVOLUTIONS_FEW[4],
         CONVOLUTIONS_FEW[5],
         (1, 150, 270, (16, 16), (3, 3), 1, 1, 1, 1),  # few tiles: winograd splits the output channels
+        (1, 150, 60, (16, 16), (3, 3), 1, 1, 1, 1),  # ... and has parts of the channels where it needs them for threads
         (8, 33, 40, (29, 31), (3, 3), 1, 1, 1, 1),  # many tiles: its backward-weights sums parts of them
         (70, 20, 17, (9, 10), (5, 5), 1, 2, 1, 1),  # images in the lanes of vectors, bands by the threads
         (1, 3, 9, (150, 66), (3, 3), 1, 1, 1, 1),  # bands by the threads, but for statistics
@@ -497,6 +501,8 @@ def test_conv2d_has_the_same_bits_for_any_number_of_threads(isa, dtype, rng, alg
         (1, 70, 150, (7, 7), (3, 3), 1, 1, 1, 1),
         (8, 33, 40, (29, 31), (3, 3), 1, 1, 1, 1),
         (4, 40, 24, (29, 31), (3, 3), 2, 1, 1, 2),
+        (1, 150, 60, (30, 31), (3, 3), 1, 1, 1, 1),  # winograd has parts of the channels where all threads share tiles
+        (1, 50, 40, (30, 31), (5, 5), 1, 2, 1, 1),  # ... of those of blocks
     ],
     ids=str,
 )

@@ -130,14 +130,16 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t lacking[2]
         ptrdiff_t chunk_rows
         ptrdiff_t channels_last
-        ptrdiff_t few
+        ptrdiff_t part_channels
 
     struct winograd_kernels:
+        ptrdiff_t weight_rows
         ptrdiff_t row_tile
+        ptrdiff_t chunk_tiles
         ptrdiff_t panel_tiles
+        ptrdiff_t tile_step
+        ptrdiff_t depth_block
         ptrdiff_t lanes
-        ptrdiff_t few_tiles
-        ptrdiff_t few_last
         ptrdiff_t (*weight_size)(const winograd_geometry *geometry) noexcept nogil
         void (*transform_weight)(const winograd_geometry *geometry, const tiled_weight *weight, ptrdiff_t k,
                                  void *transformed) noexcept nogil
@@ -157,7 +159,8 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t lanes
         void (*sum_sizes)(const winograd_geometry *geometry, const tiled_sum *sum, ptrdiff_t *sizes) noexcept nogil
         void (*transform_sum_patches)(const winograd_geometry *geometry, const tiled_sum *sum, const void *input,
-                                      ptrdiff_t tile, ptrdiff_t channel, void *patches, void *scratch) noexcept nogil
+                                      ptrdiff_t tile, ptrdiff_t channel, ptrdiff_t channels,
+                                      void *patches) noexcept nogil
         void (*transform_sum_gradients)(const winograd_geometry *geometry, const tiled_sum *sum,
                                         const void *grad_output, ptrdiff_t tile, ptrdiff_t row, ptrdiff_t rows,
                                         void *gradients, double *bias_sums) noexcept nogil
@@ -490,6 +493,7 @@ cdef extern from "kernels.h" nogil:
         const conv_kernels *conv
         const conv_backward_kernels *conv_backward
         const winograd_kernels *winograd
+        const winograd_kernels *winograd_channels
         const winograd_weight_kernels *winograd_weight
         const fft_kernels *fft
         const direct_kernels *direct

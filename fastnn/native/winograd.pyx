@@ -38,9 +38,9 @@ cdef ptrdiff_t SHARED_PATCH_BYTES = 12 << 20
 cdef ptrdiff_t KEPT_BYTES = 4 << 20
 # Tiles at most in calls that keep them: with more, transforming weights takes no time to speak of, and another layout.
 cdef ptrdiff_t KEPT_TILES = 192
-# Where tiles are fewer than a panel, bytes of a chunk; where they are no whole vector, so many rows or twice that.
-cdef ptrdiff_t FEW_ROWS = 4
+# Where tiles are fewer than a panel, bytes of a chunk; and where the lanes are channels, of a part of one.
 cdef ptrdiff_t FEW_CHUNK_BYTES = 300 << 10
+cdef ptrdiff_t PART_BYTES = min(CHUNK_BYTES, 900 << 10)
 cdef ptrdiff_t TASKS_PER_THREAD = 2
 # Backward-weights: bytes of the products that are summed up at a time, output channels among them at least where there
 # are as many, and bytes of the operands of a round. More products transform fewer operands again, but come from the
@@ -75,7 +75,7 @@ cdef ptrdiff_t positions_of(const winograd_geometry *geometry) noexcept nogil:
 cdef winograd_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_size, kernel, ptrdiff_t stride,
                                      padding):
     cdef winograd_geometry geometry
-    geometry.chunk_rows, geometry.channels_last, geometry.few = 0, is_channels_last(x), 0
+    geometry.chunk_rows, geometry.part_channels, geometry.channels_last = 0, 0, is_channels_last(x)
     geometry.images, geometry.channels, geometry.out_channels = x.shape[0], x.shape[1], out_channels
     geometry.stride, geometry.phases = stride, 1
     most, blocks = winograd_blocks(tuple(kernel), (stride, stride))
@@ -125,30 +125,74 @@ cdef struct work_split:
     ptrdiff_t tile_part
 
 
+cdef bint lanes_are_channels(const winograd_geometry *geometry, ptrdiff_t lanes, ptrdiff_t itemsize, bint turned):
+    """Whether the lanes of a vector are channels, not tiles: always with channels last. With channels first, patches
+    and outputs are transposed then, which takes as long as 16 products of each. This saves the products of tiles that
+    only fill up a vector, and on weights those of 8 tiles where they are large, of 12 in backward-data (`turned`)."""
+    cdef ptrdiff_t tiles = tile_count(geometry), rows = geometry.phases * geometry.phases * geometry.out_channels
+    cdef ptrdiff_t channels = geometry.channels, weights = rows * channels
+    cdef ptrdiff_t saved = ceil_div(tiles, lanes) * lanes - tiles
+    if turned:
+        saved += 12
+    elif positions_of(geometry) * weights * itemsize > WEIGHT_BYTES:
+        saved += 8
+    return geometry.channels_last or saved * weights > 16 * tiles * (channels + rows)
+
+
+cdef ptrdiff_t chunk_of_tiles(const winograd_geometry *geometry, const winograd_kernels *kernel,
+                              const work_split *work, ptrdiff_t row_bytes, ptrdiff_t threads):
+    """Output channels that are computed together, where tiles are the lanes."""
+    cdef ptrdiff_t phases = geometry.phases * geometry.phases, rows = phases * geometry.out_channels
+    cdef ptrdiff_t row_tile = kernel.row_tile, chunk = kernel.chunk_tiles, chunk_bytes
+    if work.shared:
+        chunk = ceil_div(rows, row_tile * TASKS_PER_THREAD * threads)
+    if work.by_chunks:
+        chunk_bytes = CHUNK_BYTES if work.tile_block >= kernel.panel_tiles else FEW_CHUNK_BYTES
+        chunk = min(chunk, chunk_bytes // (row_bytes * row_tile))
+    chunk = max(1, min(kernel.chunk_tiles, min(chunk, ceil_div(rows, row_tile))))
+    return ceil_div(chunk * row_tile, phases)
+
+
+cdef ptrdiff_t chunk_of_channels(const winograd_geometry *geometry, const winograd_kernels *kernel,
+                                 const work_split *work, ptrdiff_t vector_bytes, ptrdiff_t threads):
+    """The same, where channels are the lanes: so many vectors that threads have the same to do. Vectors that do not
+    fill a panel cost 5 % each, and reading all patches again for the next chunk 10 % of a vector."""
+    cdef ptrdiff_t vectors = ceil_div(geometry.out_channels, kernel.lanes), most = kernel.chunk_tiles, best = 1, chunk
+    cdef ptrdiff_t panel = kernel.panel_tiles // kernel.lanes, panels
+    cdef ptrdiff_t parts = threads if work.shared else 1
+    cdef double cost, least = 0
+    if work.by_chunks:
+        most = max(2, min(most, PART_BYTES // vector_bytes))
+    for chunk in range(1, min(most, vectors) + 1):
+        panels = ceil_div(chunk, panel)
+        cost = 1 + 0.05 * (panel - <double> chunk / panels) + 0.1 / chunk
+        cost *= ceil_div(ceil_div(vectors, chunk), parts) * chunk
+        if chunk == 1 or cost < least:
+            best, least = chunk, cost
+    return best * kernel.lanes
+
+
 cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kernel, ptrdiff_t itemsize,
                       ptrdiff_t threads, bint statistics, bint keep):
-    """Sets the geometry's chunk_rows and few too. No sum depends on the rest. For statistics, blocks are panels. If
-    `keep` is set, weights are transformed beforehand unless they are large."""
+    """Sets the geometry's chunk_rows and part_channels too. No sum depends on any of it. For statistics, blocks are
+    panels. If `keep` is set, weights are transformed beforehand unless they are large."""
     cdef ptrdiff_t tiles = tile_count(geometry), channels = geometry.out_channels
-    cdef ptrdiff_t phases = geometry.phases * geometry.phases, rows = phases * channels
+    cdef ptrdiff_t rows = geometry.phases * geometry.phases * channels
     cdef ptrdiff_t tile_bytes = positions_of(geometry) * geometry.channels * itemsize
     cdef ptrdiff_t row_length = ceil_div(geometry.channels, kernel.lanes) * kernel.lanes
     cdef ptrdiff_t row_bytes = positions_of(geometry) * row_length * itemsize
-    cdef ptrdiff_t tasks = TASKS_PER_THREAD * threads
+    cdef ptrdiff_t tasks = TASKS_PER_THREAD * threads, tile_tasks = tasks
     cdef bint large = row_bytes * rows > WEIGHT_BYTES
-    cdef ptrdiff_t blocks, chunk, chunk_bytes, row_blocks
+    cdef ptrdiff_t blocks, chunk, vector_bytes
     cdef work_split work
-    work.unit = kernel.panel_tiles if statistics else kernel.lanes
+    work.unit = kernel.panel_tiles if statistics else kernel.tile_step
     work.units = ceil_div(tiles, work.unit)
-    work.tile_block = max(kernel.lanes, min(PATCH_BYTES // tile_bytes, TILE_BLOCK))
-    chunk = min(rows, 8 * kernel.row_tile)
+    work.tile_block = max(kernel.tile_step, min(PATCH_BYTES // tile_bytes, TILE_BLOCK))
+    chunk = min(rows, kernel.chunk_tiles * kernel.row_tile)
     if row_bytes * chunk + (tile_bytes + positions_of(geometry) * chunk * itemsize) * TILE_BLOCK // 2 <= OWN_CACHE:
         work.tile_block = min(work.tile_block, TILE_BLOCK // 2)
     blocks = ceil_div(tiles, work.tile_block)
-    geometry.few = tiles % kernel.lanes if tiles % kernel.lanes <= kernel.few_last else 0
-    if tiles <= kernel.few_tiles:
-        geometry.few = tiles
-    work.shared = large or blocks < threads or geometry.few == tiles
+    work.shared = large or blocks < threads
     if work.shared:
         blocks = ceil_div(work.units, max(1, SHARED_PATCH_BYTES // tile_bytes // work.unit))
     else:
@@ -157,22 +201,19 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     work.tile_block = ceil_div(work.units, work.blocks) * work.unit
     work.by_chunks = large or (work.shared and blocks == 1 and not keep)
 
-    chunk = 8
-    if work.shared:
-        chunk = ceil_div(rows, kernel.row_tile * tasks)
-    if work.by_chunks:
-        chunk_bytes = CHUNK_BYTES if work.tile_block >= kernel.panel_tiles else FEW_CHUNK_BYTES
-        chunk = min(chunk, chunk_bytes // (row_bytes * kernel.row_tile))
-    geometry.chunk_rows = kernel.row_tile * max(1, min(8, min(chunk, ceil_div(rows, kernel.row_tile))))
-    if geometry.few == tiles:
-        geometry.chunk_rows = FEW_ROWS * max(1, min(2, FEW_CHUNK_BYTES // (row_bytes * FEW_ROWS)))
-    geometry.chunk_rows = ceil_div(geometry.chunk_rows, phases)
+    geometry.part_channels = geometry.channels
+    if kernel.weight_rows == 1:
+        geometry.chunk_rows = chunk_of_tiles(geometry, kernel, &work, row_bytes, threads)
+    else:
+        if work.by_chunks:
+            geometry.part_channels = min(geometry.channels, kernel.depth_block)
+        vector_bytes = positions_of(geometry) * geometry.part_channels * (rows // channels) * kernel.lanes * itemsize
+        geometry.chunk_rows = chunk_of_channels(geometry, kernel, &work, vector_bytes, threads)
     work.row_block, work.tile_part = channels, work.tile_block
     if work.shared:
         work.row_block = ceil_div(ceil_div(channels, geometry.chunk_rows), tasks) * geometry.chunk_rows
-        row_blocks = ceil_div(channels, work.row_block)
-        work.tile_part = ceil_div(ceil_div(work.tile_block, ceil_div(tasks, row_blocks)), kernel.panel_tiles)
-        work.tile_part *= kernel.panel_tiles
+        tile_tasks = ceil_div(tasks, ceil_div(channels, work.row_block))
+        work.tile_part = ceil_div(ceil_div(work.tile_block, tile_tasks), kernel.panel_tiles) * kernel.panel_tiles
     return work
 
 
@@ -234,12 +275,14 @@ cdef np.ndarray recall(object kept, tuple layout, np.ndarray weight):
 cdef correlate(winograd_geometry *geometry, np.ndarray source, tiled_weight weight, np.ndarray weights,
                Epilogue epilogue, np.ndarray target, kept=None):
     """Transforms the weights, unless they are kept, then computes blocks of tiles."""
-    cdef const winograd_kernels *kernel = kernels_for(source).winograd
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(source), channels = geometry.channels, rows = geometry.out_channels
     cdef ptrdiff_t tiles = tile_count(geometry), positions = positions_of(geometry), task
     if tiles == 0:
         epilogue.over(0, target)
         return
+    cdef const winograd_kernels *kernel = kernels_for(source).winograd
+    if lanes_are_channels(geometry, kernel.lanes, itemsize, weight.turned):
+        kernel = kernels_for(source).winograd_channels
     cdef int phases = geometry.phases * geometry.phases
     cdef int threads = threads_for(2.0 * positions * phases * rows * channels * tiles / FLOP_PER_NANOSECOND)
     cdef bint keep = kept is not None and tiles <= KEPT_TILES
@@ -273,8 +316,9 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, tiled_weight weig
     cdef char *thread_scratch = <char *> thread_memory.data
     with nogil:
         if transforms:
-            for task in prange(rows, num_threads=threads_for(10.0 * phases * rows * channels), schedule="static"):
-                kernel.transform_weight(geometry, &weight, task, <void *> weight.transformed)
+            for task in prange(ceil_div(rows, kernel.weight_rows), schedule="static",
+                               num_threads=threads_for(10.0 * phases * rows * channels)):
+                kernel.transform_weight(geometry, &weight, task * kernel.weight_rows, <void *> weight.transformed)
         if work.shared:
             for task in range(work.blocks):
                 shared_block(&o, block_of(&work, tiles, task), &work, threads, patches, thread_scratch, scratch_bytes)
@@ -378,25 +422,26 @@ cdef struct sum_operands:
     char *products
     double *bias_sums  # [panel of the round][K]
     ptrdiff_t panel_sums  # so many
-    char *own_scratch
-    ptrdiff_t sizes[4]
+    ptrdiff_t sizes[3]
 
 
 cdef void transform_round(const sum_operands *o, const tiled_sum *part, bint with_gradients,
                           int threads) noexcept nogil:
-    cdef ptrdiff_t panel = o.kernel.panel_tiles, panels = ceil_div(part.tiles, panel), task, tile, group
-    cdef ptrdiff_t lanes = o.kernel.lanes, channel_groups = ceil_div(part.channels, lanes), groups = channel_groups
+    # Tasks: so many channels or output channels of a panel of tiles; with channels last neighbours in memory.
+    cdef ptrdiff_t panel = o.kernel.panel_tiles, panels = ceil_div(part.tiles, panel), task, tile, first
+    cdef ptrdiff_t some = panel if o.geometry.channels_last else o.kernel.lanes
+    cdef ptrdiff_t channel_groups = ceil_div(part.channels, some), groups = channel_groups
     if with_gradients:
-        groups += ceil_div(part.rows, lanes)
+        groups += ceil_div(part.rows, some)
     for task in prange(panels * groups, num_threads=threads, schedule="dynamic"):
         tile = task // groups * panel
-        group = task % groups
-        if group < channel_groups:
-            o.kernel.transform_sum_patches(o.geometry, part, o.source, tile, group * lanes, o.patches,
-                                           o.own_scratch + threadid() * o.sizes[3])
+        first = task % groups * some
+        if task % groups < channel_groups:
+            o.kernel.transform_sum_patches(o.geometry, part, o.source, tile, first, min(some, part.channels - first),
+                                           o.patches)
         else:
-            group = (group - channel_groups) * lanes
-            o.kernel.transform_sum_gradients(o.geometry, part, o.gradient, tile, group, min(lanes, part.rows - group),
+            first = (task % groups - channel_groups) * some
+            o.kernel.transform_sum_gradients(o.geometry, part, o.gradient, tile, first, min(some, part.rows - first),
                                              o.gradients, o.bias_sums)
 
 
@@ -441,7 +486,6 @@ cdef void sum_part(sum_operands o, const sum_split *work, ptrdiff_t part, ptrdif
     o.gradients += thread * o.sizes[1]
     o.products += thread * o.sizes[2]
     o.bias_sums += thread * o.panel_sums
-    o.own_scratch += thread * o.sizes[3]
     sum_tiles(&o, work, part * work.part_tiles, min((part + 1) * work.part_tiles, tiles), 1, target, bias)
 
 
@@ -452,10 +496,9 @@ cdef sum_few_tiles(winograd_geometry *geometry, const winograd_weight_kernels *k
     cdef ptrdiff_t lanes = kernel.lanes, task
     cdef tiled_sum whole = tiled_sum(0, rows, 0, channels, 0, tiles, lanes)
     cdef tiled_block block = tiled_block(0, tiles)
-    cdef ptrdiff_t sizes[4]
-    cdef const winograd_kernels *forward = kernels_for(x).winograd
+    cdef ptrdiff_t sizes[3]
+    cdef const winograd_kernels *forward = kernels_for(x).winograd_channels
     kernel.sum_sizes(geometry, &whole, sizes)
-    geometry.few = tiles
     cdef Block patches = scratch(forward.patches_size(geometry, tiles)), gradients = scratch(sizes[1])
     cdef int threads = threads_for(2.0 * positions_of(geometry) * rows * channels * tiles / FLOP_PER_NANOSECOND)
     # Tasks: groups of channels or output channels to transform; then of both to multiply.
@@ -516,14 +559,14 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stri
         or <double> parts / ceil_div(parts, threads) < threads / (1 + threads / WAITING_THREADS))
     cdef int places = 1 if shared else threads
     cdef Block patches = scratch(places * o.sizes[0]), gradients = scratch(places * o.sizes[1])
-    cdef Block products = scratch(places * o.sizes[2]), own_scratch = scratch(threads * o.sizes[3])
+    cdef Block products = scratch(places * o.sizes[2])
     cdef Block partial_memory = scratch((parts - 1) * part_bytes)
     cdef char *target = np.PyArray_BYTES(result)
     cdef char *partials = <char *> partial_memory.data  # of all parts but the first
     o.panel_sums = ceil_div(work.round_tiles, kernels.panel_tiles) * work.row_block
     cdef Block panel_sums = scratch(places * o.panel_sums * sizeof(double))
     o.patches, o.gradients = <char *> patches.data, <char *> gradients.data
-    o.products, o.own_scratch = <char *> products.data, <char *> own_scratch.data
+    o.products = <char *> products.data
     o.bias_sums = <double *> panel_sums.data
     with nogil:
         if shared:

@@ -1,27 +1,9 @@
 /* Forward and backward-data by Winograd's algorithm: see winograd.h. */
-#include "epilogue.h"
 #include "winograd.h"
-
-enum {
-    MOST_PHASES = 4,         /* per dimension */
-    MOST_TAPS = 144,         /* of a filter: blocks of 3x3, WINOGRAD_BLOCKS in each dimension */
-    PRODUCT_BYTES = 1 << 20, /* of products of one chunk that are computed together */
-};
+#include "winograd_channels.h"
+#include "winograd_weight.h"
 
 /* ---- Weights, patches and products ---- */
-
-/* The channels of blocks that have products at a position, in `lines` of `length`, `step` apart. */
-struct depth {
-    ptrdiff_t lines, length, step;
-};
-
-INLINE struct depth depth_of(const struct winograd_geometry *g, ptrdiff_t position)
-{
-    ptrdiff_t lines = blocks_at(g, 0, position / g->points), across = blocks_at(g, 1, position % g->points);
-    ptrdiff_t channels = image_channels(g), step = g->blocks[1] * channels;
-    if (across == g->blocks[1]) return (struct depth){1, lines * step, 0};
-    return (struct depth){lines, across * channels, step};
-}
 
 /* Elements of the transformed weights of one chunk, [phase][K in chunk][C] in one position, and in all. */
 INLINE ptrdiff_t weight_plane(const struct winograd_geometry *g)
@@ -37,40 +19,6 @@ static ptrdiff_t weight_size(const struct winograd_geometry *g)
 {
     ptrdiff_t chunks = (g->out_channels + g->chunk_rows - 1) / g->chunk_rows;
     return chunks * chunk_size(g) * (ptrdiff_t)sizeof(real);
-}
-
-/* to[t][i] = tap t of filter i, for `count` filters of `taps` taps, `stride` apart: squares transposed in registers, and
- * taps that do not fill half a square one by one. `to` has room for whole squares. */
-INLINE void transpose_taps(const real *from, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t taps, real to[][LANES])
-{
-    for (ptrdiff_t first = 0; first < taps; first += LANES) {
-        ptrdiff_t some = smaller(LANES, taps - first);
-        if (2 * some < LANES) {
-            for (ptrdiff_t i = 0; i < count; i++)
-                for (ptrdiff_t t = first; t < taps; t++) to[t][i] = from[i * stride + t];
-            continue;
-        }
-        vec square[LANES];
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; i++) /* behind the last filter, that one again */
-            square[i] = vec_load_tail(from + smaller(i, count - 1) * stride + first, some);
-        vec_transpose(square);
-#pragma GCC unroll 16
-        for (int t = 0; t < LANES; t++) vec_store(to[first + t], square[t]);
-    }
-}
-
-/* One block and phase of the filters of `count` neighbouring channels, at most LANES, from their transposed taps. */
-INLINE void transform_block(const int size, const ptrdiff_t tap[9], real taps[][LANES], ptrdiff_t count, real *to,
-                            ptrdiff_t plane_stride)
-{
-    vec filter[3][4];
-#pragma GCC unroll 9
-    for (int t = 0; t < size * size; t++) filter[t / size][t % size] = tap[t] < 0 ? (vec){0} : vec_load(taps[tap[t]]);
-    if (count == LANES)
-        transform_square(size + 3, size, filter, LANES, to, plane_stride);
-    else
-        transform_square(size + 3, size, filter, count, to, plane_stride);
 }
 
 /* Transforms the weights of one output channel: the neighbouring taps of its filter per input channel. `to` is that
@@ -165,37 +113,6 @@ INLINE void join_columns(const int phases, const vec column[][4], real *to)
         }
     }
     for (int i = 0; i < 4 * phases; i++) vec_store(to + i * LANES, row[i]);
-}
-
-INLINE void transform_outputs(const struct winograd_geometry *g, const real *from, ptrdiff_t plane_stride,
-                              vec output[4][4])
-{
-    if (g->points == 5)
-        transform_products(5, 4, from, plane_stride, output);
-    else
-        transform_products(6, 4, from, plane_stride, output);
-}
-
-INLINE void copy_row(const real *from, ptrdiff_t count, real *to)
-{
-    ptrdiff_t j = 0;
-    for (; j + LANES <= count; j += LANES) vec_store(to + j, vec_load(from + j));
-    for (; j + 4 <= count; j += 4) memcpy(to + j, from + j, 4 * sizeof(real));
-    for (; j < count; j++) to[j] = from[j];
-}
-
-/* Puts a row of outputs where it goes: elements from x on, of which those left and right of the output are left out. */
-INLINE void put_row(const struct winograd_geometry *g, const real *from, ptrdiff_t x, ptrdiff_t count, ptrdiff_t row_at,
-                    const struct conv_epilogue *epilogue, struct channel_sums *sums, real *output)
-{
-    if (x < 0) from -= x, count += x, x = 0;
-    count = smaller(count, g->out_size[1] - x);
-    ptrdiff_t at = row_at + x;
-    if (epilogue->residual || epilogue->sums)
-        epilogue_store(from, count, epilogue->residual ? (const real *)epilogue->residual + at : NULL,
-                       (real)epilogue->slope, output + at, epilogue->sums ? sums : NULL);
-    else
-        copy_row(from, count, output + at);
 }
 
 /* The outputs of one output channel k and one panel, from products[position][tile] of each phase, phase_stride elements
@@ -350,6 +267,3 @@ const struct winograd_kernels FASTNN_TABLE(winograd) = {
     .scratch_size = scratch_size,
     .multiply_tiles = multiply_tiles,
 };
-
-#include "winograd_channels.h"
-#include "winograd_weight.h"

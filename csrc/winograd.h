@@ -52,6 +52,7 @@
 #ifndef FASTNN_WINOGRAD_H
 #define FASTNN_WINOGRAD_H
 
+#include "epilogue.h"
 #include "gemm_micro.h"
 #include "kernels.h"
 #include "tiles.h"
@@ -59,7 +60,10 @@
 enum {
     PATCH_ROW = 4 * COLUMN_TILE + LANES, /* elements of a row of patches, four per tile, and room for a whole vector */
     MOST_POINTS = 6,                     /* per dimension: one less than the outputs and the taps of a block together */
+    MOST_PHASES = 4,                     /* per dimension */
+    MOST_TAPS = 144,                     /* of a filter: blocks of 3x3, WINOGRAD_BLOCKS in each dimension */
     DEPTH_BLOCK = 128,                   /* sums of 512 channels in one go err twice as much as in four parts */
+    PRODUCT_BYTES = 1 << 20,             /* of products of one chunk that are computed together */
 };
 
 static const real A = (real)0.70710678118654752440, B = (real)1.41421356237309504880;
@@ -351,6 +355,19 @@ INLINE void multiply_vectors(const int vectors, ptrdiff_t rows, ptrdiff_t depth,
 INLINE ptrdiff_t blocks_at(const struct winograd_geometry *g, int dimension, ptrdiff_t point)
 { return point == g->points - 1 ? g->whole[dimension] : g->blocks[dimension]; }
 
+/* The channels of blocks that have products at a position, in `lines` of `length`, `step` apart. */
+struct depth {
+    ptrdiff_t lines, length, step;
+};
+
+INLINE struct depth depth_of(const struct winograd_geometry *g, ptrdiff_t position)
+{
+    ptrdiff_t lines = blocks_at(g, 0, position / g->points), across = blocks_at(g, 1, position % g->points);
+    ptrdiff_t channels = image_channels(g), step = g->blocks[1] * channels;
+    if (across == g->blocks[1]) return (struct depth){1, lines * step, 0};
+    return (struct depth){lines, across * channels, step};
+}
+
 /* For a_depth = 1 GCC would make another copy, 16 KB that are no faster. */
 static __attribute__((noclone)) void multiply_panel(ptrdiff_t width, ptrdiff_t rows, ptrdiff_t depth_total,
                                                     const real *a, ptrdiff_t a_row, ptrdiff_t a_depth, const real *b,
@@ -371,6 +388,8 @@ static __attribute__((noclone)) void multiply_panel(ptrdiff_t width, ptrdiff_t r
 INLINE ptrdiff_t patch_plane(const struct winograd_geometry *g, ptrdiff_t tiles)
 { return plane_size(g->channels, round_up(tiles, LANES)); }
 
+/* ---- Weights ---- */
+
 /* tap[t]: which weight of a filter stands at place t of its block of size x size taps, from the other end if it is turned;
  * -1 where the block, or the phase of a turned filter, has none. */
 INLINE void find_taps(const int size, const struct winograd_geometry *g, ptrdiff_t turned, ptrdiff_t phase,
@@ -385,6 +404,73 @@ INLINE void find_taps(const int size, const struct winograd_geometry *g, ptrdiff
         int none = t / size >= block.rows || t % size >= block.columns || y < 0 || x < 0;
         tap[t] = none ? -1 : y * g->filter[1] + x;
     }
+}
+
+/* to[t][i] = tap t of filter i, for `count` filters of `taps` taps, `stride` apart: squares transposed in registers, and
+ * taps that do not fill half a square one by one. `to` has room for whole squares. */
+INLINE void transpose_taps(const real *from, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t taps, real to[][LANES])
+{
+    for (ptrdiff_t first = 0; first < taps; first += LANES) {
+        ptrdiff_t some = smaller(LANES, taps - first);
+        if (2 * some < LANES) {
+            for (ptrdiff_t i = 0; i < count; i++)
+                for (ptrdiff_t t = first; t < taps; t++) to[t][i] = from[i * stride + t];
+            continue;
+        }
+        vec square[LANES];
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) /* behind the last filter, that one again */
+            square[i] = vec_load_tail(from + smaller(i, count - 1) * stride + first, some);
+        vec_transpose(square);
+#pragma GCC unroll 16
+        for (int t = 0; t < LANES; t++) vec_store(to[first + t], square[t]);
+    }
+}
+
+/* One block and phase of the filters of `count` neighbouring channels, at most LANES, from their transposed taps. */
+INLINE void transform_block(const int size, const ptrdiff_t tap[9], real taps[][LANES], ptrdiff_t count, real *to,
+                            ptrdiff_t plane_stride)
+{
+    vec filter[3][4];
+#pragma GCC unroll 9
+    for (int t = 0; t < size * size; t++) filter[t / size][t % size] = tap[t] < 0 ? (vec){0} : vec_load(taps[tap[t]]);
+    if (count == LANES)
+        transform_square(size + 3, size, filter, LANES, to, plane_stride);
+    else
+        transform_square(size + 3, size, filter, count, to, plane_stride);
+}
+
+/* ---- Outputs ---- */
+
+INLINE void transform_outputs(const struct winograd_geometry *g, const real *from, ptrdiff_t plane_stride,
+                              vec output[4][4])
+{
+    if (g->points == 5)
+        transform_products(5, 4, from, plane_stride, output);
+    else
+        transform_products(6, 4, from, plane_stride, output);
+}
+
+INLINE void copy_row(const real *from, ptrdiff_t count, real *to)
+{
+    ptrdiff_t j = 0;
+    for (; j + LANES <= count; j += LANES) vec_store(to + j, vec_load(from + j));
+    for (; j + 4 <= count; j += 4) memcpy(to + j, from + j, 4 * sizeof(real));
+    for (; j < count; j++) to[j] = from[j];
+}
+
+/* Puts a row of outputs where it goes: elements from x on, of which those left and right of the output are left out. */
+INLINE void put_row(const struct winograd_geometry *g, const real *from, ptrdiff_t x, ptrdiff_t count, ptrdiff_t row_at,
+                    const struct conv_epilogue *epilogue, struct channel_sums *sums, real *output)
+{
+    if (x < 0) from -= x, count += x, x = 0;
+    count = smaller(count, g->out_size[1] - x);
+    ptrdiff_t at = row_at + x;
+    if (epilogue->residual || epilogue->sums)
+        epilogue_store(from, count, epilogue->residual ? (const real *)epilogue->residual + at : NULL,
+                       (real)epilogue->slope, output + at, epilogue->sums ? sums : NULL);
+    else
+        copy_row(from, count, output + at);
 }
 
 #endif

@@ -81,13 +81,14 @@ static void transform_pixel_run(const struct winograd_geometry *g, const real *f
     }
 }
 
-/* to[position][tile] = transformed patches of channels channel_start .. + channels, with room for `room`, of `count` tiles
- * from `start` on; tiles are tile_stride apart. */
+/* to[position][tile][channel] = transformed patches of channels channel_start .. + channels, with room for whole vectors, of
+ * `count` tiles from `start` on; tiles are tile_stride apart. */
 static void transform_pixel_tiles(const struct winograd_geometry *g, const struct images *images, ptrdiff_t start,
-                                  ptrdiff_t count, ptrdiff_t channel_start, ptrdiff_t channels, ptrdiff_t room,
-                                  real *to, ptrdiff_t tile_stride, ptrdiff_t plane_stride)
+                                  ptrdiff_t count, ptrdiff_t channel_start, ptrdiff_t channels, real *to,
+                                  ptrdiff_t tile_stride, ptrdiff_t plane_stride)
 {
     ptrdiff_t column_step = g->stride * images->channels, row_step = images->width * column_step, some;
+    ptrdiff_t room = round_up(channels, LANES);
     for (ptrdiff_t tile = start; tile < start + count; tile++, to += tile_stride) {
         struct corner corner = corner_of(g, tile);
         for (ptrdiff_t c = 0; c < channels; c += some) {
@@ -105,46 +106,44 @@ static void transform_pixel_tiles(const struct winograd_geometry *g, const struc
     }
 }
 
-/* The same of an array with channels first, from squares of LANES channels by LANES tiles. */
+/* The same of an array with channels first, by tiles in lanes and squares that are transposed in registers. So many tiles at
+ * a time take 80 KB of the stack at most: a thread may have no more than 128. */
+enum { SQUARE_TILES = 2 * LANES };
 static void transform_square_tiles(const struct winograd_geometry *g, const struct images *images, ptrdiff_t start,
                                    ptrdiff_t count, ptrdiff_t channel_start, ptrdiff_t channels, real *to,
                                    ptrdiff_t tile_stride, ptrdiff_t plane_stride)
 {
-    enum { SQUARE = LANES * COLUMN_TILE + PLANE_PADDING };
-    real squares[MOST_POINTS * MOST_POINTS * SQUARE];
-    for (ptrdiff_t tile = 0; tile < count; tile += COLUMN_TILE) {
-        struct panel panel;
-        describe_panel(g, start + tile, smaller(COLUMN_TILE, count - tile), &panel);
-        for (ptrdiff_t c = 0; c < channels; c += LANES) {
-            ptrdiff_t some = smaller(LANES, channels - c);
+    enum { PLANE = LANES * SQUARE_TILES + PLANE_PADDING };
+    real transformed[MOST_POINTS * MOST_POINTS * PLANE]; /* [position][channel][tile] */
+    for (ptrdiff_t c = 0; c < channels; c += LANES)
+        for (ptrdiff_t tile = 0; tile < count; tile += SQUARE_TILES) {
+            ptrdiff_t some = smaller(LANES, channels - c), tiles = smaller(SQUARE_TILES, count - tile);
+            struct panel panel;
+            describe_panel(g, start + tile, tiles, &panel);
             for (ptrdiff_t i = 0; i < some; i++)
-                transform_patches(g, images, channel_start + c + i, &panel, squares + i * COLUMN_TILE, SQUARE);
-            for (ptrdiff_t position = 0; position < positions_of(g); position++) {
-                real *line = to + position * plane_stride + tile * tile_stride + c;
-                for (ptrdiff_t first = 0; first < panel.width; first += LANES) {
-                    vec square[LANES];
+                transform_patches(g, images, channel_start + c + i, &panel, transformed + i * SQUARE_TILES, PLANE);
+            for (ptrdiff_t i = 0; i < positions_of(g) * panel.width; i += LANES) {
+                ptrdiff_t position = i / panel.width, first = i % panel.width;
+                const real *from = transformed + position * PLANE + first;
+                real *line = to + position * plane_stride + (tile + first) * tile_stride + c;
+                vec square[LANES];
 #pragma GCC unroll 16
-                    for (int i = 0; i < LANES; i++)
-                        square[i] =
-                            i < some ? vec_load(squares + position * SQUARE + i * COLUMN_TILE + first) : (vec){0};
-                    vec_transpose(square);
-                    for (ptrdiff_t t = 0; t < smaller(LANES, count - tile - first); t++)
-                        vec_store(line + (first + t) * tile_stride, square[t]);
-                }
+                for (int j = 0; j < LANES; j++) square[j] = j < some ? vec_load(from + j * SQUARE_TILES) : (vec){0};
+                vec_transpose(square);
+                for (ptrdiff_t t = 0; t < smaller(LANES, tiles - first); t++)
+                    vec_store(line + t * tile_stride, square[t]);
             }
         }
-    }
 }
 
-/* to[position][tile][channel] for an array of either kind, with room for whole vectors of channels. */
+/* The same of an array of either kind. */
 static void transform_by_channels(const struct winograd_geometry *g, const void *input, ptrdiff_t start,
                                   ptrdiff_t count, ptrdiff_t channel_start, ptrdiff_t channels, real *to,
                                   ptrdiff_t tile_stride, ptrdiff_t plane_stride)
 {
     struct images images = input_images(g, input);
     if (g->channels_last)
-        transform_pixel_tiles(g, &images, start, count, channel_start, channels, round_up(channels, LANES), to,
-                              tile_stride, plane_stride);
+        transform_pixel_tiles(g, &images, start, count, channel_start, channels, to, tile_stride, plane_stride);
     else
         transform_square_tiles(g, &images, start, count, channel_start, channels, to, tile_stride, plane_stride);
 }

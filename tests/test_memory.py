@@ -110,7 +110,7 @@ def extra_memory(algorithm, dtype, layer, threads, channels_last=False, passes=P
         (16, 256, 32, 112, 5, 2, 2),  # large weights for few channels of the gradient: blocks of many tiles
         (8, 64, 32, 224, 11, 4, 5),
         (16, 64, 512, 56, 3, 1, 1),
-        (8, 512, 512, 28, 5, 1, 2),  # the last tiles are few
+        (8, 512, 512, 28, 5, 1, 2),
         (2, 1453, 10, 56, 3, 1, 1),  # fewer output channels than a chunk has
         (2, 4096, 4096, 16, 1, 1, 0),  # weights of 64 MB
     ],
@@ -125,6 +125,9 @@ def test_a_convolution_uses_at_most_16_mb_per_thread_beside_its_result(layer, th
         (32, 3, 64, 224, 7, 2, 3),
         (32, 3, 96, 227, 11, 4, 0),
         (8, 64, 64, 56, 3, 1, 1),
+        (8, 512, 512, 7, 3, 1, 1),
+        (8, 64, 2048, 56, 3, 1, 1),  # large weights: products of many tiles stay from part to part of the channels
+        (2, 64, 2048, 56, 3, 2, 1),
         (8, 96, 256, 27, 5, 1, 2),
         (1, 64, 64, 224, 7, 1, 3),  # images of 12 MB
     ],

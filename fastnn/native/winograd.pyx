@@ -41,6 +41,7 @@ cdef ptrdiff_t KEPT_TILES = 192
 # Where tiles are fewer than a panel, bytes of a chunk; and where the lanes are channels, of a part of one.
 cdef ptrdiff_t FEW_CHUNK_BYTES = 300 << 10
 cdef ptrdiff_t PART_BYTES = min(CHUNK_BYTES, 900 << 10)
+cdef ptrdiff_t PART_PRODUCT_BYTES = 2 << 20
 cdef ptrdiff_t TASKS_PER_THREAD = 2
 # Backward-weights: bytes of the products that are summed up at a time, output channels among them at least where there
 # are as many, and bytes of the operands of a round. More products transform fewer operands again, but come from the
@@ -183,7 +184,7 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     cdef ptrdiff_t row_bytes = positions_of(geometry) * row_length * itemsize
     cdef ptrdiff_t tasks = TASKS_PER_THREAD * threads, tile_tasks = tasks
     cdef bint large = row_bytes * rows > WEIGHT_BYTES
-    cdef ptrdiff_t blocks, chunk, vector_bytes
+    cdef ptrdiff_t blocks, chunk, vector_bytes, most_panels
     cdef work_split work
     work.unit = kernel.panel_tiles if statistics else kernel.tile_step
     work.units = ceil_div(tiles, work.unit)
@@ -201,12 +202,10 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     work.tile_block = ceil_div(work.units, work.blocks) * work.unit
     work.by_chunks = large or (work.shared and blocks == 1 and not keep)
 
-    geometry.part_channels = geometry.channels
     if kernel.weight_rows == 1:
         geometry.chunk_rows = chunk_of_tiles(geometry, kernel, &work, row_bytes, threads)
     else:
-        if work.by_chunks:
-            geometry.part_channels = min(geometry.channels, kernel.depth_block)
+        geometry.part_channels = min(geometry.channels, kernel.depth_block) if work.by_chunks else geometry.channels
         vector_bytes = positions_of(geometry) * geometry.part_channels * (rows // channels) * kernel.lanes * itemsize
         geometry.chunk_rows = chunk_of_channels(geometry, kernel, &work, vector_bytes, threads)
     work.row_block, work.tile_part = channels, work.tile_block
@@ -214,6 +213,10 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
         work.row_block = ceil_div(ceil_div(channels, geometry.chunk_rows), tasks) * geometry.chunk_rows
         tile_tasks = ceil_div(tasks, ceil_div(channels, work.row_block))
         work.tile_part = ceil_div(ceil_div(work.tile_block, tile_tasks), kernel.panel_tiles) * kernel.panel_tiles
+        if work.by_chunks and geometry.part_channels > 0:  # products of all of them are kept from part to part
+            tile_bytes = positions_of(geometry) * (rows // channels) * geometry.chunk_rows * itemsize
+            most_panels = max(1, PART_PRODUCT_BYTES // (tile_bytes * kernel.panel_tiles))
+            work.tile_part = min(work.tile_part, most_panels * kernel.panel_tiles)
     return work
 
 

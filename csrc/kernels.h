@@ -153,7 +153,7 @@ struct winograd_kernels {
     ptrdiff_t row_tile, chunk_tiles;  /* output channels go well in multiples of row_tile, at most so many in a chunk */
     ptrdiff_t panel_tiles, tile_step; /* tiles, in multiples of these */
     ptrdiff_t depth_block;            /* sums are cut at multiples of so many channels, and part_channels is one */
-    ptrdiff_t lanes;
+    ptrdiff_t lanes, few_tiles;       /* so many tiles or less are multiplied as weights are transformed */
     ptrdiff_t (*weight_size)(const struct winograd_geometry *geometry); /* bytes of the transformed weights */
     void (*transform_weight)(const struct winograd_geometry *geometry, const struct tiled_weight *weight, ptrdiff_t k,
                              void *transformed);

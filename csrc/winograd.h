@@ -36,6 +36,8 @@
  *   patches   V [P][tile][C]
  *   products  M [P][tile][K in chunk] (+)= V U
  *
+ * of at most 8 tiles a few C at a time, which do not leave the first-level cache.
+ *
  * Backward-weights (winograd_weight.h) has channels in lanes, for some K, some C, and round after round of tiles:
  *
  *   gradients D [P][K][tile], or with channels last [P][group][tile][K in group]

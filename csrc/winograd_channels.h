@@ -190,10 +190,11 @@ static ptrdiff_t channel_weight_size(const struct winograd_geometry *g)
 }
 
 /* Transforms one block, in all phases, of the filters of `rows` output channels, the lanes, and `channels` input channels,
- * the first of which stand at `from`: to[phase][channel][K in panel], phases phase_stride and channels `width` apart. */
-static void transform_filters(const struct winograd_geometry *g, const struct tiled_weight *weight, struct block block,
-                              const real *from, ptrdiff_t rows, ptrdiff_t channels, real *to, ptrdiff_t phase_stride,
-                              ptrdiff_t width)
+ * the first of which stand at `from`: to[position][phase][channel][K in panel], channels `width` apart. */
+static __attribute__((noinline)) void transform_filters(const struct winograd_geometry *g,
+                                                        const struct tiled_weight *weight, struct block block,
+                                                        const real *from, ptrdiff_t rows, ptrdiff_t channels, real *to,
+                                                        ptrdiff_t plane_stride, ptrdiff_t phase_stride, ptrdiff_t width)
 {
     const int size = (int)g->points - 3;
     ptrdiff_t tap[MOST_PHASES * MOST_PHASES][9], first = MOST_TAPS, end = 0; /* those of the block are among these */
@@ -219,9 +220,9 @@ static void transform_filters(const struct winograd_geometry *g, const struct ti
             ptrdiff_t phase = i / some, neighbour = i % some;
             real *square = to + phase * phase_stride + (c + neighbour) * width;
             if (size == 2)
-                transform_block(2, tap[phase], taps + neighbour * used, LANES, square, channel_weight_plane(g));
+                transform_block(2, tap[phase], taps + neighbour * used, LANES, square, plane_stride);
             else
-                transform_block(3, tap[phase], taps + neighbour * used, LANES, square, channel_weight_plane(g));
+                transform_block(3, tap[phase], taps + neighbour * used, LANES, square, plane_stride);
         }
     }
 }
@@ -239,7 +240,8 @@ static void transform_channel_rows(const struct winograd_geometry *g, const stru
         struct block block = block_of(g, c);
         some = smaller(image_channels(g) - block.channel, smaller(start + g->part_channels, g->channels) - c);
         transform_filters(g, weight, block, filters + block.channel * weight->channel_stride,
-                          smaller(LANES, rows - row), some, to, padded * g->part_channels, width);
+                          smaller(LANES, rows - row), some, to, channel_weight_plane(g), padded * g->part_channels,
+                          width);
     }
 }
 
@@ -306,6 +308,59 @@ static void multiply_channel_position(const struct winograd_geometry *g, ptrdiff
             multiply_part(g, position, start, tiles, width, weight + (phase * padded + k) * g->part_channels, patches,
                           products + k, padded);
         }
+    }
+}
+
+/* ---- Very few tiles: each vector of weights is used at once, while it is in the first-level cache ---- */
+
+enum { FEW_TILES = 8, FEW_CHANNELS = 8 };
+
+/* sums[position][tile] += of `channels` channels, from their weights, [position][channel], for 4 or 8 tiles. */
+INLINE void add_few(const int count, ptrdiff_t positions, ptrdiff_t channels, const real *weight, const real *patches,
+                    ptrdiff_t patch_plane, const ptrdiff_t *row, vec sums[][FEW_TILES])
+{
+    for (ptrdiff_t position = 0; position < positions; position++, patches += patch_plane) {
+        vec sum[FEW_TILES];
+#pragma GCC unroll 8
+        for (int tile = 0; tile < count; tile++) sum[tile] = sums[position][tile];
+        for (ptrdiff_t c = 0; c < channels; c++) {
+            vec value = vec_load(weight + (position * FEW_CHANNELS + c) * LANES);
+#pragma GCC unroll 8
+            for (int tile = 0; tile < count; tile++) sum[tile] += patches[row[tile] + c] * value;
+        }
+#pragma GCC unroll 8
+        for (int tile = 0; tile < count; tile++) sums[position][tile] = sum[tile];
+    }
+}
+
+/* products[position][tile] of at most FEW_TILES tiles and LANES output channels, of which `rows` exist, from k on. Positions
+ * at infinity of blocks that have none there get zeros added. */
+static void multiply_few(const struct winograd_geometry *g, const struct tiled_weight *weight, ptrdiff_t k,
+                         ptrdiff_t rows, const real *patches, ptrdiff_t patch_plane, ptrdiff_t tiles, real *products,
+                         ptrdiff_t product_stride, ptrdiff_t product_plane)
+{
+    const real *filters = (const real *)weight->data + k * weight->row_stride;
+    real own[MOST_POINTS * MOST_POINTS * FEW_CHANNELS * LANES];
+    vec sums[MOST_POINTS * MOST_POINTS][FEW_TILES] = {0};
+    ptrdiff_t patch[FEW_TILES]; /* the last one again where there are no more */
+    for (int tile = 0; tile < FEW_TILES; tile++) patch[tile] = smaller(tile, tiles - 1) * channel_row_length(g);
+    for (ptrdiff_t c = 0, some; c < g->channels; c += some) {
+        struct block block = block_of(g, c);
+        ptrdiff_t cut = (c / DEPTH_BLOCK + 1) * DEPTH_BLOCK;
+        some = smaller(smaller(FEW_CHANNELS, image_channels(g) - block.channel), smaller(cut, g->channels) - c);
+        transform_filters(g, weight, block, filters + block.channel * weight->channel_stride, rows, some, own,
+                          FEW_CHANNELS * LANES, 0, LANES);
+        if (tiles <= 4)
+            add_few(4, positions_of(g), some, own, patches + c, patch_plane, patch, sums);
+        else
+            add_few(8, positions_of(g), some, own, patches + c, patch_plane, patch, sums);
+        if (c + some < smaller(cut, g->channels)) continue;
+        for (ptrdiff_t i = 0; i < positions_of(g) * tiles; i++) {
+            real *to = products + i / tiles * product_plane + i % tiles * product_stride;
+            vec sum = sums[i / tiles][i % tiles];
+            vec_store(to, cut > DEPTH_BLOCK ? vec_load(to) + sum : sum);
+        }
+        memset(sums, 0, sizeof sums);
     }
 }
 
@@ -433,6 +488,12 @@ static void multiply_channel_chunk(const struct winograd_geometry *g, const stru
                                    real *products, ptrdiff_t product_plane, real *own_part)
 {
     const real *part = own_part;
+    if (!weight->transformed && tiles <= FEW_TILES && g->phases == 1) {
+        for (ptrdiff_t row = 0; row < rows; row += LANES)
+            multiply_few(g, weight, k + row, smaller(LANES, rows - row), patches, patch_plane, tiles, products + row,
+                         round_up(rows, LANES), product_plane);
+        return;
+    }
     if (weight->transformed) part = (const real *)weight->transformed + k / g->chunk_rows * channel_chunk_size(g);
     for (ptrdiff_t start = 0; start < g->channels; start += g->part_channels) {
         if (!weight->transformed)
@@ -475,6 +536,7 @@ const struct winograd_kernels FASTNN_TABLE(winograd_channels) = {
     .lanes = LANES,
     .tile_step = ROW_TILE,
     .depth_block = DEPTH_BLOCK,
+    .few_tiles = FEW_TILES,
     .weight_size = channel_weight_size,
     .transform_weight = transform_channel_weight,
     .patches_size = channel_patches_size,

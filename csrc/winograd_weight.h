@@ -6,8 +6,8 @@
 #include "winograd.h"
 #include "winograd_channels.h"
 
-INLINE void transform_gradient_square(const struct winograd_geometry *g, vec gradient[4][4], real *to,
-                                      ptrdiff_t plane_stride)
+static __attribute__((noinline)) void transform_gradient_square(const struct winograd_geometry *g, vec gradient[4][4],
+                                                                real *to, ptrdiff_t plane_stride)
 {
     if (g->points == 5)
         transform_square(5, 4, gradient, LANES, to, plane_stride);

@@ -292,12 +292,8 @@ def winograd_cost(operation, images, channels, out_channels, out_size, kernel, s
             rows = min(out_channels, 256)
             again = -(-planes * channels * rows // 36000)
             transformed = planes * channels * -(-out_channels // 256) + out_channels * again
-    else:
-        whole, few = divmod(tiles, lanes)  # few have lanes along the channels
-        if few <= (0.75 if whole == 0 else 0.5) * lanes:
-            multiplied = whole * lanes + 1.4 * lanes / 4 * -(-4 * few // lanes)
-        if whole == 0:  # weights outgrow the L2 cache: beside other work (1, 256, 256, 8) 66 against 100
-            weight = 500
+    elif tiles < 16:  # channels are the lanes, see lanes_are_channels() in native/winograd.pyx
+        multiplied, weight, vectors = tiles, 430, tiles
     transforms = vectors * transform * (1 if stride[0] == 1 else 1.3) * transformed
     return 9e5 + 1.1 * products * pairs * multiplied + transforms + weight * filters * pairs
 

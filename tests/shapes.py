@@ -88,6 +88,7 @@ CONVOLUTIONS_WINOGRAD_LARGE = [
     (1, 300, 260, (13, 11), (3, 3), 1, 1, 1, 1),  # ... large weights: chunks of them, and parts of their channels
     (1, 70, 260, (14, 9), (5, 5), 1, 2, 1, 1),  # ... in blocks, whose channels are not those of the parts
     (1, 140, 150, (15, 14), (3, 3), 2, 1, 1, 1),  # ... in phases
+    (1, 70, 40, (8, 5), (5, 5), 1, 2, 1, 1),  # very few tiles, whose weights are used as they are transformed
 ]
 # What Fourier transforms compute, in patches of 16x16 pixels.
 CONVOLUTIONS_FFT = [

@@ -140,6 +140,7 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t tile_step
         ptrdiff_t depth_block
         ptrdiff_t lanes
+        ptrdiff_t few_tiles
         ptrdiff_t (*weight_size)(const winograd_geometry *geometry) noexcept nogil
         void (*transform_weight)(const winograd_geometry *geometry, const tiled_weight *weight, ptrdiff_t k,
                                  void *transformed) noexcept nogil

@@ -200,7 +200,7 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
         blocks = ceil_div(blocks, threads) * threads
     work.blocks = min(blocks, work.units)
     work.tile_block = ceil_div(work.units, work.blocks) * work.unit
-    work.by_chunks = large or (work.shared and blocks == 1 and not keep)
+    work.by_chunks = large or ((work.shared or tiles <= kernel.few_tiles) and work.blocks == 1 and not keep)
 
     if kernel.weight_rows == 1:
         geometry.chunk_rows = chunk_of_tiles(geometry, kernel, &work, row_bytes, threads)

@@ -333,8 +333,8 @@ INLINE void add_few(const int count, ptrdiff_t positions, ptrdiff_t channels, co
     }
 }
 
-/* products[position][tile] of at most FEW_TILES tiles and LANES output channels, of which `rows` exist, from k on. Positions
- * at infinity of blocks that have none there get zeros added. */
+/* products[position][tile] of at most FEW_TILES tiles and LANES output channels, of which `rows` exist, from k on; the filter
+ * is one block. Sums are cut where multiply_part() cuts them. */
 static void multiply_few(const struct winograd_geometry *g, const struct tiled_weight *weight, ptrdiff_t k,
                          ptrdiff_t rows, const real *patches, ptrdiff_t patch_plane, ptrdiff_t tiles, real *products,
                          ptrdiff_t product_stride, ptrdiff_t product_plane)
@@ -345,20 +345,19 @@ static void multiply_few(const struct winograd_geometry *g, const struct tiled_w
     ptrdiff_t patch[FEW_TILES]; /* the last one again where there are no more */
     for (int tile = 0; tile < FEW_TILES; tile++) patch[tile] = smaller(tile, tiles - 1) * channel_row_length(g);
     for (ptrdiff_t c = 0, some; c < g->channels; c += some) {
-        struct block block = block_of(g, c);
-        ptrdiff_t cut = (c / DEPTH_BLOCK + 1) * DEPTH_BLOCK;
-        some = smaller(smaller(FEW_CHANNELS, image_channels(g) - block.channel), smaller(cut, g->channels) - c);
-        transform_filters(g, weight, block, filters + block.channel * weight->channel_stride, rows, some, own,
+        ptrdiff_t cut = smaller((c / DEPTH_BLOCK + 1) * DEPTH_BLOCK, g->channels);
+        some = smaller(FEW_CHANNELS, cut - c);
+        transform_filters(g, weight, block_of(g, c), filters + c * weight->channel_stride, rows, some, own,
                           FEW_CHANNELS * LANES, 0, LANES);
         if (tiles <= 4)
             add_few(4, positions_of(g), some, own, patches + c, patch_plane, patch, sums);
         else
             add_few(8, positions_of(g), some, own, patches + c, patch_plane, patch, sums);
-        if (c + some < smaller(cut, g->channels)) continue;
+        if (c + some < cut) continue;
         for (ptrdiff_t i = 0; i < positions_of(g) * tiles; i++) {
             real *to = products + i / tiles * product_plane + i % tiles * product_stride;
             vec sum = sums[i / tiles][i % tiles];
-            vec_store(to, cut > DEPTH_BLOCK ? vec_load(to) + sum : sum);
+            vec_store(to, c >= DEPTH_BLOCK ? vec_load(to) + sum : sum);
         }
         memset(sums, 0, sizeof sums);
     }
@@ -488,7 +487,7 @@ static void multiply_channel_chunk(const struct winograd_geometry *g, const stru
                                    real *products, ptrdiff_t product_plane, real *own_part)
 {
     const real *part = own_part;
-    if (!weight->transformed && tiles <= FEW_TILES && g->phases == 1) {
+    if (!weight->transformed && tiles <= FEW_TILES && g->phases * g->blocks[0] * g->blocks[1] == 1) {
         for (ptrdiff_t row = 0; row < rows; row += LANES)
             multiply_few(g, weight, k + row, smaller(LANES, rows - row), patches, patch_plane, tiles, products + row,
                          round_up(rows, LANES), product_plane);

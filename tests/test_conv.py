@@ -503,6 +503,7 @@ def test_conv2d_has_the_same_bits_for_any_number_of_threads(isa, dtype, rng, alg
         (4, 40, 24, (29, 31), (3, 3), 2, 1, 1, 2),
         (1, 150, 60, (30, 31), (3, 3), 1, 1, 1, 1),  # winograd has parts of the channels where all threads share tiles
         (1, 50, 40, (30, 31), (5, 5), 1, 2, 1, 1),  # ... of those of blocks
+        (5, 16, 17, (26, 28), (3, 3), 2, (1, 2), 1, 1),  # ... of which the last task has few tiles
     ],
     ids=str,
 )

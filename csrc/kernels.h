@@ -144,15 +144,15 @@ struct winograd_geometry {
     ptrdiff_t phases, grid[2], lead[2], lacking[2];
     ptrdiff_t chunk_rows;    /* output channels that are computed together: all phases of them go well in row_tiles */
     ptrdiff_t channels_last; /* are the arrays (N, height, width, channels)? */
-    ptrdiff_t part_channels; /* then channels that are multiplied together, C or a multiple of LANES */
+    ptrdiff_t part_channels; /* with channels in the lanes: so many are multiplied together, C or depth_block */
 };
 
-/* One table for channels first, winograd.c, and one for channels last, winograd_channels.h. */
+/* One table with tiles in the lanes, winograd.c, and one with channels in them, winograd_channels.h. */
 struct winograd_kernels {
     ptrdiff_t weight_rows;            /* output channels per transform_weight() */
     ptrdiff_t row_tile, chunk_tiles;  /* output channels go well in multiples of row_tile, at most so many in a chunk */
     ptrdiff_t panel_tiles, tile_step; /* tiles, in multiples of these */
-    ptrdiff_t depth_block;            /* sums are cut at multiples of so many channels, and part_channels is one */
+    ptrdiff_t depth_block;            /* with channels in the lanes: sums are cut at multiples of so many channels */
     ptrdiff_t lanes, few_tiles;       /* so many tiles or less are multiplied as weights are transformed */
     ptrdiff_t (*weight_size)(const struct winograd_geometry *geometry); /* bytes of the transformed weights */
     void (*transform_weight)(const struct winograd_geometry *geometry, const struct tiled_weight *weight, ptrdiff_t k,

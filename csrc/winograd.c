@@ -1,4 +1,4 @@
-/* Forward and backward-data by Winograd's algorithm: see winograd.h. */
+/* Forward and backward-data by Winograd's algorithm with tiles in the lanes: see winograd.h. */
 #include "winograd.h"
 #include "winograd_channels.h"
 #include "winograd_weight.h"

@@ -184,6 +184,7 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     cdef ptrdiff_t row_bytes = positions_of(geometry) * row_length * itemsize
     cdef ptrdiff_t tasks = TASKS_PER_THREAD * threads, tile_tasks = tasks
     cdef bint large = row_bytes * rows > WEIGHT_BYTES
+    cdef bint by_channels = kernel.weight_rows > 1
     cdef ptrdiff_t blocks, chunk, vector_bytes, most_panels
     cdef work_split work
     work.unit = kernel.panel_tiles if statistics else kernel.tile_step
@@ -202,7 +203,7 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
     work.tile_block = ceil_div(work.units, work.blocks) * work.unit
     work.by_chunks = large or ((work.shared or tiles <= kernel.few_tiles) and work.blocks == 1 and not keep)
 
-    if kernel.weight_rows == 1:
+    if not by_channels:
         geometry.chunk_rows = chunk_of_tiles(geometry, kernel, &work, row_bytes, threads)
     else:
         geometry.part_channels = min(geometry.channels, kernel.depth_block) if work.by_chunks else geometry.channels
@@ -213,7 +214,7 @@ cdef work_split split(winograd_geometry *geometry, const winograd_kernels *kerne
         work.row_block = ceil_div(ceil_div(channels, geometry.chunk_rows), tasks) * geometry.chunk_rows
         tile_tasks = ceil_div(tasks, ceil_div(channels, work.row_block))
         work.tile_part = ceil_div(ceil_div(work.tile_block, tile_tasks), kernel.panel_tiles) * kernel.panel_tiles
-        if work.by_chunks and geometry.part_channels > 0:  # products of all of them are kept from part to part
+        if work.by_chunks and by_channels:  # products of all of them are kept from part to part
             tile_bytes = positions_of(geometry) * (rows // channels) * geometry.chunk_rows * itemsize
             most_panels = max(1, PART_PRODUCT_BYTES // (tile_bytes * kernel.panel_tiles))
             work.tile_part = min(work.tile_part, most_panels * kernel.panel_tiles)

@@ -167,13 +167,21 @@ struct row_source {
     ptrdiff_t first, end, step;
 };
 
-static void copy_row(const struct row_source *row, ptrdiff_t pitch, real *to)
+INLINE void copy_row_strided(const struct row_source *row, const ptrdiff_t step, ptrdiff_t pitch, real *to)
 {
     for (ptrdiff_t x = 0; x < pitch; x += LANES) {
         ptrdiff_t low = smaller(larger(row->first - x, 0), LANES), high = larger(row->end - x, 0);
-        vec value = low < high ? load_strided(row->from + x * row->step, row->step, low, high) : (vec){0};
+        vec value = low < high ? load_strided(row->from + x * step, step, low, high) : (vec){0};
         vec_store(to + x, value);
     }
+}
+
+static void copy_row(const struct row_source *row, ptrdiff_t pitch, real *to)
+{
+    if (row->step == 1)
+        copy_row_strided(row, 1, pitch, to);
+    else
+        copy_row_strided(row, row->step, pitch, to);
 }
 
 static void copy_row_of_images(const struct row_source *row, ptrdiff_t image_stride, ptrdiff_t images, ptrdiff_t pitch,
@@ -185,16 +193,33 @@ static void copy_row_of_images(const struct row_source *row, ptrdiff_t image_str
     for (ptrdiff_t x = end; x < pitch; x++) vec_store(to + x * LANES, (vec){0});
 }
 
-/* The row of the image, in its first channel, under a row of the copy's plane (phase_y, phase_x). */
-static struct row_source find_row(const struct direct_geometry *g, const real *input, ptrdiff_t row, ptrdiff_t phase_y,
-                                  ptrdiff_t phase_x)
+/* Where rows of the image stand under the rows of the copy's plane (phase_y, phase_x). */
+struct plane_source {
+    ptrdiff_t y, stride, height;             /* row of the image under the copy's first, and from there to the next */
+    ptrdiff_t offset, row, first, end, step; /* of elements; row is from one row of the image to the next */
+};
+
+static struct plane_source find_plane(const struct direct_geometry *g, ptrdiff_t band_start, ptrdiff_t phase_y,
+                                      ptrdiff_t phase_x)
 {
-    ptrdiff_t y = row * g->stride[0] + phase_y + g->first[0], shift = phase_x + g->first[1], step = g->stride[1];
-    ptrdiff_t first = shift < 0 ? (-shift + step - 1) / step : 0;
-    ptrdiff_t end = g->in_size[1] > shift ? (g->in_size[1] - shift + step - 1) / step : 0;
-    int outside = y < 0 || y >= g->in_size[0];
-    return (struct row_source){input + y * g->in_stride[0] + shift * g->in_stride[1], first, outside ? 0 : end,
-                               step * g->in_stride[1]};
+    ptrdiff_t shift = phase_x + g->first[1], step = g->stride[1];
+    return (struct plane_source){.y = band_start * g->stride[0] + phase_y + g->first[0],
+                                 .stride = g->stride[0],
+                                 .height = g->in_size[0],
+                                 .offset = shift * g->in_stride[1],
+                                 .row = g->in_stride[0],
+                                 .first = shift < 0 ? (-shift + step - 1) / step : 0,
+                                 .end = g->in_size[1] > shift ? (g->in_size[1] - shift + step - 1) / step : 0,
+                                 .step = step * g->in_stride[1]};
+}
+
+/* The row of a channel of the image under a row of the plane. */
+INLINE struct row_source find_row(const struct plane_source *plane, const real *channel, ptrdiff_t row)
+{
+    ptrdiff_t y = plane->y + row * plane->stride;
+    int outside = y < 0 || y >= plane->height;
+    return (struct row_source){channel + y * plane->row + plane->offset, plane->first, outside ? 0 : plane->end,
+                               plane->step};
 }
 
 /* square[channel][pixel] from pixels seen.first ... seen.end - 1, `stride` apart, with their channels side by side: of
@@ -255,7 +280,8 @@ static void copy_last_band(const struct direct_geometry *g, const real *input, p
             real *to = copy + (phase_y * phases_x * rows + row) * pitch * g->interleave;
             if (g->interleave == 1) {
                 for (ptrdiff_t phase_x = 0; phase_x < phases_x; phase_x++, to += rows * pitch) {
-                    struct row_source source = find_row(g, input, band_start + row, phase_y, phase_x);
+                    struct plane_source plane = find_plane(g, band_start, phase_y, phase_x);
+                    struct row_source source = find_row(&plane, input, row);
                     copy_row_of_pixels(&source, pitch, g->channels, channel_stride, to);
                 }
                 continue;
@@ -279,11 +305,12 @@ static void copy_band(const struct direct_geometry *g, const real *input, ptrdif
         copy_last_band(g, input, images, band_start, used, copy);
         return;
     }
-    for (ptrdiff_t plane = 0; plane < g->channels * phases_y; plane++)
+    for (ptrdiff_t i = 0; i < g->channels * phases_y; i++)
         for (ptrdiff_t phase_x = 0; phase_x < phases_x; phase_x++, copy += rows * pitch * g->interleave) {
-            const real *channel = input + plane / phases_y * g->in_channel_stride;
+            const real *channel = input + i / phases_y * g->in_channel_stride;
+            struct plane_source plane = find_plane(g, band_start, i % phases_y, phase_x);
             for (ptrdiff_t row = 0; row < used; row++) {
-                struct row_source source = find_row(g, channel, band_start + row, plane % phases_y, phase_x);
+                struct row_source source = find_row(&plane, channel, row);
                 if (g->interleave == 1)
                     copy_row(&source, pitch, copy + row * pitch);
                 else

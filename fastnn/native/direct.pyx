@@ -321,12 +321,14 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     cdef ptrdiff_t least_blocks = min(ceil_div(LEAST_TASKS, groups * most_parts), max(1, rows // LEAST_CHANNELS))
     cdef ptrdiff_t blocks = max(least_blocks, ceil_div(rows * depth, TASK_SUMS))
     cdef ptrdiff_t block = max(min(LEAST_CHANNELS, rows), ceil_div(rows, blocks))
-    blocks = ceil_div(rows, block)
-    cdef ptrdiff_t parts = max(1, min(most_parts, ceil_div(ENOUGH_TASKS, groups * blocks),
+    cdef ptrdiff_t parts = max(1, min(most_parts, ceil_div(ENOUGH_TASKS, groups * ceil_div(rows, block)),
                                       PARTIAL_BYTES // (weights * itemsize)))
     cdef ptrdiff_t part_units = ceil_div(units, parts)
     parts = ceil_div(units, part_units)
     cdef int threads = threads_for(plan.nanoseconds)
+    if threads == 1:  # blocks change no sum, and each copies the image again
+        block = ceil_div(rows, ceil_div(rows * depth, TASK_SUMS))
+    blocks = ceil_div(rows, block)
     cdef ptrdiff_t scratch_bytes = kernels.weight_scratch_size(g, depth, block)
     cdef Block partial_memory = scratch((parts - 1) * weights * itemsize)
     cdef Block thread_memory = scratch(threads * scratch_bytes)

@@ -247,10 +247,11 @@ struct patch {
 INLINE ptrdiff_t steps_to(ptrdiff_t distance, ptrdiff_t stride)
 { return distance <= 0 ? 0 : distance >= SIZE * stride ? SIZE : (distance + stride - 1) / stride; }
 
-/* Images [N][channels][height][width], every so manieth pixel of which is seen, of patches' first so many rows and columns. */
+/* Images [N][channels][height][width], or with channels last, every so manieth pixel of which is seen, of patches' first so
+ * many rows and columns. */
 struct source {
     const real *data;
-    ptrdiff_t images, channels, height, width, stride, rows, columns;
+    ptrdiff_t images, channels, height, width, stride, rows, columns, channels_last;
 };
 
 /* Returns whether all of all patches stand inside. */
@@ -261,7 +262,8 @@ static int find_patches(const struct source *s, const struct tiles *tiles, ptrdi
     for (int lane = 0; lane < LANES; lane++) {
         struct patch *p = &patch[lane];
         ptrdiff_t y = tiles->y[lane] * s->stride + shift_y, x = tiles->x[lane] * s->stride + shift_x;
-        p->offset = (tiles->image[lane] * s->channels * s->height + y) * s->width + x;
+        p->offset = s->channels_last ? ((tiles->image[lane] * s->height + y) * s->width + x) * s->channels
+                                     : (tiles->image[lane] * s->channels * s->height + y) * s->width + x;
         p->first_row = steps_to(-y, s->stride), p->end_row = smaller(s->rows, steps_to(s->height - y, s->stride));
         p->first = steps_to(-x, s->stride), p->end = smaller(s->columns, steps_to(s->width - x, s->stride));
         if (p->first >= p->end) p->end_row = 0;
@@ -330,26 +332,120 @@ static void transform_rows(const struct source *s, ptrdiff_t channel, const stru
     }
 }
 
+/* ---- Channels last: patches are transposed channel by tile, not pixel by tile, and so are outputs ---- */
+
+/* Elements of the transformed rows of a channel, and of LANES of them. */
+enum { CHANNEL_ROWS = PLANES * LANES + PLANE_PADDING, LAST_ROWS = LANES * CHANNEL_ROWS };
+
+/* Whether elements of neighbouring pixels are transposed together, for channels alone, so many `step` apart, would not fill
+ * the squares. */
+INLINE int is_few(ptrdiff_t step) { return 2 * step <= LANES; }
+
+/* Elements of a row of one patch from `from` on, of which those from `first` to `end` - 1 stand inside the image. */
+INLINE vec load_inside(const real *from, ptrdiff_t first, ptrdiff_t end)
+{
+    if (first <= 0 && end >= LANES) return vec_load(from);
+    first = larger(first, 0), end = smaller(end, LANES);
+    return first < end ? vec_load_lanes(from, first, end) : (vec){0};
+}
+
+/* A row of LANES patches: where its first element would stand, and which elements stand inside the image, `pixel` apart from
+ * pixel to pixel. */
+struct patch_row {
+    const real *from[LANES];
+    ptrdiff_t first[LANES], end[LANES];
+};
+
+static void find_patch_row(const struct patch patch[LANES], const real *row_start, ptrdiff_t row, ptrdiff_t pixel,
+                           ptrdiff_t channels, struct patch_row *found)
+{
+    for (int lane = 0; lane < LANES; lane++) {
+        const struct patch *p = &patch[lane];
+        int inside = row >= p->first_row && row < p->end_row;
+        found->from[lane] = row_start + p->offset;
+        found->first[lane] = p->first * pixel;
+        found->end[lane] = inside ? (p->end - 1) * pixel + channels : 0;
+    }
+}
+
+/* square[element][tile]: elements e .. e + LANES of a row; the same of the next row are sent for. */
+INLINE void load_square(const struct patch_row *row, ptrdiff_t e, ptrdiff_t next_row, vec square[LANES])
+{
+#pragma GCC unroll 16
+    for (int lane = 0; lane < LANES; lane++) {
+        const real *from = row->from[lane] + e;
+        square[lane] = load_inside(from, row->first[lane] - e, row->end[lane] - e);
+        __builtin_prefetch(from + next_row);
+    }
+    vec_transpose(square);
+}
+
+/* rows[channel][SIZE][SIZE][LANES] = the transforms of the rows of the patches, in `channels` channels from `channel` on. */
+static void transform_last_rows(const struct source *s, ptrdiff_t channel, ptrdiff_t channels,
+                                const struct patch patch[LANES], real *rows)
+{
+    const ptrdiff_t pixel = s->stride * s->channels, step = pixel * s->width;
+    for (ptrdiff_t row = 0; row < SIZE; row++, rows += SIZE * LANES) {
+        struct patch_row seen;
+        vec square[LANES], x[SIZE], transformed[SIZE];
+        find_patch_row(patch, s->data + channel + row * step, row, pixel, channels, &seen);
+        if (row < s->rows && is_few(pixel)) {
+            for (ptrdiff_t e = 0, column = 0, c = 0; column < SIZE; e += LANES) {
+                load_square(&seen, e, step, square);
+                for (int i = 0; i < LANES && column < SIZE; i++) {
+                    if (c < channels) vec_store(rows + c * CHANNEL_ROWS + column * LANES, square[i]);
+                    if (++c == pixel) c = 0, column++;
+                }
+            }
+        } else if (row < s->rows) {
+            for (ptrdiff_t column = 0; column < SIZE; column++) {
+                load_square(&seen, column * pixel, step, square);
+#pragma GCC unroll 16 /* or GCC calls memcpy() */
+                for (int c = 0; c < LANES; c++)
+                    if (c < channels) vec_store(rows + c * CHANNEL_ROWS + column * LANES, square[c]);
+            }
+        }
+        for (ptrdiff_t c = 0; c < channels; c++) {
+            real *to = rows + c * CHANNEL_ROWS;
+#pragma GCC unroll 16
+            for (int i = 0; i < SIZE; i++) x[i] = row < s->rows ? vec_load(to + i * LANES) : (vec){0};
+            transform_real(x, transformed);
+#pragma GCC unroll 16
+            for (int i = 0; i < SIZE; i++) vec_store(to + i * LANES, transformed[i]);
+        }
+    }
+}
+
 /* Transforms channels channel_start .. + channels of one vector of tiles, from `tile` on and before `end`; those of the
- * first channel go to to[plane][tile], of the others channel_stride further each. */
+ * first channel go to to[plane][tile], of the others channel_stride further each. `scratch` is for LAST_ROWS numbers, with
+ * channels last. */
 INLINE void transform_vector(const struct fft_geometry *g, const int factors, const void *input, ptrdiff_t tile,
                              ptrdiff_t end, ptrdiff_t channel_start, ptrdiff_t channels, real *to,
-                             ptrdiff_t channel_stride, ptrdiff_t plane_stride)
+                             ptrdiff_t channel_stride, ptrdiff_t plane_stride, real *scratch)
 {
     _Alignas(64) real rows[PLANES * LANES];
     ptrdiff_t phases = g->phases[0] * g->phases[1];
     struct source source = {input, g->images, g->channels / phases, g->in_size[0], g->in_size[1], g->stride,
-                            SIZE,  SIZE};
+                            SIZE,  SIZE,      g->channels_last};
     struct tiles corners;
     find_tiles(g, tile, end, &corners);
     for (ptrdiff_t phase = 0; phase < phases; phase++) {
         struct patch patch[LANES];
         int inside = find_patches(&source, &corners, phase / g->phases[1] - g->padding[0],
                                   phase % g->phases[1] - g->padding[1], patch);
-        ptrdiff_t first = (channel_start - phase + phases - 1) / phases; /* of the image's channels */
-        for (ptrdiff_t c = first; c * phases + phase < channel_start + channels; c++) {
-            transform_rows(&source, c, patch, inside, rows);
-            transform_columns(factors, rows, LANES, to + (c * phases + phase - channel_start) * channel_stride,
+        /* of the image's channels */
+        ptrdiff_t first = (channel_start - phase + phases - 1) / phases;
+        ptrdiff_t last = (channel_start + channels - phase + phases - 1) / phases;
+        for (ptrdiff_t c = first; c < last; c++) {
+            const real *transformed = rows;
+            if (!g->channels_last) {
+                transform_rows(&source, c, patch, inside, rows);
+            } else {
+                ptrdiff_t among = (c - first) % LANES;
+                if (among == 0) transform_last_rows(&source, c, smaller(LANES, last - c), patch, scratch);
+                transformed = scratch + among * CHANNEL_ROWS;
+            }
+            transform_columns(factors, transformed, LANES, to + (c * phases + phase - channel_start) * channel_stride,
                               plane_stride);
         }
     }
@@ -526,24 +622,26 @@ INLINE ptrdiff_t product_row(ptrdiff_t tiles) { return (tiles + LANES - 1) / LAN
 static ptrdiff_t patches_size(const struct fft_geometry *g, ptrdiff_t tiles)
 { return PLANES * patch_plane(g, tiles) * (ptrdiff_t)sizeof(real); }
 
-/* Bytes for multiply_tiles(): products, and one chunk of weights where they are not transformed beforehand. */
+/* Bytes for transform_tiles(), or for multiply_tiles(): products, and one chunk of weights where they are not transformed
+ * beforehand. */
 static ptrdiff_t scratch_size(const struct fft_geometry *g, ptrdiff_t tiles, int transformed)
 {
     ptrdiff_t elements = g->chunk_rows * product_row(tiles) + (transformed ? 0 : chunk_size(g));
+    if (g->channels_last) elements = larger(elements, LAST_ROWS);
     return round_up(elements * (ptrdiff_t)sizeof(real), 64);
 }
 
 /* Transforms the patches of channels channel_start .. + channels, of tiles tile_start .. + tiles of a block. */
 static void transform_tiles(const struct fft_geometry *g, const void *input, const struct tiled_block *block,
                             ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channels,
-                            void *patches)
+                            void *patches, void *scratch)
 {
     ptrdiff_t plane = patch_plane(g, block->tiles), block_width = round_up(block->tiles, LANES);
     for (ptrdiff_t tile = tile_start; tile < tile_start + tiles; tile += LANES) {
         ptrdiff_t panel = tile / COLUMN_TILE * COLUMN_TILE, width = smaller(COLUMN_TILE, block_width - panel);
         real *to = (real *)patches + panel * g->channels + tile - panel;
         transform_vector(g, 0, input, block->start + tile, block->start + block->tiles, channel_start, channels,
-                         to + channel_start * width, width, plane);
+                         to + channel_start * width, width, plane, scratch);
     }
 }
 
@@ -557,7 +655,8 @@ static void find_targets(const struct fft_geometry *g, const struct tiles *tiles
     ptrdiff_t height = g->out_size[0], width = g->out_size[1];
     for (int lane = 0; lane < LANES; lane++) {
         ptrdiff_t y = tiles->y[lane], x = tiles->x[lane];
-        target[lane].offset = (tiles->image[lane] * g->out_channels * height + y) * width + x;
+        target[lane].offset = g->channels_last ? ((tiles->image[lane] * height + y) * width + x) * g->out_channels
+                                               : (tiles->image[lane] * g->out_channels * height + y) * width + x;
         target[lane].rows = smaller(g->tile_size[0], height - y);
         target[lane].columns = smaller(g->tile_size[1], width - x);
     }
@@ -620,6 +719,69 @@ static void store_outputs(const struct fft_geometry *g, const struct target targ
     if (epilogue->sums) epilogue_store_sums(epilogue, unit, k, &sums);
 }
 
+/* outputs[SIZE][SIZE][LANES] of one output channel in the place of its products. */
+static void invert_products(const struct fft_geometry *g, vec bias, real slope, real *products)
+{
+    _Alignas(64) real rows[PLANES * LANES];
+    invert_columns(products, LANES, g->tile_size[0], rows);
+    for (ptrdiff_t row = 0; row < g->tile_size[0]; row++) {
+        vec x[SIZE], y[SIZE];
+#pragma GCC unroll 16
+        for (int i = 0; i < SIZE; i++) x[i] = vec_load(rows + (row * SIZE + i) * LANES);
+        invert_real(x, y);
+#pragma GCC unroll 16
+        for (int i = 0; i < SIZE; i++)
+            vec_store(products + (row * SIZE + i) * LANES, epilogue_activate(y[i] + bias, slope));
+    }
+}
+
+/* The outputs of `count` output channels, at most LANES, from k on, which are last, and of LANES tiles, from products
+ * product_row apart, which are overwritten. */
+static void store_last_outputs(const struct fft_geometry *g, const struct target target[LANES], ptrdiff_t k,
+                               ptrdiff_t count, real *products, ptrdiff_t product_row,
+                               const struct conv_epilogue *epilogue, ptrdiff_t unit, real *output)
+{
+    const real *bias = epilogue->bias, *residual = epilogue->residual;
+    const real slope = (real)epilogue->slope;
+    const int late = epilogue->residual || epilogue->sums; /* not before the ragged edge is cut off */
+    const ptrdiff_t pixel = g->out_channels, line = pixel * g->out_size[1];
+    const int few = is_few(pixel) && count == pixel && !epilogue->sums; /* neighbouring pixels together */
+    struct channel_sums sums = {0};
+    for (ptrdiff_t i = 0; i < count; i++)
+        invert_products(g, vec_set(bias ? bias[k + i] : 0), late ? 1 : slope, products + i * product_row);
+    for (ptrdiff_t row = 0; row < g->tile_size[0]; row++) {
+        const ptrdiff_t elements = g->tile_size[1] * pixel;
+        ptrdiff_t at[LANES], end[LANES]; /* of a row of a tile: where it begins in the output, and its elements */
+        for (int lane = 0; lane < LANES; lane++) {
+            at[lane] = target[lane].offset + row * line + k;
+            end[lane] = row < target[lane].rows ? (target[lane].columns - 1) * pixel + count : 0;
+        }
+        for (ptrdiff_t e = 0, column = 0, c = 0; e < elements; e += few ? LANES : pixel) {
+            vec square[LANES];
+            const real *from = products + (row * SIZE + column) * LANES;
+            for (int i = 0; i < LANES; i++) {
+                ptrdiff_t among = few ? c : i;
+                square[i] = among < count && column < SIZE ? vec_load(from + among * product_row) : (vec){0};
+                if (few && ++c == pixel) c = 0, column++, from += LANES;
+            }
+            if (!few) column++;
+            vec_transpose(square);
+#pragma GCC unroll 16
+            for (int lane = 0; lane < LANES; lane++) {
+                ptrdiff_t rest = smaller(end[lane] - e, few ? LANES : count), to = at[lane] + e;
+                if (rest <= 0) continue;
+                __builtin_prefetch(output + to + pixel, 1);
+                if (late)
+                    epilogue_store_pixel(square[lane], rest, residual ? residual + to : NULL, slope, output + to,
+                                         &sums);
+                else
+                    vec_store_rest(output + to, square[lane], rest);
+            }
+        }
+    }
+    if (epilogue->sums) epilogue_store_channels(epilogue, unit, k, count, &sums);
+}
+
 /* products[row][vector of tiles][plane] of the `rows` output channels of a chunk, for tiles tile_start .. + tiles of a block. */
 static void multiply_chunk(const struct fft_geometry *g, const real *chunk, ptrdiff_t rows, const real *patches,
                            const struct tiled_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, real *products)
@@ -658,9 +820,12 @@ static void multiply_tiles(const struct fft_geometry *g, const struct tiled_weig
             ptrdiff_t first = block->start + tile_start + tile;
             find_tiles(g, first, block->start + tile_start + tiles, &corners);
             find_targets(g, &corners, target);
-            for (ptrdiff_t row = 0; row < rows; row++)
-                store_outputs(g, target, k + row, products + row * row_size + tile / LANES * PRODUCT_VECTOR, epilogue,
-                              first / LANES, output);
+            real *own = products + tile / LANES * PRODUCT_VECTOR;
+            for (ptrdiff_t row = 0; row < (g->channels_last ? 0 : rows); row++)
+                store_outputs(g, target, k + row, own + row * row_size, epilogue, first / LANES, output);
+            for (ptrdiff_t row = 0; row < (g->channels_last ? rows : 0); row += LANES)
+                store_last_outputs(g, target, k + row, smaller(LANES, rows - row), own + row * row_size, row_size,
+                                   epilogue, first / LANES, output);
         }
     }
 }
@@ -674,20 +839,20 @@ INLINE ptrdiff_t sum_product_plane(const struct tiled_sum *s)
 
 enum { SQUARE = LANES * LANES + PLANE_PADDING }; /* elements from one plane of transformed gradients to the next */
 
-/* Bytes of the patches, the gradients and the products of a sum, and of transform_sum_gradients()'s scratch memory. */
-static void sum_sizes(const struct tiled_sum *s, ptrdiff_t sizes[4])
+/* Bytes of the patches, the gradients and the products of a sum, and of the transforms' scratch memory. */
+static void sum_sizes(const struct fft_geometry *g, const struct tiled_sum *s, ptrdiff_t sizes[4])
 {
     ptrdiff_t elements[] = {WEIGHT_PLANES * sum_patch_plane(s), PLANES * sum_gradient_plane(s),
-                            PLANES * sum_product_plane(s), PLANES * SQUARE};
+                            PLANES * sum_product_plane(s), PLANES * SQUARE + (g->channels_last ? LAST_ROWS : 0)};
     for (int i = 0; i < 4; i++) sizes[i] = round_up(elements[i] * (ptrdiff_t)sizeof(real), 64);
 }
 
 /* Transforms the patches of one vector of tiles of the round, from `tile` on, of channels channel .. + channels. */
 static void transform_sum_patches(const struct fft_geometry *g, const struct tiled_sum *s, const void *input,
-                                  ptrdiff_t tile, ptrdiff_t channel, ptrdiff_t channels, void *patches)
+                                  ptrdiff_t tile, ptrdiff_t channel, ptrdiff_t channels, void *patches, void *scratch)
 {
     transform_vector(g, 1, input, s->tile_start + tile, s->tile_start + s->tiles, s->channel_start + channel, channels,
-                     (real *)patches + channel * s->room + tile, s->room, sum_patch_plane(s));
+                     (real *)patches + channel * s->room + tile, s->room, sum_patch_plane(s), scratch);
 }
 
 /* Transforms the gradients of one vector of tiles of the round, from `tile` on, and of LANES output channels, from `row` on;
@@ -697,8 +862,8 @@ static void transform_sum_gradients(const struct fft_geometry *g, const struct t
                                     ptrdiff_t tile, ptrdiff_t row, void *gradients, double *bias_sums, void *scratch)
 {
     _Alignas(64) real rows[PLANES * LANES];
-    struct source source = {grad_output,    g->images, g->out_channels, g->out_size[0],
-                            g->out_size[1], 1,         g->tile_size[0], g->tile_size[1]};
+    struct source source = {grad_output, g->images,       g->out_channels, g->out_size[0],  g->out_size[1],
+                            1,           g->tile_size[0], g->tile_size[1], g->channels_last};
     struct tiles corners;
     struct patch patch[LANES];
     real *transformed = scratch;
@@ -706,10 +871,15 @@ static void transform_sum_gradients(const struct fft_geometry *g, const struct t
     ptrdiff_t width = smaller(COLUMN_TILE, round_up(s->rows, LANES) - panel);
     find_tiles(g, s->tile_start + tile, s->tile_start + s->tiles, &corners);
     int inside = find_patches(&source, &corners, 0, 0, patch);
-    memset(rows, 0, sizeof rows);
+    real *last_rows = transformed + PLANES * SQUARE;
+    if (g->channels_last)
+        transform_last_rows(&source, s->row_start + row, count, patch, last_rows);
+    else
+        memset(rows, 0, sizeof rows);
     for (ptrdiff_t k = 0; k < count; k++) {
-        transform_rows(&source, s->row_start + row + k, patch, inside, rows);
-        transform_columns(0, rows, 0, transformed + k * LANES, SQUARE);
+        if (!g->channels_last) transform_rows(&source, s->row_start + row + k, patch, inside, rows);
+        transform_columns(0, g->channels_last ? last_rows + k * CHANNEL_ROWS : rows, 0, transformed + k * LANES,
+                          SQUARE);
         bias_sums[tile / LANES * s->rows + row + k] = (double)vec_sum(vec_load(transformed + k * LANES));
     }
     real *to = (real *)gradients + panel * s->room + tile * width + row - panel;
@@ -764,6 +934,7 @@ static void store_sum(const struct fft_geometry *g, const struct tiled_sum *s, p
 
 const struct fft_kernels FASTNN_TABLE(fft) = {
     .row_tile = ROW_TILE,
+    .last_row_tile = LANES % ROW_TILE == 0 ? LANES : LANES * ROW_TILE / 2,
     .panel_tiles = COLUMN_TILE,
     .lanes = LANES,
     .weight_size = weight_size,

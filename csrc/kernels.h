@@ -200,27 +200,29 @@ struct fft_geometry {
     ptrdiff_t phases[2];                      /* of the stride, that have taps */
     ptrdiff_t in_size[2], out_size[2];
     ptrdiff_t tile_size[2], tiles[2];
-    ptrdiff_t padding[2]; /* zeros above and left of the input; negative: that much is left out */
-    ptrdiff_t chunk_rows; /* output channels that are computed together */
+    ptrdiff_t padding[2];    /* zeros above and left of the input; negative: that much is left out */
+    ptrdiff_t chunk_rows;    /* output channels that are computed together */
+    ptrdiff_t channels_last; /* are the arrays (N, height, width, channels)? */
 };
 
 struct fft_kernels {
-    ptrdiff_t row_tile, panel_tiles, lanes; /* output channels, and tiles, go well in multiples of these */
+    /* Output channels, those with channels last, and tiles go well in multiples of these. */
+    ptrdiff_t row_tile, last_row_tile, panel_tiles, lanes;
     ptrdiff_t (*weight_size)(const struct fft_geometry *geometry); /* bytes of the transformed weights */
     void (*transform_weight)(const struct fft_geometry *geometry, const struct tiled_weight *weight, ptrdiff_t k,
                              ptrdiff_t first, ptrdiff_t count, void *transformed);
     ptrdiff_t (*patches_size)(const struct fft_geometry *geometry, ptrdiff_t tiles); /* bytes of a block's */
     void (*transform_tiles)(const struct fft_geometry *geometry, const void *input, const struct tiled_block *block,
                             ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channels,
-                            void *patches);
-    /* bytes for multiply_tiles() */
+                            void *patches, void *scratch);
+    /* bytes for transform_tiles() and multiply_tiles() */
     ptrdiff_t (*scratch_size)(const struct fft_geometry *geometry, ptrdiff_t tiles, int transformed);
     void (*multiply_tiles)(const struct fft_geometry *geometry, const struct tiled_weight *weight, const void *patches,
                            const struct tiled_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start,
                            ptrdiff_t row_count, const struct conv_epilogue *epilogue, void *output, void *scratch);
-    void (*sum_sizes)(const struct tiled_sum *sum, ptrdiff_t sizes[4]);
+    void (*sum_sizes)(const struct fft_geometry *geometry, const struct tiled_sum *sum, ptrdiff_t sizes[4]);
     void (*transform_sum_patches)(const struct fft_geometry *geometry, const struct tiled_sum *sum, const void *input,
-                                  ptrdiff_t tile, ptrdiff_t channel, ptrdiff_t channels, void *patches);
+                                  ptrdiff_t tile, ptrdiff_t channel, ptrdiff_t channels, void *patches, void *scratch);
     void (*transform_sum_gradients)(const struct fft_geometry *geometry, const struct tiled_sum *sum,
                                     const void *grad_output, ptrdiff_t tile, ptrdiff_t row, void *gradients,
                                     double *bias_sums, void *scratch);

@@ -10,9 +10,6 @@ __all__ = ["conv_algorithm", "get_conv_algorithm", "set_conv_algorithm"]
 
 ALGORITHMS = ("auto", "im2col", "direct", "winograd", "fft")
 WINOGRAD_BLOCKS = 4  # as in csrc/kernels.h
-# Bytes that Fourier transforms copy at a time of arrays with their channels last; with an image or transformed weights
-# that are larger, a call would take more than 16 MB.
-FFT_COPY_BYTES = 4 << 20
 active = "auto"
 
 
@@ -96,13 +93,12 @@ def check_algorithm(source, name):
     return name
 
 
-def choose(operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes, copied_size=0):
+def choose(operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes):
     """The algorithm for one operation ("conv", "conv_input_grad", "conv_weight_grad"): "im2col", "direct",
     "winograd" or "fft".
 
     The shapes are those of the convolution that is computed: backward-data convolves the output's gradient. A vector
-    has `lanes` elements. Fourier transforms copy arrays with their channels last, whose elements have `copied_size`
-    bytes, and are not taken where that needs much memory.
+    has `lanes` elements.
     ``python -m fastnn bench conv --algorithms`` measures this table, and those below, anew: every algorithm on every
     layer, the chosen one marked, and what the choice has lost.
     Measured on a Zen 4 core with AVX-512 (AVX2 is within 5 %), float32, GFLOP/s of the three operations:
@@ -145,13 +141,11 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
     ================================  =============  =============  =============
     """
     sizes = (tuple(out_size), tuple(kernel), tuple(stride), tuple(dilation))
-    return choose_once(active, operation, images, channels, out_channels, *sizes, groups, lanes, copied_size)
+    return choose_once(active, operation, images, channels, out_channels, *sizes, groups, lanes)
 
 
 @lru_cache(maxsize=4096)  # a small layer takes no longer than the choice
-def choose_once(
-    wanted, operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes, copied_size
-):
+def choose_once(wanted, operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes):
     """choose(), where `wanted` is the algorithm that the user asks for."""
     blocks = winograd_blocks(kernel, stride)[1]
     turned = operation == "conv_input_grad" and stride != (1, 1)
@@ -182,8 +176,7 @@ def choose_once(
         return wanted if {"winograd": winograd_runs, "fft": fft_runs, "direct": direct_runs}.get(wanted) else "im2col"
     shape = (images, channels, out_channels, out_size, kernel, stride, lanes)
     by_winograd = winograd_cost(operation, *shape) if winograd_runs else math.inf
-    copied = copied_size * fft_elements(channels, out_channels, out_size, kernel, stride)
-    by_fft = fft_cost(operation, *shape) if fft_runs and copied <= FFT_COPY_BYTES else math.inf
+    by_fft = fft_cost(operation, *shape) if fft_runs else math.inf
     if min(by_winograd, by_fft) < 0.93 * others_cost(operation, *shape):  # which threads share more evenly
         return "fft" if by_fft < fft_margin(operation, kernel, most_taps) * by_winograd else "winograd"
     shape = (images, channels // groups, out_channels // groups, out_size, kernel, stride, lanes)
@@ -301,13 +294,6 @@ def winograd_cost(operation, images, channels, out_channels, out_size, kernel, s
 def fft_channels(channels, kernel, stride):
     """Channels of the convolution with stride 1: one per phase of the stride that has taps."""
     return channels * math.prod(min(k, s) for k, s in zip(kernel, stride, strict=True))
-
-
-def fft_elements(channels, out_channels, out_size, kernel, stride):
-    """The copy of an image and of its outputs, or the transformed weights, whichever are more."""
-    image = math.prod(n * s for n, s in zip(out_size, stride, strict=True)) * channels
-    outputs = math.prod(out_size) * out_channels
-    return max(image + outputs, 384 * fft_channels(channels, kernel, stride) * out_channels)
 
 
 def fft_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):

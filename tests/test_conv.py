@@ -326,21 +326,32 @@ def test_conv2d_of_channels_last_arrays_is_that_of_channels_first_ones(isa, dtyp
             assert_matches(a, b, TOLERANCE[algorithm])
 
 
-def test_fft_of_channels_last_arrays_goes_by_groups_of_images(dtype, rng):
-    shapes = (7, 8, 150, 151), (12, 8, 5, 5), (12,), (7, 12, 146, 147), (7, 12, 146, 147)
-    x, weight, bias, dy, residual = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
-    with fastnn.conv_algorithm("fft"):
-        fused = dict(activation="relu", statistics=True)
-        expected = F.conv2d_fused(x, weight, bias, residual=residual, **fused)
-        actual = F.conv2d_fused(channels_last(x), weight, bias, residual=residual, **fused)
-        np.testing.assert_array_equal(actual[0], expected[0])
+@pytest.mark.parametrize(
+    ("algorithm", "shape"),  # of more than 4 MB
+    [
+        ("im2col", (7, 5, 12, (150, 151), (3, 3), 1, 0, 1, 1)),  # some images at a time
+        ("auto", (9, 24, 24, (60, 61), (3, 3), 2, 1, 1, 24)),
+        ("auto", (2, 33, 66, (140, 141), (3, 3), 1, 1, 1, 33)),  # some groups of one
+        ("winograd", (4, 24, 2, (110, 111), (3, 3), 1, 1, 1, 1)),
+    ],
+    ids=str,
+)
+def test_channels_last_arrays_that_are_copied_go_part_by_part(dtype, rng, algorithm, shape):
+    tolerance = TOLERANCE["im2col" if algorithm == "auto" else algorithm]
+    (x, weight, bias), arguments, dy = case(rng, shape, dtype)
+    fused = dict(activation="relu", statistics=True)
+    with fastnn.conv_algorithm(algorithm):
+        expected = F.conv2d_fused(x, weight, bias, *arguments, residual=dy, **fused)
+        actual = F.conv2d_fused(channels_last(x), weight, bias, *arguments, residual=channels_last(dy), **fused)
+        assert_matches(actual[0], expected[0].astype(np.float64), tolerance)
         for one, other in zip(actual[1:], expected[1:], strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5)
-        expected = F.conv2d_backward(dy, x, weight, bias)
-        actual = F.conv2d_backward(channels_last(dy), channels_last(x), weight, bias)
-        np.testing.assert_array_equal(actual[0], expected[0])
-        assert_matches(actual[1], expected[1].astype(np.float64), "conv")
-        assert actual[0].transpose(0, 2, 3, 1).flags.c_contiguous
+        expected = F.conv2d_backward(dy, x, weight, bias, *arguments)
+        actual = F.conv2d_backward(channels_last(dy), channels_last(x), weight, bias, *arguments)
+    for one, other in zip(actual, expected, strict=True):
+        assert_matches(one, other.astype(np.float64), tolerance)
+    for result in (F.conv2d(channels_last(x), weight, bias, *arguments), actual[0]):
+        assert result.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
 @pytest.mark.parametrize(
@@ -532,11 +543,12 @@ def test_conv_transpose2d_has_the_same_bits_for_any_number_of_threads(isa, dtype
         np.testing.assert_array_equal(results[0], other)
 
 
-def test_conv2d_nan_outside_a_channels_last_image_reaches_nothing(isa, dtype, algorithm):
-    base = np.full((3, 9, 10, 20), np.nan, dtype)
+@pytest.mark.parametrize("channels", [20, 3])
+def test_conv2d_nan_outside_a_channels_last_image_reaches_nothing(isa, dtype, algorithm, channels):
+    base = np.full((3, 9, 10, channels), np.nan, dtype)
     base[1] = 1
     x = base[1:2].transpose(0, 3, 1, 2)
-    y = F.conv2d(x, np.ones((6, 20, 3, 3), dtype), padding=1)
+    y = F.conv2d(x, np.ones((6, channels, 3, 3), dtype), padding=1)
     assert np.isfinite(y).all()
 
 

@@ -53,7 +53,7 @@ def test_200_training_steps_leave_resident_memory_flat(rng, norm):
 EXTRA_MEMORY = """
 import sys, numpy as np, fastnn, fastnn.functional as F
 
-images, channels, out_channels, size, kernel, stride, padding, threads, last = map(int, sys.argv[4:])
+images, channels, out_channels, size, kernel, stride, padding, threads, last, groups = map(int, sys.argv[4:])
 fastnn.set_conv_algorithm(sys.argv[2])
 fastnn.set_num_threads(threads)
 
@@ -66,14 +66,14 @@ def ones(shape):
 
 
 x = ones((images, channels, size, size))
-weight = np.ones((out_channels, channels, kernel, kernel), x.dtype)
+weight = np.ones((out_channels, channels // groups, kernel, kernel), x.dtype)
 out_size = (size + 2 * padding - kernel) // stride + 1
 if sys.argv[1] == "forward":
-    results = F.conv2d(x, weight, None, stride, padding)
+    results = F.conv2d(x, weight, None, stride, padding, 1, groups)
 else:
     needs = {"input": (True, False, False), "weight": (False, True, True)}[sys.argv[1]]
     grad, bias = ones((images, out_channels, out_size, out_size)), weight[:, 0, 0, 0]
-    results = F.conv2d_backward(grad, x, weight, bias, stride, padding, needs=needs)
+    results = F.conv2d_backward(grad, x, weight, bias, stride, padding, 1, groups, needs=needs)
 peak, used = fastnn.memory_stats()["peak_bytes"], fastnn.memory_stats()["used_bytes"]
 del results
 print(peak - (used - fastnn.memory_stats()["used_bytes"]))  # results take what they are rounded up to
@@ -81,9 +81,9 @@ print(peak - (used - fastnn.memory_stats()["used_bytes"]))  # results take what 
 PASSES = ("forward", "input", "weight")
 
 
-def extra_memory(algorithm, dtype, layer, threads, channels_last=False, passes=PASSES):
+def extra_memory(algorithm, dtype, layer, threads, channels_last=False, passes=PASSES, groups=1):
     """The most that one of the passes takes."""
-    numbers = [str(number) for number in (*layer, threads, int(channels_last))]
+    numbers = [str(number) for number in (*layer, threads, int(channels_last), groups)]
     found = []
     for name in passes:
         command = [sys.executable, "-c", EXTRA_MEMORY, name, algorithm, np.dtype(dtype).name, *numbers]
@@ -133,8 +133,20 @@ def test_a_convolution_uses_at_most_16_mb_per_thread_beside_its_result(layer, th
     ],
 )
 def test_a_convolution_with_channels_last_uses_at_most_16_mb_beside_its_result(layer):
-    """Fourier transforms copy some images at a time, and are not taken where one is large."""
     assert extra_memory("auto", np.float32, layer, 1, channels_last=True) <= 16 << 20
+
+
+@pytest.mark.parametrize(
+    ("layer", "groups"),
+    [
+        ((64, 64, 64, 56, 3, 1, 1), 4),
+        ((64, 128, 128, 28, 3, 1, 1), 64),
+        ((1, 33, 66, 512, 3, 1, 1), 33),  # groups of an image of 35 MB
+        ((16, 64, 64, 112, 3, 2, 1), 64),
+    ],
+)
+def test_groups_with_channels_last_use_at_most_16_mb_beside_their_result(layer, groups):
+    assert extra_memory("auto", np.float32, layer, 1, channels_last=True, groups=groups) <= 16 << 20
 
 
 def test_a_matrix_product_with_large_weights_uses_at_most_16_mb_beside_its_result():
@@ -157,8 +169,9 @@ def test_backward_weights_of_many_output_channels_uses_at_most_16_mb_beside_its_
         (60, 64, 64, 20, 5, 1, 2),
     ],
 )
-def test_a_convolution_by_fft_uses_at_most_16_mb_beside_its_result(layer, dtype):
-    assert extra_memory("fft", dtype, layer, 1) <= 16 << 20
+@pytest.mark.parametrize("channels_last", [False, True], ids=["channels first", "last"])
+def test_a_convolution_by_fft_uses_at_most_16_mb_beside_its_result(layer, dtype, channels_last):
+    assert extra_memory("fft", dtype, layer, 1, channels_last) <= 16 << 20
 
 
 def test_arrays_have_as_many_dimensions_as_numpy_gives_them():

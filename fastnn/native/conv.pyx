@@ -11,8 +11,8 @@ from fastnn.native.geometry cimport forward_taps, phase_taps, three
 from fastnn.native.kernels cimport (
     conv_backward_kernels, conv_epilogue, conv_geometry, conv_kernels, conv_phase, gemm_kernels)
 from fastnn.native.runtime cimport (
-    Block, ceil_div, channels_last, contiguous, empty_channels_last, empty_of_shape, is_channels_last,
-    kernels_for, scratch, threads_for)
+    Block, ceil_div, contiguous, copy_pixels, either_layout, empty_channels_last, empty_in_layout, empty_of_shape,
+    is_channels_last, kernels_for, scratch, threads_for)
 
 from functools import lru_cache
 
@@ -48,6 +48,8 @@ cdef ptrdiff_t SPREAD_PIXELS = 800
 cdef ptrdiff_t SPREAD_BYTES = 8 << 20
 cdef ptrdiff_t SPREAD_DEPTH = 128
 cdef ptrdiff_t TASK_WEIGHTS = 144
+# Bytes of arrays with channels last that are copied at a time, where an algorithm does not take them as they stand.
+cdef ptrdiff_t COPY_BYTES = 4 << 20
 # Pixels of channels-last arrays that are summed up together.
 cdef ptrdiff_t SUM_PIXELS = 256
 cdef double FLOP_PER_NANOSECOND = 40.0
@@ -334,23 +336,51 @@ def forward_geometry(in_shape, out_size, kernel, stride, padding, dilation, grou
 cdef str algorithm(str operation, np.ndarray source, ptrdiff_t out_channels, out_size, kernel, stride, dilation,
                    ptrdiff_t groups):
     return choose(operation, source.shape[0], source.shape[1], out_channels, out_size, kernel, stride, dilation, groups,
-                  kernels_for(source).conv.lanes, np.PyArray_ITEMSIZE(source) if is_channels_last(source) else 0)
+                  kernels_for(source).conv.lanes)
 
 
-cdef bint fills_squares(np.ndarray like, ptrdiff_t channels):
-    """Whether so many channels of a group, last in memory, go well through transposed squares; else copies do."""
-    return 2 * channels >= kernels_for(like).conv.lanes
+cdef bint takes_last(str by, np.ndarray like, ptrdiff_t channels, ptrdiff_t out_channels, ptrdiff_t taps,
+                     ptrdiff_t groups):
+    """Whether this algorithm takes arrays with channels last as they stand, from so many of a group to so many.
+
+    Matrix products transpose squares of channels and pixels, for each tap, and Winograd's algorithm has output channels
+    in the lanes: with less than half a vector of them, copies take less time.
+    """
+    cdef ptrdiff_t lanes = kernels_for(like).conv.lanes
+    if by == "im2col":
+        return taps == 1 or 2 * min(channels, out_channels) >= lanes
+    if by == "winograd":
+        return 2 * out_channels >= lanes
+    return groups == 1
 
 
-cdef np.ndarray empty_result(tuple shape, np.ndarray like, bint last):
-    if last:
-        return empty_channels_last(shape, np.PyArray_TYPE(like))
-    return empty_of_shape(shape, np.PyArray_TYPE(like))
+cdef list copied_parts(np.ndarray x, np.ndarray y, ptrdiff_t groups):
+    """(images, channels of x, channels of y), slices of arrays with their channels last which are copied, and computed
+    with channels first, at a time. By the shapes alone: some images, or some groups of one."""
+    cdef ptrdiff_t images = x.shape[0], in_group = x.shape[1] // groups, out_group = y.shape[1] // groups, image, group
+    cdef ptrdiff_t image_bytes = max(1, (x.nbytes + y.nbytes) // max(1, images)), end
+    cdef ptrdiff_t some = ceil_div(images, max(1, ceil_div(images, max(1, COPY_BYTES // image_bytes))))
+    cdef ptrdiff_t together = ceil_div(groups, min(groups, ceil_div(image_bytes, COPY_BYTES)))
+    cdef list parts = []
+    for image in range(0, images, max(1, some)):
+        for group in range(0, groups, together):
+            end = min(group + together, groups)
+            parts.append((slice(image, image + some), slice(group * in_group, end * in_group),
+                          slice(group * out_group, end * out_group)))
+    return parts
 
 
-cdef np.ndarray laid_out(np.ndarray y, bint last):
-    """What a kernel for channels first made of an array that has them last."""
-    return channels_last(y) if last else y
+cdef ptrdiff_t groups_of(slice channels, ptrdiff_t group_size):
+    """Groups of so many channels in a slice."""
+    return (channels.stop - channels.start) // group_size
+
+
+cdef put_part(np.ndarray part, object target):
+    """target[...] = part, where part is contiguous and target some images, or channels of them, with channels last."""
+    if is_channels_last(target):
+        copy_pixels(part, target, False)
+    else:
+        target[...] = part
 
 
 def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups, residual=None,
@@ -358,34 +388,48 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
     """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel), through an epilogue. `kept`
     are KeptWeights: what an algorithm makes of the weights stays there for the next call."""
     cdef Epilogue epilogue = Epilogue(bias, residual, slope, statistics, weight.shape[0])
+    cdef ptrdiff_t out_channels = weight.shape[0], rows = out_channels // groups, taps
     cdef bint last = is_channels_last(x)
     cdef np.ndarray y
-    cdef str by = algorithm("conv", x, weight.shape[0], out_size, (<object> weight).shape[2:], stride, dilation, groups)
+    cdef str by = algorithm("conv", x, out_channels, out_size, (<object> weight).shape[2:], stride, dilation, groups)
+    if last and not takes_last(by, x, weight.shape[1], rows, product((<object> weight).shape[2:]), groups):
+        return conv_by_parts(x, weight, bias, out_size, stride, padding, dilation, groups, residual, slope, statistics)
     if by == "winograd":
         return epilogue.result(winograd.conv(x, weight, epilogue, out_size, stride[0], padding, kept))
     if by == "fft":
-        return fft.conv(x, weight, bias, out_size, stride[0], padding, residual, slope, statistics)
+        return epilogue.result(fft.conv(x, weight, epilogue, out_size, stride[0], padding))
     if by == "direct":
-        y = direct.conv(x, weight, epilogue, out_size, stride, padding, dilation, groups)
-        return epilogue.result(laid_out(y, last))
+        return epilogue.result(direct.conv(x, weight, epilogue, out_size, stride, padding, dilation, groups))
     weight = contiguous(weight)
-    cdef ptrdiff_t out_channels = weight.shape[0], taps
-    cdef bint in_last = last and fills_squares(x, x.shape[1] // groups)
-    cdef bint out_last = last and fills_squares(x, out_channels // groups)
-    if not in_last:
-        x = contiguous(x)
-    y = empty_result((x.shape[0], out_channels, *out_size), x, out_last)
+    x = either_layout(x)
+    y = empty_in_layout(x, (x.shape[0], out_channels, *out_size))
     cdef Geometry made = forward_geometry((<object> x).shape, out_size, (<object> weight).shape[2:], stride, padding,
-                                          dilation, groups, out_channels, in_last, out_last)
+                                          dilation, groups, out_channels, last, last)
     cdef const conv_geometry *geometry = &made.values
     taps = geometry.taps
-    cdef ptrdiff_t rows = out_channels // groups
     correlate(
         x, geometry, NULL, taps,
         weight_view(np.PyArray_BYTES(weight), rows * geometry.channels * taps, geometry.channels * taps, taps),
         plane_view(np.PyArray_BYTES(x), geometry.channels * geometry.in_channel_stride),
         np.PyArray_BYTES(y), groups, rows, epilogue, y)
-    return epilogue.result(laid_out(y, last))
+    return epilogue.result(y)
+
+
+cdef conv_by_parts(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups,
+                   residual, double slope, bint statistics):
+    """conv() of an array with channels last by way of copies, part by part."""
+    cdef np.ndarray y = empty_channels_last((x.shape[0], weight.shape[0], *out_size), np.PyArray_TYPE(x))
+    sums = np.zeros((2, weight.shape[0]))
+    for images, ins, outs in copied_parts(x, y, groups):
+        part = conv(contiguous((<object> x)[images, ins]), (<object> weight)[outs],
+                    None if bias is None else bias[outs], out_size, stride, padding, dilation,
+                    groups_of(ins, weight.shape[1]),
+                    None if residual is None else residual[images, outs], slope, statistics)
+        if statistics:
+            sums[:, outs] += part[1:]
+            part = part[0]
+        put_part(part, (<object> y)[images, outs])
+    return (y, sums[0], sums[1]) if statistics else y
 
 
 cdef correlate_by_parts(np.ndarray grad, const conv_phase *phase, ptrdiff_t filter, weight_view weight,
@@ -415,33 +459,31 @@ cdef correlate_by_parts(np.ndarray grad, const conv_phase *phase, ptrdiff_t filt
 def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, padding, dilation, ptrdiff_t groups):
     """The gradient (N, C, *in_size) by the input of a convolution with output gradient `grad`; with a bias per input
     channel added it is a transposed convolution."""
-    cdef str by = algorithm("conv_input_grad", grad, weight.shape[1] * groups, in_size, (<object> weight).shape[2:],
-                            stride, dilation, groups)
-    if by == "winograd":
-        only_bias = Epilogue(bias, None, 1, False, weight.shape[1])
-        return winograd.conv_input_grad(grad, weight, only_bias, in_size, stride[0], padding)
-    cdef bint last = is_channels_last(grad)
-    if by == "fft":
-        return fft.conv_input_grad(grad, weight, bias, in_size, padding)
-    if by == "direct":
-        only_bias = Epilogue(bias, None, 1, False, weight.shape[1] * groups)
-        grad = direct.conv_input_grad(grad, weight, only_bias, in_size, stride, padding, dilation, groups)
-        return laid_out(grad, last)
-    weight = contiguous(weight)
     cdef ptrdiff_t rows = weight.shape[1], out_channels = weight.shape[0]
-    cdef bint grad_last = last and fills_squares(grad, out_channels // groups)
-    cdef bint result_last = last and fills_squares(grad, rows)
-    if not grad_last:
-        grad = contiguous(grad)
-    cdef ptrdiff_t grad_pixel = out_channels if grad_last else 1, pixel = rows * groups if result_last else 1
-    cdef np.ndarray result = empty_result((grad.shape[0], rows * groups, *in_size), grad, result_last)
+    cdef bint last = is_channels_last(grad)
+    cdef str by = algorithm("conv_input_grad", grad, rows * groups, in_size, (<object> weight).shape[2:], stride,
+                            dilation, groups)
+    if last and not takes_last(by, grad, out_channels // groups, rows, product((<object> weight).shape[2:]),
+                               groups):
+        return input_grad_by_parts(grad, weight, bias, in_size, stride, padding, dilation, groups)
+    epilogue = Epilogue(bias, None, 1, False, rows * groups)
+    if by == "winograd":
+        return winograd.conv_input_grad(grad, weight, epilogue, in_size, stride[0], padding)
+    if by == "fft":
+        return fft.conv_input_grad(grad, weight, epilogue, in_size, padding)
+    if by == "direct":
+        return direct.conv_input_grad(grad, weight, epilogue, in_size, stride, padding, dilation, groups)
+    weight = contiguous(weight)
+    grad = either_layout(grad)
+    cdef ptrdiff_t grad_pixel = out_channels if last else 1, pixel = rows * groups if last else 1
+    cdef np.ndarray result = empty_in_layout(grad, (grad.shape[0], rows * groups, *in_size))
     cdef tuple kernel = three((<object> weight).shape[2:], 1), grad_size = three((<object> grad).shape[2:], 1)
     cdef tuple size = three(in_size, 1)
     if size == grad_size and product(kernel) == 1 and max(stride) == 1:  # see forward_geometry()
         size = grad_size = (1, 1, product(size))
         padding = (0, 0, 0)
     cdef ptrdiff_t taps = product(kernel), plane = product(size), grad_plane = product(grad_size)
-    cdef ptrdiff_t channel = 1 if result_last else plane, grad_channel = 1 if grad_last else grad_plane
+    cdef ptrdiff_t channel = 1 if last else plane, grad_channel = 1 if last else grad_plane
     cdef Block memory = scratch(4 * taps * sizeof(ptrdiff_t))
     cdef ptrdiff_t *tap = <ptrdiff_t *> memory.data
     cdef ptrdiff_t *position = tap + 3 * taps
@@ -482,11 +524,24 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
             bias = contiguous(bias)
         spread(grad, phases, len(starts), taps, weights, source, target, groups, rows,
                NULL if bias is None else np.PyArray_BYTES(bias))
-        return laid_out(result, last)
+        return result
     for i in range(len(starts)):
         target.data = np.PyArray_BYTES(result) + phases[i].target * np.PyArray_ITEMSIZE(result)
         correlate_by_parts(grad, &phases[i], taps, weights, source, target, groups, rows, bias, result)
-    return laid_out(result, last)
+    return result
+
+
+cdef np.ndarray input_grad_by_parts(np.ndarray grad, np.ndarray weight, bias, in_size, stride, padding, dilation,
+                                    ptrdiff_t groups):
+    """conv_input_grad() of an array with channels last by way of copies, part by part."""
+    cdef np.ndarray result = empty_channels_last((grad.shape[0], weight.shape[1] * groups, *in_size),
+                                                 np.PyArray_TYPE(grad))
+    for images, ins, outs in copied_parts(result, grad, groups):
+        part = conv_input_grad(contiguous((<object> grad)[images, outs]), (<object> weight)[outs],
+                               None if bias is None else bias[ins], in_size, stride, padding, dilation,
+                               groups_of(ins, weight.shape[1]))
+        put_part(part, (<object> result)[images, ins])
+    return result
 
 
 cdef few_weight_grad(np.ndarray grad, np.ndarray x, const conv_geometry *geometry, ptrdiff_t groups,
@@ -540,22 +595,22 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
     time that nobody asks for."""
     cdef str by = algorithm("conv_weight_grad", x, grad.shape[1], (<object> grad).shape[2:], kernel, stride, dilation,
                             groups)
+    cdef bint last = is_channels_last(x)
+    if (last or is_channels_last(grad)) and not takes_last(by, x, x.shape[1] // groups, grad.shape[1] // groups,
+                                                           product(tuple(kernel)), groups):
+        return weight_grad_by_parts(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
     if by == "winograd":
         return winograd.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
     if by == "fft":
         return fft.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
     if by == "direct":
         return direct.conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
-    cdef bint in_last = is_channels_last(x) and fills_squares(x, x.shape[1] // groups)
     cdef bint grad_last = is_channels_last(grad)
-    if not in_last:
-        x = contiguous(x)
-    if not grad_last:
-        grad = contiguous(grad)
+    x, grad = either_layout(x), either_layout(grad)
     cdef ptrdiff_t out_channels = grad.shape[1], rows = out_channels // groups
     cdef np.ndarray result = empty_of_shape((out_channels, x.shape[1] // groups, *kernel), np.PyArray_TYPE(x))
     cdef Geometry made = forward_geometry((<object> x).shape, (<object> grad).shape[2:], kernel, stride, padding,
-                                          dilation, groups, out_channels, in_last, grad_last)
+                                          dilation, groups, out_channels, last, grad_last)
     cdef const conv_geometry *geometry = &made.values
     cdef const conv_backward_kernels *kernels = kernels_for(x).conv_backward
     cdef ptrdiff_t row_tile = kernels_for(x).gemm.row_tile, column_tile = kernels_for(x).gemm.column_tile
@@ -574,7 +629,7 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
     # Tasks: blocks of the depth, times parts of the pixels; parts cost memory and a sum, so there are only as many as
     # needed, by shape alone. Blocks, which change no sum, are of whole tiles of channels under each tap; of large
     # weights, spans of them follow one another.
-    cdef ptrdiff_t unit = (lanes if in_last else row_tile) * geometry.taps, least = ceil_div(LEAST_DEPTH, row_tile)
+    cdef ptrdiff_t unit = (lanes if last else row_tile) * geometry.taps, least = ceil_div(LEAST_DEPTH, row_tile)
     if unit > DEPTH_BLOCK or geometry.channels < row_tile:
         unit = row_tile
     unit *= ceil_div(least * row_tile, unit)
@@ -632,6 +687,19 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
                     count, min(lanes, rows - start),
                     target + ((group * rows + start) * depth + first) * itemsize, depth)
             first = first + span
+    return result, bias_sums
+
+
+cdef tuple weight_grad_by_parts(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups,
+                                bint bias_grad):
+    """weight_grad() of arrays with channels last by way of copies, part by part; parts of the images are added up."""
+    cdef np.ndarray result = np.zeros((grad.shape[1], x.shape[1] // groups, *kernel), x.dtype)
+    cdef np.ndarray bias_sums = np.zeros((1, grad.shape[1]))
+    for images, ins, outs in copied_parts(x, grad, groups):
+        part, sums = weight_grad(contiguous((<object> grad)[images, outs]), contiguous((<object> x)[images, ins]),
+                                 kernel, stride, padding, dilation, groups_of(ins, result.shape[1]), bias_grad)
+        (<object> result)[outs] += part
+        (<object> bias_sums)[0, outs] += sums.sum(axis=0)
     return result, bias_sums
 
 

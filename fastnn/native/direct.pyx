@@ -10,8 +10,8 @@ from fastnn.native.geometry cimport forward_taps, phase_taps, two
 from fastnn.native.kernels cimport (
     conv_backward_kernels, conv_epilogue, direct_geometry, direct_kernels, direct_phase, direct_taps)
 from fastnn.native.runtime cimport (
-    Block, ceil_div, channels_last, contiguous, empty_channels_last, empty_of_shape, is_channels_last, kernels_for,
-    scratch, threads_for)
+    Block, ceil_div, channels_last, contiguous, either_layout, empty_in_layout, empty_of_shape, is_channels_last,
+    kernels_for, scratch, threads_for)
 
 from functools import lru_cache
 
@@ -214,19 +214,6 @@ cdef correlate(Plan plan, np.ndarray image, np.ndarray weight, ptrdiff_t group_s
                 values, target, thread_scratch + threadid() * scratch_bytes)
 
 
-cdef np.ndarray operand(np.ndarray x, ptrdiff_t groups):
-    """x where it is computed as it stands, else a copy with channels first. Groups have their channels too far apart in
-    arrays with channels last."""
-    return x if groups == 1 and is_channels_last(x) else contiguous(x)
-
-
-cdef np.ndarray empty_like_operand(np.ndarray x, tuple shape):
-    """An array for the result that has its channels where x has them."""
-    if is_channels_last(x):
-        return empty_channels_last(shape, np.PyArray_TYPE(x))
-    return empty_of_shape(shape, np.PyArray_TYPE(x))
-
-
 cdef Plan convolution(size_t table, tuple in_shape, bint last, tuple out_shape, kernel, stride, padding, dilation,
                       ptrdiff_t groups):
     cdef tuple size = two(out_shape[1:], 1)
@@ -265,10 +252,10 @@ def weight_grad_plan(table, in_shape, last, out_shape, kernel, stride, padding, 
 
 def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, stride, padding, dilation, ptrdiff_t groups):
     """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel), through an epilogue."""
-    x = operand(x, groups)
+    x = either_layout(x)
     weight = contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], channels = weight.shape[1], rows = out_channels // groups
-    cdef np.ndarray y = empty_like_operand(x, (x.shape[0], out_channels, *out_size))
+    cdef np.ndarray y = empty_in_layout(x, (x.shape[0], out_channels, *out_size))
     if np.PyArray_SIZE(y) == 0:
         epilogue.over(0, y)
         return y
@@ -283,10 +270,10 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_si
                     ptrdiff_t groups):
     """The gradient (N, C, *in_size) by the input of a convolution with output gradient `grad`, plus a bias: there is
     neither residual nor statistics."""
-    grad = operand(grad, groups)
+    grad = either_layout(grad)
     weight = contiguous(weight)
     cdef ptrdiff_t rows = weight.shape[1], channels = weight.shape[0] // groups
-    cdef np.ndarray result = empty_like_operand(grad, (grad.shape[0], rows * groups, *in_size))
+    cdef np.ndarray result = empty_in_layout(grad, (grad.shape[0], rows * groups, *in_size))
     if np.PyArray_SIZE(result) == 0:
         return result
     cdef Plan plan = input_grad_plan(
@@ -300,7 +287,7 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
                      bint bias_grad):
     """The gradient (K, C / groups, *kernel) by the weight, from the output's gradient and the input; and the sums of
     the output's gradient (parts, K), zeros without `bias_grad`."""
-    x = operand(x, groups)
+    x = either_layout(x)
     grad = channels_last(grad) if is_channels_last(x) else contiguous(grad)
     cdef ptrdiff_t out_channels = grad.shape[1], rows = out_channels // groups
     cdef np.ndarray result = empty_of_shape((out_channels, x.shape[1] // groups, *kernel), np.PyArray_TYPE(x))

@@ -1,7 +1,6 @@
 """Convolutions by Fourier transforms of tiles: work split and scratch memory. conv.pyx decides when.
 
 The arguments are those of conv.pyx's functions, for two dimensions, without those that have only one value here.
-Arrays with channels last are copied, and their results back, some images at a time.
 """
 cimport numpy as np
 from cython.parallel cimport prange, threadid
@@ -9,16 +8,13 @@ from fastnn.native.epilogue cimport Epilogue
 from fastnn.native.kernels cimport (
     conv_backward_kernels, conv_epilogue, fft_geometry, fft_kernels, tiled_block, tiled_sum, tiled_weight)
 from fastnn.native.runtime cimport (
-    Block, ceil_div, contiguous, copy_pixels, empty_channels_last, empty_of_shape, is_channels_last, kernels_for,
-    scratch, threads_for)
+    Block, ceil_div, channels_last, contiguous, either_layout, empty_in_layout, empty_of_shape, is_channels_last,
+    kernels_for, scratch, threads_for)
 
 import numpy as np
 
-from fastnn import conv_algorithm
-
 np.import_array()
 
-cdef ptrdiff_t COPY_BYTES = conv_algorithm.FFT_COPY_BYTES
 # Transformed weights that are larger than this are computed by chunks, for many tiles at a time: bytes of these tiles'
 # transformed patches, and of a thread's chunk with its products.
 cdef ptrdiff_t WEIGHT_BYTES = 4 << 20
@@ -51,7 +47,7 @@ cdef fft_geometry make_geometry(np.ndarray x, ptrdiff_t out_channels, out_size, 
     cdef fft_geometry geometry
     geometry.chunk_rows = 0
     geometry.images, geometry.channels, geometry.out_channels = x.shape[0], x.shape[1], out_channels
-    geometry.stride = stride
+    geometry.stride, geometry.channels_last = stride, is_channels_last(x)
     for i in range(2):
         geometry.phases[i] = min(stride, kernel[i])
         geometry.channels *= geometry.phases[i]
@@ -80,6 +76,7 @@ cdef work_split split(fft_geometry *geometry, const fft_kernels *kernel, ptrdiff
                       bint by_chunks, ptrdiff_t threads):
     """Sets the geometry's chunk_rows too. No sum depends on any of it."""
     cdef ptrdiff_t rows = geometry.out_channels, tasks = TASKS_PER_THREAD * threads if threads > 1 else 1
+    cdef ptrdiff_t row_tile = kernel.last_row_tile if geometry.channels_last else kernel.row_tile
     cdef ptrdiff_t lanes = kernel.lanes, tile_bytes = 256 * geometry.channels * itemsize, row_bytes, parts
     cdef ptrdiff_t most, fewest = lanes if by_chunks else min(kernel.panel_tiles, PANEL_BYTES // tile_bytes)
     cdef work_split work
@@ -92,10 +89,10 @@ cdef work_split split(fft_geometry *geometry, const fft_kernels *kernel, ptrdiff
     if not work.shared:
         work.blocks = min(ceil_div(work.blocks, threads) * threads, work.vectors)
     work.tile_block = ceil_div(work.vectors, work.blocks) * lanes
-    work.tile_part, geometry.chunk_rows = work.tile_block, min(kernel.row_tile, rows)
+    work.tile_part, geometry.chunk_rows = work.tile_block, min(row_tile, rows)
     if by_chunks:
         row_bytes = (384 * geometry.channels + 256 * work.tile_block) * itemsize
-        geometry.chunk_rows = max(1, min(min(kernel.row_tile, ceil_div(rows, tasks)), CHUNK_BYTES // row_bytes))
+        geometry.chunk_rows = max(1, min(min(row_tile, ceil_div(rows, tasks)), CHUNK_BYTES // row_bytes))
         work.row_block = geometry.chunk_rows
         return work
     work.tile_part = min(kernel.panel_tiles, work.tile_block)
@@ -123,7 +120,7 @@ cdef void own_block(const operands *o, tiled_block block, ptrdiff_t tile_part, c
                     char *own_scratch) noexcept nogil:
     """All of a block of tiles, by one thread."""
     cdef ptrdiff_t part, tile
-    o.kernel.transform_tiles(o.geometry, o.source, &block, 0, block.tiles, 0, o.geometry.channels, patches)
+    o.kernel.transform_tiles(o.geometry, o.source, &block, 0, block.tiles, 0, o.geometry.channels, patches, own_scratch)
     for part in range(ceil_div(block.tiles, tile_part)):
         tile = part * tile_part
         o.kernel.multiply_tiles(o.geometry, o.weight, patches, &block, tile, min(tile_part, block.tiles - tile), 0,
@@ -141,7 +138,7 @@ cdef void shared_block(const operands *o, tiled_block block, const work_split *w
         tile = task % vectors * lanes
         first = task // vectors * part
         o.kernel.transform_tiles(o.geometry, o.source, &block, tile, min(lanes, block.tiles - tile), first,
-                                 min(part, channels - first), patches)
+                                 min(part, channels - first), patches, own_scratch + threadid() * scratch_bytes)
     for task in prange(ceil_div(rows, work.row_block) * tile_parts, num_threads=threads, schedule="dynamic"):
         tile = task % tile_parts * work.tile_part
         first = task // tile_parts * work.row_block
@@ -189,68 +186,26 @@ cdef correlate(fft_geometry *geometry, np.ndarray source, tiled_weight weight, E
                           patches + threadid() * patch_bytes, thread_scratch + threadid() * scratch_bytes)
 
 
-cdef list groups_of_images(np.ndarray x, np.ndarray y):
-    """Slices of as many images as are copied at a time, by the shapes alone."""
-    cdef ptrdiff_t images = x.shape[0], most
-    if images == 0:
-        return []
-    most = max(1, COPY_BYTES * images // max(1, x.nbytes + y.nbytes))
-    most = ceil_div(images, ceil_div(images, most))
-    return [slice(start, start + most) for start in range(0, images, most)]
-
-
-cdef np.ndarray forward(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t stride, padding):
-    """conv() with channels first, before the epilogue's sums are read."""
-    x, weight = contiguous(x), contiguous(weight)
+def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t stride, padding):
+    """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, R, S), through an epilogue."""
+    x, weight = either_layout(x), contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], taps = weight.shape[2] * weight.shape[3]
-    cdef np.ndarray y = empty_of_shape((x.shape[0], out_channels, *out_size), np.PyArray_TYPE(x))
+    cdef np.ndarray y = empty_in_layout(x, (x.shape[0], out_channels, *out_size))
     cdef fft_geometry geometry = make_geometry(x, out_channels, out_size, (<object> weight).shape[2:], stride, padding)
     correlate(&geometry, x, tiled_weight(np.PyArray_BYTES(weight), taps * weight.shape[1], taps, 0, NULL), epilogue, y)
     return y
 
 
-def conv(np.ndarray x, np.ndarray weight, bias, out_size, ptrdiff_t stride, padding, residual, double slope,
-         bint statistics):
-    """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, R, S), with channels last like x; with
-    `statistics` also its sums and those of its squares."""
-    cdef np.ndarray y, part
-    if not is_channels_last(x):
-        epilogue = Epilogue(bias, residual, slope, statistics, weight.shape[0])
-        return epilogue.result(forward(x, weight, epilogue, out_size, stride, padding))
-    y = empty_channels_last((x.shape[0], weight.shape[0], *out_size), np.PyArray_TYPE(x))
-    sums = np.zeros((2, weight.shape[0]))
-    for images in groups_of_images(x, y):
-        epilogue = Epilogue(bias, None if residual is None else residual[images], slope, statistics, weight.shape[0])
-        part = forward((<object> x)[images], weight, epilogue, out_size, stride, padding)
-        copy_pixels(part, (<object> y)[images], False)
-        if statistics:
-            sums += epilogue.result(part)[1:]
-    return (y, sums[0], sums[1]) if statistics else y
-
-
-cdef np.ndarray input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, padding):
-    """conv_input_grad() with channels first."""
-    grad, weight = contiguous(grad), contiguous(weight)
+def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_size, padding):
+    """The gradient (N, C, *in_size) by the input: a convolution of `grad` with the turned, transposed weights."""
+    grad, weight = either_layout(grad), contiguous(weight)
     cdef ptrdiff_t channels = weight.shape[1], taps = weight.shape[2] * weight.shape[3]
     cdef tuple kernel = (<object> weight).shape[2:]
-    cdef np.ndarray result = empty_of_shape((grad.shape[0], channels, *in_size), np.PyArray_TYPE(grad))
+    cdef np.ndarray result = empty_in_layout(grad, (grad.shape[0], channels, *in_size))
     cdef fft_geometry geometry = make_geometry(grad, channels, in_size, kernel, 1,
                                                [k - 1 - p for k, p in zip(kernel, padding, strict=True)])
     cdef tiled_weight view = tiled_weight(np.PyArray_BYTES(weight), taps, taps * channels, 1, NULL)
-    correlate(&geometry, grad, view, Epilogue(bias, None, 1, False, channels), result)
-    return result
-
-
-def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, padding):
-    """The gradient (N, C, *in_size) by the input, with channels last like `grad`: a convolution of `grad` with the
-    turned, transposed weights."""
-    cdef np.ndarray result
-    if not is_channels_last(grad):
-        return input_grad(grad, weight, bias, in_size, padding)
-    result = empty_channels_last((grad.shape[0], weight.shape[1], *in_size), np.PyArray_TYPE(grad))
-    for images in groups_of_images(grad, result):
-        part = input_grad((<object> grad)[images], weight, bias, in_size, padding)
-        copy_pixels(part, (<object> result)[images], False)
+    correlate(&geometry, grad, view, epilogue, result)
     return result
 
 
@@ -296,14 +251,16 @@ cdef struct sum_operands:
 
 cdef void transform_round(const sum_operands *o, const tiled_sum *part, bint with_gradients,
                           int threads) noexcept nogil:
-    cdef ptrdiff_t lanes = o.kernel.lanes, groups = ceil_div(part.channels, TASK_CHANNELS), task, tile, group
+    cdef ptrdiff_t lanes = o.kernel.lanes, most = lanes if o.geometry.channels_last else TASK_CHANNELS
+    cdef ptrdiff_t groups = ceil_div(part.channels, most), task, tile, group
     cdef ptrdiff_t all_groups = groups + (ceil_div(part.rows, lanes) if with_gradients else 0)
     for task in prange(part.room // lanes * all_groups, num_threads=threads, schedule="dynamic"):
         tile = task // all_groups * lanes
         group = task % all_groups
         if group < groups:
-            o.kernel.transform_sum_patches(o.geometry, part, o.source, tile, group * TASK_CHANNELS,
-                                           min(TASK_CHANNELS, part.channels - group * TASK_CHANNELS), o.patches)
+            o.kernel.transform_sum_patches(o.geometry, part, o.source, tile, group * most,
+                                           min(most, part.channels - group * most), o.patches,
+                                           o.own_scratch + threadid() * o.sizes[3])
         else:
             o.kernel.transform_sum_gradients(o.geometry, part, o.gradient, tile, (group - groups) * lanes, o.gradients,
                                              o.bias_sums, o.own_scratch + threadid() * o.sizes[3])
@@ -347,9 +304,11 @@ cdef void sum_part(sum_operands o, const tiled_sum *largest, ptrdiff_t start, pt
     sum_tiles(&o, largest, start, end, 1, target, bias)
 
 
-cdef tuple weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stride, padding):
-    """conv_weight_grad() with channels first."""
-    grad, x = contiguous(grad), contiguous(x)
+def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stride, padding):
+    """The gradient (K, C, R, S) by the weight, from the output's gradient and the input; and the sums of the output's
+    gradient (parts, K)."""
+    x = either_layout(x)
+    grad = channels_last(grad) if is_channels_last(x) else contiguous(grad)
     cdef ptrdiff_t rows = grad.shape[1], itemsize = np.PyArray_ITEMSIZE(x)
     cdef fft_geometry geometry = make_geometry(x, rows, (<object> grad).shape[2:], kernel, stride, padding)
     cdef const fft_kernels *kernels = kernels_for(x).fft
@@ -369,7 +328,7 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t st
     cdef sum_operands o
     o.geometry, o.kernel = &geometry, kernels
     o.source, o.gradient = np.PyArray_BYTES(x), np.PyArray_BYTES(grad)
-    kernels.sum_sizes(&largest, o.sizes)
+    kernels.sum_sizes(&geometry, &largest, o.sizes)
     o.vector_sums = largest.room // kernels.lanes * largest.rows
     part_bytes = rows * weights * itemsize
     cdef Block patches = scratch(places * o.sizes[0]), gradients = scratch(places * o.sizes[1])
@@ -391,17 +350,3 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t st
                          partials + (task - 1) * part_bytes if task > 0 else target, bias + task * rows)
             reduction.add_parts(partials, parts - 1, rows * weights, rows * weights, target)
     return result, bias_sums
-
-
-def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stride, padding):
-    """The gradient (K, C, R, S) by the weight, from the output's gradient and the input; and the sums of the output's
-    gradient (parts, K). Where channels are last, of groups of images, in order."""
-    cdef list groups = groups_of_images(x, grad) if is_channels_last(x) or is_channels_last(grad) else []
-    if len(groups) <= 1:
-        return weight_grad(grad, x, kernel, stride, padding)
-    total, bias_sums = 0, []
-    for images in groups:
-        part, sums = weight_grad((<object> grad)[images], (<object> x)[images], kernel, stride, padding)
-        total = part if images.start == 0 else np.add(total, part, out=part)
-        bias_sums.append(sums)
-    return total, np.concatenate(bias_sums)

@@ -187,9 +187,11 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t tiles[2]
         ptrdiff_t padding[2]
         ptrdiff_t chunk_rows
+        ptrdiff_t channels_last
 
     struct fft_kernels:
         ptrdiff_t row_tile
+        ptrdiff_t last_row_tile
         ptrdiff_t panel_tiles
         ptrdiff_t lanes
         ptrdiff_t (*weight_size)(const fft_geometry *geometry) noexcept nogil
@@ -198,16 +200,16 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t (*patches_size)(const fft_geometry *geometry, ptrdiff_t tiles) noexcept nogil
         void (*transform_tiles)(const fft_geometry *geometry, const void *input, const tiled_block *block,
                                 ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t channel_start, ptrdiff_t channels,
-                                void *patches) noexcept nogil
+                                void *patches, void *scratch) noexcept nogil
         ptrdiff_t (*scratch_size)(const fft_geometry *geometry, ptrdiff_t tiles, int transformed) noexcept nogil
         void (*multiply_tiles)(const fft_geometry *geometry, const tiled_weight *weight, const void *patches,
                                const tiled_block *block, ptrdiff_t tile_start, ptrdiff_t tiles, ptrdiff_t row_start,
                                ptrdiff_t row_count, const conv_epilogue *epilogue, void *output,
                                void *scratch) noexcept nogil
-        void (*sum_sizes)(const tiled_sum *sum, ptrdiff_t *sizes) noexcept nogil
+        void (*sum_sizes)(const fft_geometry *geometry, const tiled_sum *sum, ptrdiff_t *sizes) noexcept nogil
         void (*transform_sum_patches)(const fft_geometry *geometry, const tiled_sum *sum, const void *input,
                                       ptrdiff_t tile, ptrdiff_t channel, ptrdiff_t channels,
-                                      void *patches) noexcept nogil
+                                      void *patches, void *scratch) noexcept nogil
         void (*transform_sum_gradients)(const fft_geometry *geometry, const tiled_sum *sum, const void *grad_output,
                                         ptrdiff_t tile, ptrdiff_t row, void *gradients, double *bias_sums,
                                         void *scratch) noexcept nogil

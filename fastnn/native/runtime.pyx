@@ -333,6 +333,18 @@ cdef np.ndarray channels_last(np.ndarray x):
     return copy
 
 
+cdef np.ndarray either_layout(np.ndarray x):
+    """x itself where its channels are first or last in memory, else a copy that has them first."""
+    return x if is_channels_last(x) else contiguous(x)
+
+
+cdef np.ndarray empty_in_layout(np.ndarray x, tuple shape):
+    """An array for a result that has its channels where x has them, contents undefined."""
+    if is_channels_last(x):
+        return empty_channels_last(shape, np.PyArray_TYPE(x))
+    return empty_of_shape(shape, np.PyArray_TYPE(x))
+
+
 cdef np.ndarray empty_channels_last(tuple shape, int typenum):
     """An array of shape (N, C, H, W) that stands in memory as (N, H, W, C), contents undefined."""
     n, c, h, w = shape

@@ -10,8 +10,8 @@ from fastnn.native.kernels cimport (
     conv_backward_kernels, conv_epilogue, tiled_block, tiled_sum, tiled_weight, winograd_geometry, winograd_kernels,
     winograd_weight_kernels)
 from fastnn.native.runtime cimport (
-    Block, ceil_div, channels_last, contiguous, empty_channels_last, empty_of_shape, is_channels_last, kernels_for,
-    scratch, threads_for)
+    Block, ceil_div, channels_last, contiguous, either_layout, empty_in_layout, empty_of_shape, is_channels_last,
+    kernels_for, scratch, threads_for)
 
 import numpy as np
 
@@ -337,24 +337,13 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, tiled_weight weig
         kept.state = (layout, weights, found)
 
 
-cdef np.ndarray operand(np.ndarray x):
-    return x if is_channels_last(x) else contiguous(x)
-
-
-cdef np.ndarray empty_like_operand(np.ndarray x, tuple shape):
-    """An array for the result that has its channels where x has them."""
-    if is_channels_last(x):
-        return empty_channels_last(shape, np.PyArray_TYPE(x))
-    return empty_of_shape(shape, np.PyArray_TYPE(x))
-
-
 def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t stride, padding, kept):
     """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, R, S); with channels last like x. `kept` is
     None or KeptWeights."""
     weight = contiguous(weight)
     cdef ptrdiff_t out_channels = weight.shape[0], taps = weight.shape[2] * weight.shape[3]
     cdef tuple shape = (x.shape[0], out_channels, *out_size)
-    x, y = operand(x), empty_like_operand(x, shape)
+    x, y = either_layout(x), empty_in_layout(x, shape)
     cdef winograd_geometry geometry = make_geometry(x, out_channels, out_size, (<object> weight).shape[2:], stride,
                                                     padding)
     cdef tiled_weight view = tiled_weight(np.PyArray_BYTES(weight), taps * weight.shape[1], taps, 0, NULL)
@@ -368,7 +357,7 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_si
     weight = contiguous(weight)
     cdef ptrdiff_t channels = weight.shape[1], taps = weight.shape[2] * weight.shape[3]
     cdef tuple kernel = (<object> weight).shape[2:], shape = (grad.shape[0], channels, *in_size)
-    grad, result = operand(grad), empty_like_operand(grad, shape)
+    grad, result = either_layout(grad), empty_in_layout(grad, shape)
     cdef winograd_geometry geometry
     if stride > 1:
         geometry = make_phases(grad, channels, in_size, kernel, stride, padding)
@@ -527,7 +516,7 @@ cdef sum_few_tiles(winograd_geometry *geometry, const winograd_weight_kernels *k
 def conv_weight_grad(np.ndarray grad, np.ndarray x, tuple kernel, ptrdiff_t stride, padding):
     """The gradient (K, C, R, S) by the weight, from the output's gradient and the input; and the sums of the output's
     gradient (parts, K)."""
-    x = operand(x)
+    x = either_layout(x)
     grad = channels_last(grad) if is_channels_last(x) else contiguous(grad)
     cdef ptrdiff_t rows = grad.shape[1], itemsize = np.PyArray_ITEMSIZE(x)
     cdef winograd_geometry geometry = make_geometry(x, rows, (<object> grad).shape[2:], kernel, stride, padding)

@@ -163,8 +163,10 @@ INLINE void store_pair(const int factors, int q, vec re, vec im, ptrdiff_t rest,
     if (!is_real(q)) vec_store_rest(to + (3 * q + 2) * plane_stride, im - re, rest);
 }
 
-/* to[plane]: the transforms along the columns of transformed rows. */
-INLINE void transform_columns(const int factors, const real *rows, ptrdiff_t rest, real *to, ptrdiff_t plane_stride)
+/* to[plane]: the transforms along the columns of transformed rows. Inlined, this and the inverse would take 40 KB for each
+ * instruction set. */
+static __attribute__((noinline)) void transform_columns(const int factors, const real *rows, ptrdiff_t rest, real *to,
+                                                        ptrdiff_t plane_stride)
 {
     vec re[SIZE], im[SIZE];
     for (int part = 0; part < 2; part++) { /* X0 and X8 of the rows are real */
@@ -189,7 +191,8 @@ INLINE void transform_columns(const int factors, const real *rows, ptrdiff_t res
 }
 
 /* The first `count` rows of the inverse along the columns, times 16. */
-INLINE void invert_columns(const real *from, ptrdiff_t plane_stride, ptrdiff_t count, real *rows)
+static __attribute__((noinline)) void invert_columns(const real *from, ptrdiff_t plane_stride, ptrdiff_t count,
+                                                     real *rows)
 {
     vec re[SIZE], im[SIZE];
     for (int part = 0; part < 2; part++) {

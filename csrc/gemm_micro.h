@@ -110,8 +110,9 @@ INLINE void multiply_some_rows(ptrdiff_t rows, const int vectors, ptrdiff_t dept
 
 /* 1 to ROW_TILE rows. Of a last panel with few columns, the vectors that are all padding are left out; c has
  * room for whole vectors. */
-static void multiply_ragged_tile(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const real *a, ptrdiff_t a_row,
-                                 ptrdiff_t a_depth, const real *b, real *c, ptrdiff_t row_stride, int accumulate)
+static __attribute__((noclone)) void multiply_ragged_tile(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth,
+                                                          const real *a, ptrdiff_t a_row, ptrdiff_t a_depth,
+                                                          const real *b, real *c, ptrdiff_t row_stride, int accumulate)
 {
     if (columns <= LANES)
         multiply_some_rows(rows, 1, depth, a, a_row, a_depth, b, COLUMN_TILE, c, row_stride, accumulate);

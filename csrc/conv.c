@@ -207,8 +207,8 @@ INLINE void multiply_whole_panel(const struct products *p, ptrdiff_t i, real *to
     const real *unpacked = p->unpacked[i];
     const struct ahead ahead = find_ahead(p, i);
     if (p->rows < ROW_TILE || (!unpacked && !ahead.at))
-        multiply_some_rows(p->rows, COLUMN_VECTORS, p->depth, p->a, p->a_row, p->a_depth, packed, COLUMN_TILE, to,
-                           row_stride, accumulate);
+        multiply_ragged_tile(p->rows, COLUMN_TILE, p->depth, p->a, p->a_row, p->a_depth, packed, to, row_stride,
+                             accumulate);
     else if (unpacked)
         multiply_in_passing(ROW_TILE, COLUMN_VECTORS, p->depth, p->a, p->a_row, p->a_depth, unpacked, p->channel_stride,
                             packed, ahead, to, row_stride, accumulate);
@@ -285,7 +285,7 @@ static __attribute__((noinline)) void add_products(const struct products *p, rea
             continue;
         }
         real buffer[ROW_TILE * COLUMN_TILE];
-        multiply_into_buffer(p, i, buffer);
+        multiply_lines(p->rows, p->dots, p->depth, p->a, p->a_row, p->lines, buffer);
         for (ptrdiff_t row = 0; row < p->rows; row++)
             for (ptrdiff_t j = 0; j < p->dots; j++) {
                 real *to = product + row * row_stride + j;

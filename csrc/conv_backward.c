@@ -21,9 +21,15 @@ static void multiply_weights(const real *packed_grad, ptrdiff_t pixels, ptrdiff_
         pack_panels(weight + start * weight_row, 1, weight_row, count, depth, COLUMN_TILE, panel);
         const real *grad = packed_grad + start * padded_columns(pixels);
         for (ptrdiff_t p = 0; p < pixels; p += COLUMN_TILE, grad += depth * COLUMN_TILE)
-            for (ptrdiff_t q = 0, end = smaller(COLUMN_TILE, pixels - p); q < end; q += ROW_TILE)
-                multiply_ragged_tile(smaller(ROW_TILE, end - q), count, depth, grad + q, 1, COLUMN_TILE, panel,
-                                     rows + (p + q) * COLUMN_TILE, COLUMN_TILE, start > 0);
+            for (ptrdiff_t q = 0, end = smaller(COLUMN_TILE, pixels - p); q < end; q += ROW_TILE) {
+                real *to = rows + (p + q) * COLUMN_TILE;
+                if (count == COLUMN_TILE && end - q >= ROW_TILE)
+                    multiply_rows(ROW_TILE, COLUMN_VECTORS, depth, grad + q, 1, COLUMN_TILE, panel, COLUMN_TILE, to,
+                                  COLUMN_TILE, start > 0);
+                else
+                    multiply_ragged_tile(smaller(ROW_TILE, end - q), count, depth, grad + q, 1, COLUMN_TILE, panel, to,
+                                         COLUMN_TILE, start > 0);
+            }
     }
 }
 
@@ -266,7 +272,8 @@ static void weight_tile(const struct conv_geometry *g, const void *input, const 
         describe_pixels(g, pixel_start + done, count, block);
         pack_gradient(g, grad_output, out_channels, block, rows, packed_grad);
         if (bias_sums) add_gradients(packed_grad, count, out_channels, bias_sums);
-        int in_place = block->contiguous && reads_in_place(g);
+        /* Gradients of one channel follow one another across images, their inputs do not. */
+        int in_place = block->contiguous && block->runs == 1 && reads_in_place(g);
         struct patches patches = find_patches(g, block, 1, block + 1);
         if (!in_place && g->channels >= ROW_TILE) {
             sum_patches(g, input, &patches, count, depth_start, depth_count, packed_grad, out_channels, rows, partial,
@@ -348,8 +355,7 @@ static void few_weight_tile(const struct conv_geometry *g, const void *input, co
             const real *a = (const real *)grad + k * grad_row;
             real *target = (real *)weight_grad + k * weight_row + d;
             if (width == COLUMN_TILE) {
-                multiply_some_rows(count, COLUMN_VECTORS, pixels, a, grad_row, 1, packed, COLUMN_TILE, target,
-                                   weight_row, 0);
+                multiply_ragged_tile(count, width, pixels, a, grad_row, 1, packed, target, weight_row, 0);
                 continue;
             }
             multiply_ragged_tile(count, width, pixels, a, grad_row, 1, packed, buffer, COLUMN_TILE, 0);

@@ -564,7 +564,7 @@ INLINE void multiply_pair(const int rows, const int vectors, int real_pair, ptrd
                           ptrdiff_t a_plane, const real *b, ptrdiff_t b_plane, real *c, struct strides strides,
                           int accumulate)
 {
-    vec sum[ROW_TILE][COLUMN_VECTORS], both[ROW_TILE][COLUMN_VECTORS];
+    vec both[ROW_TILE][COLUMN_VECTORS];
     const real *b_imaginary = b + b_plane;
     if (accumulate) /* what is added to comes while the sums are taken */
 #pragma GCC unroll 8
@@ -574,22 +574,17 @@ INLINE void multiply_pair(const int rows, const int vectors, int real_pair, ptrd
                 __builtin_prefetch(c + row * strides.row + v * strides.vector, 1);
                 __builtin_prefetch(c + row * strides.row + v * strides.vector + strides.plane, 1);
             }
-    clear_sums(rows, vectors, sum);
-    if (real_pair) {
-        add_products(rows, vectors, 0, depth, a, b, b, sum);
-        store_sums(rows, vectors, sum, c, strides, accumulate);
-        clear_sums(rows, vectors, sum);
-        add_products(rows, vectors, 0, depth, a + a_plane, b_imaginary, b, sum);
-        store_sums(rows, vectors, sum, c + strides.plane, strides, accumulate);
-        return;
+    clear_sums(rows, vectors, both);
+    if (!real_pair) add_products(rows, vectors, 1, depth, a, b, b_imaginary, both);
+    const real *factor = real_pair ? a : a + a_plane;
+#pragma GCC unroll 1                                          /* one loop over the depth in the code, not four */
+    for (int part = 0; part < 2; part++, factor += a_plane) { /* of a complex product the imaginary part is first */
+        vec sum[ROW_TILE][COLUMN_VECTORS];
+        const real *column = part ? b_imaginary : b;
+        memcpy(sum, both, sizeof sum);
+        add_products(rows, vectors, 0, depth, factor, column, column, sum);
+        store_sums(rows, vectors, sum, part == real_pair ? c + strides.plane : c, strides, accumulate);
     }
-    add_products(rows, vectors, 1, depth, a, b, b_imaginary, sum);
-    memcpy(both, sum, sizeof both);
-    add_products(rows, vectors, 0, depth, a + a_plane, b, b, sum);
-    store_sums(rows, vectors, sum, c + strides.plane, strides, accumulate);
-    memcpy(sum, both, sizeof sum);
-    add_products(rows, vectors, 0, depth, a + 2 * a_plane, b_imaginary, b, sum);
-    store_sums(rows, vectors, sum, c, strides, accumulate);
 }
 
 /* The same with all rows of a chunk. */

@@ -10,6 +10,7 @@
 #ifndef FASTNN_GEMM_MICRO_H
 #define FASTNN_GEMM_MICRO_H
 
+#include "kernels.h"
 #include "vec.h"
 
 #if VEC_BYTES == 64
@@ -109,18 +110,10 @@ INLINE void multiply_some_rows(ptrdiff_t rows, const int vectors, ptrdiff_t dept
 }
 
 /* 1 to ROW_TILE rows. Of a last panel with few columns, the vectors that are all padding are left out; c has
- * room for whole vectors. */
-static __attribute__((noclone)) void multiply_ragged_tile(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth,
-                                                          const real *a, ptrdiff_t a_row, ptrdiff_t a_depth,
-                                                          const real *b, real *c, ptrdiff_t row_stride, int accumulate)
-{
-    if (columns <= LANES)
-        multiply_some_rows(rows, 1, depth, a, a_row, a_depth, b, COLUMN_TILE, c, row_stride, accumulate);
-    else if (columns <= 2 * LANES)
-        multiply_some_rows(rows, 2, depth, a, a_row, a_depth, b, COLUMN_TILE, c, row_stride, accumulate);
-    else
-        multiply_some_rows(rows, COLUMN_VECTORS, depth, a, a_row, a_depth, b, COLUMN_TILE, c, row_stride, accumulate);
-}
+ * room for whole vectors. Large, so that it is compiled once: in gemm.c. */
+#define multiply_ragged_tile FASTNN_TABLE(multiply_ragged_tile)
+void multiply_ragged_tile(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const real *a, ptrdiff_t a_row,
+                          ptrdiff_t a_depth, const real *b, real *c, ptrdiff_t row_stride, int accumulate);
 
 INLINE ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 INLINE ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }

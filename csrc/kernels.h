@@ -492,6 +492,18 @@ struct optim_kernels {
     void (*clamp)(void *x, ptrdiff_t count, double limit);
 };
 
+/* csrc/pointwise.c */
+struct pointwise_geometry {
+    ptrdiff_t channels, out_channels;
+    ptrdiff_t row_pixels, image_rows;     /* outputs in a row, and rows of an image */
+    ptrdiff_t in_pixel, in_row, in_image; /* elements of the input from one of these to the next */
+};
+struct pointwise_kernels {
+    void (*tile)(const struct pointwise_geometry *geometry, const void *input, const void *packed, ptrdiff_t start,
+                 ptrdiff_t count, ptrdiff_t first, ptrdiff_t channels, const struct conv_epilogue *epilogue,
+                 ptrdiff_t unit, void *output);
+};
+
 /* csrc/layout.c */
 struct layout_kernels {
     void (*transpose)(const void *source, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t source_stride, void *target,
@@ -512,6 +524,7 @@ struct kernels {
     const struct winograd_weight_kernels *winograd_weight;
     const struct fft_kernels *fft;
     const struct direct_kernels *direct;
+    const struct pointwise_kernels *pointwise;
     const struct fold_kernels *fold;
     const struct pool_kernels *pool;
     const struct norm_kernels *norm;

@@ -33,6 +33,7 @@ CONVOLUTIONS_OTHER_DIMENSIONS = [
 ]
 # The worst is 512 channels x 3 x 3: the longest reduction for which an error is promised.
 CONVOLUTIONS_LARGE = [
+    (8, 20, 1, (10, 9), (1, 1), 1, 0, 1, 1),  # outputs of small images follow one another, their inputs do not
     (1, 512, 24, (7, 7), (3, 3), 1, 1, 1, 1),
     (4, 64, 64, (16, 16), (3, 3), 1, 1, 1, 1),
     (8, 3, 32, (32, 32), (3, 3), 1, 1, 1, 1),

@@ -292,6 +292,9 @@ def channels_last(x):
         (2, 34, 54, (31, 37), (2, 3), 1, 0, (1, 2), 2),  # groups that end within vectors, several units of sums
         (5, 19, 35, (25, 18), (3, 3), 2, 1, 1, 1),  # phases of the stride, many pixels
         (2, 9, 10, (25, 18), (1, 1), 3, 0, 1, 1),
+        (2, 49, 50, (17, 19), (1, 1), 1, 0, 1, 1),  # pixels as rows, enough of them: one past a panel
+        (3, 130, 97, (29, 31), (1, 1), 2, 0, 1, 1),  # two blocks of the depth, rows of 16 pixels
+        (5, 3, 3, (20, 21), (1, 1), 1, 0, 1, 1),
         (3, 20, 9, (2, 2), (2, 2), 1, 0, 1, 1),  # one pixel an image
         (19, 3, 9, (10, 9), (5, 5), 1, (0, 1), 1, 1),  # images in the lanes of vectors
         (21, 18, 6, (13, 11), (3, 3), 2, 1, 1, 1),
@@ -511,6 +514,7 @@ def test_conv2d_has_the_same_bits_for_any_number_of_threads(isa, dtype, rng, alg
     [
         (1, 70, 150, (7, 7), (3, 3), 1, 1, 1, 1),
         (8, 33, 40, (29, 31), (3, 3), 1, 1, 1, 1),
+        (3, 130, 170, (29, 31), (1, 1), 1, 0, 1, 1),
         (4, 40, 24, (29, 31), (3, 3), 2, 1, 1, 2),
         (1, 150, 60, (30, 31), (3, 3), 1, 1, 1, 1),  # winograd has parts of the channels where all threads share tiles
         (1, 50, 40, (30, 31), (5, 5), 1, 2, 1, 1),  # ... of those of blocks

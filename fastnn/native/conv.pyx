@@ -19,7 +19,7 @@ from functools import lru_cache
 import numpy as np
 
 from fastnn.conv_algorithm import choose
-from fastnn.native import direct, fft, winograd
+from fastnn.native import direct, fft, pointwise, winograd
 
 np.import_array()
 
@@ -354,6 +354,13 @@ cdef bint takes_last(str by, np.ndarray like, ptrdiff_t channels, ptrdiff_t out_
     return groups == 1
 
 
+cdef bint is_pointwise(np.ndarray like, np.ndarray weight, out_size, stride, padding, ptrdiff_t groups):
+    """Whether an array with channels last is the matrix of the product as it stands, and has pixels enough to pack the
+    weights for."""
+    return (product((<object> weight).shape[2:]) == 1 and groups == 1 and max(padding) == 0
+            and like.shape[0] * product(tuple(out_size)) > FEW_PIXELS)
+
+
 cdef list copied_parts(np.ndarray x, np.ndarray y, ptrdiff_t groups):
     """(images, channels of x, channels of y), slices of arrays with their channels last which are copied, and computed
     with channels first, at a time. By the shapes alone: some images, or some groups of one."""
@@ -400,6 +407,8 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
         return epilogue.result(fft.conv(x, weight, epilogue, out_size, stride[0], padding))
     if by == "direct":
         return epilogue.result(direct.conv(x, weight, epilogue, out_size, stride, padding, dilation, groups))
+    if last and is_pointwise(x, weight, out_size, stride, padding, groups):
+        return epilogue.result(pointwise.conv(x, weight, epilogue, out_size, stride))
     weight = contiguous(weight)
     x = either_layout(x)
     y = empty_in_layout(x, (x.shape[0], out_channels, *out_size))
@@ -473,6 +482,8 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
         return fft.conv_input_grad(grad, weight, epilogue, in_size, padding)
     if by == "direct":
         return direct.conv_input_grad(grad, weight, epilogue, in_size, stride, padding, dilation, groups)
+    if last and max(stride) == 1 and is_pointwise(grad, weight, in_size, stride, padding, groups):
+        return pointwise.conv_input_grad(grad, weight, epilogue)
     weight = contiguous(weight)
     grad = either_layout(grad)
     cdef ptrdiff_t grad_pixel = out_channels if last else 1, pixel = rows * groups if last else 1

@@ -483,6 +483,20 @@ cdef extern from "kernels.h" nogil:
         void (*scale)(void *x, ptrdiff_t count, double factor) noexcept nogil
         void (*clamp)(void *x, ptrdiff_t count, double limit) noexcept nogil
 
+    struct pointwise_geometry:
+        ptrdiff_t channels
+        ptrdiff_t out_channels
+        ptrdiff_t row_pixels
+        ptrdiff_t image_rows
+        ptrdiff_t in_pixel
+        ptrdiff_t in_row
+        ptrdiff_t in_image
+
+    struct pointwise_kernels:
+        void (*tile)(const pointwise_geometry *geometry, const void *input, const void *packed, ptrdiff_t start,
+                     ptrdiff_t count, ptrdiff_t first, ptrdiff_t channels, const conv_epilogue *epilogue,
+                     ptrdiff_t unit, void *output) noexcept nogil
+
     struct layout_kernels:
         void (*transpose)(const void *source, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t source_stride, void *target,
                           ptrdiff_t target_stride) noexcept nogil
@@ -509,6 +523,7 @@ cdef extern from "kernels.h" nogil:
         const random_kernels *random
         const optim_kernels *optim
         const layout_kernels *layout
+        const pointwise_kernels *pointwise
         const machine_kernels *machine
 
     enum:

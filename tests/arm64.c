@@ -104,6 +104,37 @@ static void check_winograd(const char *name, const struct winograd_kernels *kern
     compare(name, y, expected, count, 2e-5);
 }
 
+static void check_fft(const char *name, const struct fft_kernels *kernel, struct fft_geometry geometry, const real *x,
+                      const real *weight, const struct conv_epilogue *epilogue, const double *expected)
+{
+    struct tiled_weight filters = {.data = weight, .row_stride = DEPTH, .channel_stride = TAPS};
+    struct tiled_block all = {0, N * geometry.tiles[0] * geometry.tiles[1]};
+    void *patches = memory(kernel->patches_size(&geometry, all.tiles));
+    void *scratch = memory(kernel->scratch_size(&geometry, all.tiles, 0));
+    real *y = numbers(N * K * PLANE);
+    kernel->transform_tiles(&geometry, x, &all, 0, all.tiles, 0, C, patches, scratch);
+    kernel->multiply_tiles(&geometry, &filters, patches, &all, 0, all.tiles, 0, K, epilogue, y, scratch);
+    compare(name, y, expected, N * K * PLANE, 5e-6);
+}
+
+/* 1x1 of pixels with channels last, by the first C weights of each output channel */
+static void check_pointwise(const struct kernels *table, const real *x, const real *weight,
+                            const struct conv_epilogue *epilogue)
+{
+    static double expected[N * PLANE * K];
+    struct pointwise_geometry geometry = {C, K, N * PLANE, 1, C, 0, 0};
+    ptrdiff_t tile = table->gemm->column_tile;
+    real *packed = numbers((K + tile) * C), *y = numbers(N * PLANE * K);
+    for (int q = 0; q < N * PLANE; q++)
+        for (int k = 0; k < K; k++) {
+            expected[q * K + k] = ((const real *)epilogue->bias)[k];
+            for (int c = 0; c < C; c++) expected[q * K + k] += (double)x[q * C + c] * weight[k * DEPTH + c];
+        }
+    table->gemm->pack(weight, DEPTH, 1, K, C, tile, packed);
+    table->pointwise->tile(&geometry, x, packed, 0, N * PLANE, 0, K, epilogue, 0, y);
+    compare("pointwise", y, expected, N * PLANE * K, 5e-6);
+}
+
 /* 3x3, stride 1, padding 1, by every algorithm */
 static void check_convolutions(const struct kernels *table)
 {
@@ -238,14 +269,10 @@ static void check_convolutions(const struct kernels *table)
                                    .tiles = {(H + 13) / 14, (W + 13) / 14},
                                    .padding = {1, 1},
                                    .chunk_rows = fft->row_tile};
-    struct tiled_weight filters = {.data = weight, .row_stride = DEPTH, .channel_stride = TAPS};
-    struct tiled_block all = {0, N * squares.tiles[0] * squares.tiles[1]};
-    void *patches = memory(fft->patches_size(&squares, all.tiles));
-    scratch = memory(fft->scratch_size(&squares, all.tiles, 0));
-    y = numbers(N * K * PLANE);
-    fft->transform_tiles(&squares, x, &all, 0, all.tiles, 0, C, patches);
-    fft->multiply_tiles(&squares, &filters, patches, &all, 0, all.tiles, 0, K, &with_bias, y, scratch);
-    compare("fft", y, expected, N * K * PLANE, 5e-6);
+    check_fft("fft", fft, squares, x, weight, &with_bias, expected);
+    squares.channels_last = 1, squares.chunk_rows = fft->last_row_tile;
+    check_fft("fft, channels last", fft, squares, last, weight, &with_bias, expected_last);
+    check_pointwise(table, last, weight, &with_bias);
 }
 
 static void check_rows(const struct kernels *table)

@@ -8,6 +8,7 @@ import copy
 import os
 import shlex
 import subprocess
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,6 +37,8 @@ class BuildExtensions(build_ext):
 
     def build_extensions(self):
         openmp_compile, openmp_link = self.find_openmp()
+        if not self.inplace and sys.platform == "linux":  # a wheel 3 % smaller; profilers of a checkout want the names
+            openmp_link = [*openmp_link, "-Wl,--strip-all"]
         macros = [("FASTNN_OPENMP", str(int(bool(openmp_compile))))]
         self.stamp = self.write_stamp(openmp_compile)
         translated = {extension.name: extension for extension in self.translate()}

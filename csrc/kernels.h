@@ -504,6 +504,25 @@ struct pointwise_kernels {
                  ptrdiff_t unit, void *output);
 };
 
+/* csrc/depthwise.c */
+struct depthwise_tap {
+    ptrdiff_t y, x, index; /* position in the image under the first output, and number in the filter */
+};
+struct depthwise_geometry {
+    ptrdiff_t channels;
+    ptrdiff_t in_size[2], grid[2], stride[2]; /* height, width: of the image, of the outputs that are computed */
+    ptrdiff_t target;                         /* of the first of them in the array of outputs */
+    ptrdiff_t out_image, out_row, out_pixel;  /* elements from one of these to the next */
+    ptrdiff_t taps;
+    const struct depthwise_tap *tap;
+};
+struct depthwise_kernels {
+    void (*tile)(const struct depthwise_geometry *geometry, const void *input, const void *weight, ptrdiff_t start,
+                 ptrdiff_t rows, const struct conv_epilogue *epilogue, ptrdiff_t unit, void *output);
+    void (*weight_tile)(const struct depthwise_geometry *geometry, const void *input, const void *grad_output,
+                        ptrdiff_t start, ptrdiff_t rows, void *partial);
+};
+
 /* csrc/layout.c */
 struct layout_kernels {
     void (*transpose)(const void *source, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t source_stride, void *target,
@@ -525,6 +544,7 @@ struct kernels {
     const struct fft_kernels *fft;
     const struct direct_kernels *direct;
     const struct pointwise_kernels *pointwise;
+    const struct depthwise_kernels *depthwise;
     const struct fold_kernels *fold;
     const struct pool_kernels *pool;
     const struct norm_kernels *norm;

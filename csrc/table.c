@@ -18,6 +18,7 @@ extern const struct random_kernels FASTNN_TABLE(random);
 extern const struct optim_kernels FASTNN_TABLE(optim);
 extern const struct layout_kernels FASTNN_TABLE(layout);
 extern const struct pointwise_kernels FASTNN_TABLE(pointwise);
+extern const struct depthwise_kernels FASTNN_TABLE(depthwise);
 extern const struct machine_kernels FASTNN_TABLE(machine);
 
 const struct kernels FASTNN_TABLE(kernels) = {
@@ -39,5 +40,6 @@ const struct kernels FASTNN_TABLE(kernels) = {
     .optim = &FASTNN_TABLE(optim),
     .layout = &FASTNN_TABLE(layout),
     .pointwise = &FASTNN_TABLE(pointwise),
+    .depthwise = &FASTNN_TABLE(depthwise),
     .machine = &FASTNN_TABLE(machine),
 };

@@ -135,6 +135,30 @@ static void check_pointwise(const struct kernels *table, const real *x, const re
     compare("pointwise", y, expected, N * PLANE * K, 5e-6);
 }
 
+/* Depthwise 3x3, stride 1, padding 1, by the first weights of the first output channel's filters */
+static void check_depthwise(const struct depthwise_kernels *kernel, const real *x, const real *weight)
+{
+    static double expected[N * PLANE * C];
+    struct depthwise_tap tap[TAPS];
+    real *by_taps = numbers(TAPS * C), *y = numbers(N * PLANE * C);
+    for (int t = 0; t < TAPS; t++) {
+        tap[t] = (struct depthwise_tap){t / 3 - 1, t % 3 - 1, t};
+        for (int c = 0; c < C; c++) by_taps[t * C + c] = weight[c * TAPS + t];
+    }
+    for (int i = 0; i < N * PLANE * C; i++) {
+        int n = i / (PLANE * C), p = i / C % PLANE, c = i % C;
+        expected[i] = 0;
+        for (int t = 0; t < TAPS; t++) {
+            ptrdiff_t row = p / W + tap[t].y, column = p % W + tap[t].x;
+            if (row >= 0 && row < H && column >= 0 && column < W)
+                expected[i] += (double)weight[c * TAPS + t] * x[(n * PLANE + row * W + column) * C + c];
+        }
+    }
+    struct depthwise_geometry geometry = {C, {H, W}, {H, W}, {1, 1}, 0, PLANE * C, W * C, C, TAPS, tap};
+    kernel->tile(&geometry, x, by_taps, 0, N * H, &(struct conv_epilogue){.slope = 1, .channels = C}, 0, y);
+    compare("depthwise", y, expected, N * PLANE * C, 5e-6);
+}
+
 /* 3x3, stride 1, padding 1, by every algorithm */
 static void check_convolutions(const struct kernels *table)
 {
@@ -273,6 +297,7 @@ static void check_convolutions(const struct kernels *table)
     squares.channels_last = 1, squares.chunk_rows = fft->last_row_tile;
     check_fft("fft, channels last", fft, squares, last, weight, &with_bias, expected_last);
     check_pointwise(table, last, weight, &with_bias);
+    check_depthwise(table->depthwise, last, weight);
 }
 
 static void check_rows(const struct kernels *table)

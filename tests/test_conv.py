@@ -287,6 +287,9 @@ def channels_last(x):
         (1, 2, 3, (9, 10), (7, 7), 1, 3, 1, 1),
         (2, 20, 24, (7, 9), (1, 1), 1, 0, 1, 1),
         (2, 8, 8, (9, 8), (3, 3), 2, 1, 1, 4),
+        (3, 19, 19, (13, 21), (3, 3), 1, 1, 1, 19),  # depthwise: one past vectors of channels and of outputs
+        (2, 33, 33, (14, 9), (5, 4), (2, 3), (2, 1), 1, 33),
+        (5, 4, 4, (3, 4), (3, 3), 1, 3, 2, 4),  # outputs that see no row of the image
         (1, 43, 21, (7, 7), (3, 3), 1, 1, 1, 1),  # two blocks of the depth, one pixel past a panel
         (2, 340, 9, (6, 8), (1, 1), 1, 0, 1, 1),  # whole panels
         (2, 34, 54, (31, 37), (2, 3), 1, 0, (1, 2), 2),  # groups that end within vectors, several units of sums
@@ -333,7 +336,7 @@ def test_conv2d_of_channels_last_arrays_is_that_of_channels_first_ones(isa, dtyp
     ("algorithm", "shape"),  # of more than 4 MB
     [
         ("im2col", (7, 5, 12, (150, 151), (3, 3), 1, 0, 1, 1)),  # some images at a time
-        ("auto", (9, 24, 24, (60, 61), (3, 3), 2, 1, 1, 24)),
+        ("auto", (9, 24, 48, (60, 61), (3, 3), 2, 1, 1, 24)),
         ("auto", (2, 33, 66, (140, 141), (3, 3), 1, 1, 1, 33)),  # some groups of one
         ("winograd", (4, 24, 2, (110, 111), (3, 3), 1, 1, 1, 1)),
     ],
@@ -515,6 +518,7 @@ def test_conv2d_has_the_same_bits_for_any_number_of_threads(isa, dtype, rng, alg
         (1, 70, 150, (7, 7), (3, 3), 1, 1, 1, 1),
         (8, 33, 40, (29, 31), (3, 3), 1, 1, 1, 1),
         (3, 130, 170, (29, 31), (1, 1), 1, 0, 1, 1),
+        (4, 40, 40, (29, 31), (3, 3), 1, 1, 1, 40),
         (4, 40, 24, (29, 31), (3, 3), 2, 1, 1, 2),
         (1, 150, 60, (30, 31), (3, 3), 1, 1, 1, 1),  # winograd has parts of the channels where all threads share tiles
         (1, 50, 40, (30, 31), (5, 5), 1, 2, 1, 1),  # ... of those of blocks

@@ -143,6 +143,7 @@ def test_a_convolution_with_channels_last_uses_at_most_16_mb_beside_its_result(l
         ((64, 128, 128, 28, 3, 1, 1), 64),
         ((1, 33, 66, 512, 3, 1, 1), 33),  # groups of an image of 35 MB
         ((16, 64, 64, 112, 3, 2, 1), 64),
+        ((16, 64, 128, 112, 3, 2, 1), 64),
     ],
 )
 def test_groups_with_channels_last_use_at_most_16_mb_beside_their_result(layer, groups):

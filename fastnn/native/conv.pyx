@@ -19,7 +19,7 @@ from functools import lru_cache
 import numpy as np
 
 from fastnn.conv_algorithm import choose
-from fastnn.native import direct, fft, pointwise, winograd
+from fastnn.native import depthwise, direct, fft, pointwise, winograd
 
 np.import_array()
 
@@ -351,7 +351,12 @@ cdef bint takes_last(str by, np.ndarray like, ptrdiff_t channels, ptrdiff_t out_
         return taps == 1 or 2 * min(channels, out_channels) >= lanes
     if by == "winograd":
         return 2 * out_channels >= lanes
-    return groups == 1
+    return groups == 1 or is_depthwise(by, channels, out_channels, groups)
+
+
+cdef bint is_depthwise(str by, ptrdiff_t channels, ptrdiff_t out_channels, ptrdiff_t groups):
+    """Whether groups are of so many channels that csrc/depthwise.c computes them, if channels are last."""
+    return by == "direct" and groups > 1 and channels == 1 and out_channels == 1
 
 
 cdef bint is_pointwise(np.ndarray like, np.ndarray weight, out_size, stride, padding, ptrdiff_t groups):
@@ -405,6 +410,8 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
         return epilogue.result(winograd.conv(x, weight, epilogue, out_size, stride[0], padding, kept))
     if by == "fft":
         return epilogue.result(fft.conv(x, weight, epilogue, out_size, stride[0], padding))
+    if last and is_depthwise(by, weight.shape[1], rows, groups):
+        return epilogue.result(depthwise.conv(x, weight, epilogue, out_size, stride, padding, dilation))
     if by == "direct":
         return epilogue.result(direct.conv(x, weight, epilogue, out_size, stride, padding, dilation, groups))
     if last and is_pointwise(x, weight, out_size, stride, padding, groups):
@@ -480,6 +487,8 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
         return winograd.conv_input_grad(grad, weight, epilogue, in_size, stride[0], padding)
     if by == "fft":
         return fft.conv_input_grad(grad, weight, epilogue, in_size, padding)
+    if last and is_depthwise(by, out_channels // groups, rows, groups):
+        return depthwise.conv_input_grad(grad, weight, epilogue, in_size, stride, padding, dilation)
     if by == "direct":
         return direct.conv_input_grad(grad, weight, epilogue, in_size, stride, padding, dilation, groups)
     if last and max(stride) == 1 and is_pointwise(grad, weight, in_size, stride, padding, groups):
@@ -604,6 +613,7 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
                        bint bias_grad):
     """The gradient by the weight, and sums of the output's gradient, (parts, K) in float64: zeros where they would cost
     time that nobody asks for."""
+    cdef np.ndarray bias_sums
     cdef str by = algorithm("conv_weight_grad", x, grad.shape[1], (<object> grad).shape[2:], kernel, stride, dilation,
                             groups)
     cdef bint last = is_channels_last(x)
@@ -614,6 +624,9 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
         return winograd.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
     if by == "fft":
         return fft.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
+    if (last or is_channels_last(grad)) and is_depthwise(by, x.shape[1] // groups, grad.shape[1] // groups, groups):
+        bias_sums = conv_channel_sum(grad)[None].astype(np.float64) if bias_grad else np.zeros((1, grad.shape[1]))
+        return depthwise.conv_weight_grad(grad, x, tuple(kernel), stride, padding, dilation), bias_sums
     if by == "direct":
         return direct.conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
     cdef bint grad_last = is_channels_last(grad)
@@ -628,7 +641,6 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), lanes = kernels_for(x).conv.lanes
     cdef ptrdiff_t depth = geometry.taps * geometry.channels, row_length = ceil_div(rows, column_tile) * column_tile
     cdef ptrdiff_t pixels = geometry.images * geometry.grid[0] * geometry.grid[1] * geometry.grid[2]
-    cdef np.ndarray bias_sums
     if pixels <= FEW_PIXELS:
         bias_sums = np.zeros((1, out_channels))
         if pixels == 0:

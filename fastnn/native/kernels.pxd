@@ -497,6 +497,29 @@ cdef extern from "kernels.h" nogil:
                      ptrdiff_t count, ptrdiff_t first, ptrdiff_t channels, const conv_epilogue *epilogue,
                      ptrdiff_t unit, void *output) noexcept nogil
 
+    struct depthwise_tap:
+        ptrdiff_t y
+        ptrdiff_t x
+        ptrdiff_t index
+
+    struct depthwise_geometry:
+        ptrdiff_t channels
+        ptrdiff_t in_size[2]
+        ptrdiff_t grid[2]
+        ptrdiff_t stride[2]
+        ptrdiff_t target
+        ptrdiff_t out_image
+        ptrdiff_t out_row
+        ptrdiff_t out_pixel
+        ptrdiff_t taps
+        const depthwise_tap *tap
+
+    struct depthwise_kernels:
+        void (*tile)(const depthwise_geometry *geometry, const void *input, const void *weight, ptrdiff_t start,
+                     ptrdiff_t rows, const conv_epilogue *epilogue, ptrdiff_t unit, void *output) noexcept nogil
+        void (*weight_tile)(const depthwise_geometry *geometry, const void *input, const void *grad_output,
+                            ptrdiff_t start, ptrdiff_t rows, void *partial) noexcept nogil
+
     struct layout_kernels:
         void (*transpose)(const void *source, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t source_stride, void *target,
                           ptrdiff_t target_stride) noexcept nogil
@@ -524,6 +547,7 @@ cdef extern from "kernels.h" nogil:
         const optim_kernels *optim
         const layout_kernels *layout
         const pointwise_kernels *pointwise
+        const depthwise_kernels *depthwise
         const machine_kernels *machine
 
     enum:

@@ -30,6 +30,9 @@ def main(arguments=None):
     if native is None and needs_kernels(arguments[:1]):
         print(f"fastnn: {missing_kernels()}", file=sys.stderr)
         return 2
+    if arguments[:1] == ["bench"] and fastnn.get_backend() == "reference":
+        print("fastnn: bench times the compiled kernels: leave FASTNN_BACKEND=reference out", file=sys.stderr)
+        return 2
     for name, (path, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         if name in arguments[:1]:

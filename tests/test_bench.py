@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import fastnn
 from fastnn.__main__ import main
 from fastnn.bench import command, timing
 from fastnn.bench.workloads import WORKLOADS
@@ -69,3 +70,9 @@ def test_medians_in_turn_calls_every_function_equally_often():
     assert calls.count(1) == calls.count(2) >= 2
     assert first >= 0
     assert second >= 0
+
+
+def test_bench_of_numpy_code_is_refused(capsys):
+    with fastnn.backend("reference"):
+        assert main(["bench", "linear"]) == 2
+    assert capsys.readouterr().err == "fastnn: bench times the compiled kernels: leave FASTNN_BACKEND=reference out\n"

@@ -825,10 +825,16 @@ BAD = [
     (
         dict(input=X[:, :3]),
         ValueError,
-        "conv2d: weight expects 4 input channels per group, but input has 3 channels and",
+        r"conv2d: weight must have shape \(8, 3, 3, 3\) for input's 3 channels and groups=1, got \(8, 4, 3, 3\)$",
     ),
+    (
+        dict(input=np.zeros((2, 6, 6, 4))),
+        ValueError,
+        r"for input's 6 channels.* if input has its channels last, give input.transpose\(0, 3, 1, 2\)",
+    ),
+    (dict(input=X[:, :3], groups=2), ValueError, "conv2d: input's 3 channels must be a multiple of groups=2"),
     (dict(groups=3), ValueError, "conv2d: weight's first dimension must be a multiple of groups=3, got 8 channels"),
-    (dict(groups=2), ValueError, "conv2d: weight expects 4 input channels per group, but input has 4 .* groups=2"),
+    (dict(groups=2), ValueError, r"conv2d: weight must have shape \(8, 2, 3, 3\) for input's 4 channels and groups=2"),
     (dict(groups=0), ValueError, "conv2d: groups must be at least 1, got 0"),
     (dict(bias=np.zeros(7)), ValueError, r"conv2d: bias must have shape \(8,\) \(one per output channel\), got \(7,\)"),
     (dict(stride=0), ValueError, "conv2d: stride must be at least 1, got 0"),

@@ -31,8 +31,8 @@ def add_arguments(parser):
         "--geometry",
         type=geometry,
         nargs="+",
-        metavar="N,C,K,H,R,S,P",
-        help="these instead: images, channels, output channels, size, filter, stride, padding",
+        metavar="N,C,K,H,R,stride,padding",
+        help="these instead: images, channels, output channels, size, filter, stride, padding (square, one group)",
     )
     conv.add_argument("--batch", choices=BATCHES, help="the layers' own batch, a single image, or (default) both")
     conv.add_argument("--json", metavar="FILE", help="write everything that was measured into this file")

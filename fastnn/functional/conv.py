@@ -63,15 +63,25 @@ def check_groups(function, groups, out_channels):
     return groups
 
 
+def channel_mismatch(shape, weight_shape, groups):
+    """What is wrong where an input's channels are not those of the weight."""
+    channels = shape[1]
+    if channels % groups:
+        return f"input's {channels} channels must be a multiple of groups={groups}"
+    expected = (weight_shape[0], channels // groups, *weight_shape[2:])
+    text = f"weight must have shape {expected} for input's {channels} channels and groups={groups}, got {weight_shape}"
+    if shape[-1] == weight_shape[1] * groups:
+        order = (0, len(shape) - 1, *range(1, len(shape) - 1))
+        text += f"; if input has its channels last, give input.transpose{order}"
+    return text
+
+
 def normalise(function, input, weight, bias, stride, padding, dilation, groups, dims):
     """The backends' arguments (out_size, stride, padding, dilation, groups), all checked."""
     check_arrays(function, input, weight, bias, dims, WEIGHT_LAYOUTS)
     groups = check_groups(function, groups, weight.shape[0])
     if input.shape[1] != weight.shape[1] * groups:
-        raise ValueError(
-            f"{function}: weight expects {weight.shape[1]} input channels per group, but input has "
-            f"{input.shape[1]} channels and groups={groups}"
-        )
+        raise ValueError(f"{function}: {channel_mismatch(input.shape, weight.shape, groups)}")
     if bias is not None:
         check_shape(function, "bias", bias, weight.shape[:1], "one per output channel")
     stride = check_integers(function, "stride", stride, dims, 1)
@@ -290,7 +300,8 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     The sum goes over the group's channels c and the filter positions t; the input counts as zero outside itself.
     The output has ``floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1`` elements per dimension.
 
-    A batch that stands in memory as (N, H, W, C), ``images.transpose(0, 3, 1, 2)``, gives an output that does so too.
+    A batch that stands in memory as (N, H, W, C) without gaps, ``images.transpose(0, 3, 1, 2)``, gives an output that
+    does so too; of a crop or a slice of one, a copy is taken.
 
     Filters of 2x2 to 12x12 with stride 1, 2 or 4, dilation 1 and one group may run by Winograd's algorithm: an infinity
     or NaN in the inputs that a tile of 4x4 outputs sees (6x6 for 3x3) reaches all of them, as NaN. By Fourier
@@ -353,7 +364,8 @@ def conv2d_backward(
     Returns
     -------
     grad_input, grad_weight, grad_bias
-        ``grad_bias`` is None where there is no bias.
+        ``grad_bias`` is None where there is no bias. ``grad_input`` stands in memory as (N, H, W, C) where
+        ``grad_output`` does.
 
     Raises
     ------
@@ -389,6 +401,9 @@ def conv2d_fused(
     statistics=False,
 ):
     """:func:`conv2d`, then ``activation(y + residual)``, and sums for a batch norm, in one pass over the output.
+
+    Backward, ``g = relu_backward(grad_output, y)`` is the gradient by the residual, and :func:`conv2d_backward` of g
+    gives the others (the same with :func:`leaky_relu_backward` and a positive slope, which keeps the signs of y).
 
     Parameters
     ----------

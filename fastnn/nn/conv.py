@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 import fastnn.functional as F
-from fastnn.functional.checks import check_integer, check_integers
-from fastnn.functional.conv import KeptWeights, conv2d_keeping
+from fastnn.functional.checks import check_flag, check_integer, check_integers
+from fastnn.functional.conv import KeptWeights, check_padding, conv2d_keeping
 from fastnn.nn import init
 from fastnn.nn.module import Module, Parameter, accumulate, check_input, trainable
 
@@ -38,12 +38,13 @@ class Convolution(Module):
         self.kernel_size = check_integers(where, "kernel_size", kernel_size, dimensions, 1)
         self.stride = check_integers(where, "stride", stride, dimensions, 1)
         self.padding = padding if isinstance(padding, str) else check_integers(where, "padding", padding, dimensions, 0)
+        check_padding(where, self.padding, self.stride, self.kernel_size)
         self.dilation = check_integers(where, "dilation", dilation, dimensions, 1)
         outer, inner = self.out_channels, self.in_channels
         if self.transposed:
             outer, inner = inner, outer
         self.weight = Parameter(np.zeros((outer, inner // self.groups, *self.kernel_size), np.float32))
-        self.bias = Parameter(np.zeros(self.out_channels, np.float32)) if bias else None
+        self.bias = Parameter(np.zeros(self.out_channels, np.float32)) if check_flag(where, "bias", bias) else None
         self.reset_parameters()
 
     def reset_parameters(self):

@@ -10,6 +10,10 @@ __all__ = ["conv_algorithm", "get_conv_algorithm", "set_conv_algorithm"]
 
 ALGORITHMS = ("auto", "im2col", "direct", "winograd", "fft")
 WINOGRAD_BLOCKS = 4  # as in csrc/kernels.h
+# Elements that the direct kernels copy for one row of outputs, and of their packed weights, at most: a band of rows stays
+# in the second-level cache, and rows are not cut.
+DIRECT_COPY = 1 << 18
+DIRECT_WEIGHTS = 1 << 20
 active = "auto"
 
 
@@ -20,7 +24,8 @@ def set_conv_algorithm(name):
     ----------
     name : {"auto", "im2col", "direct", "winograd", "fft"}
         "im2col" is a matrix product, exact up to rounding. "direct" is as exact, and reads a copy of the image instead
-        of a matrix of its patches, in one or two dimensions (three stay with im2col). "winograd" needs a quarter of the
+        of a matrix of its patches, in one or two dimensions (three, and rows too long for the
+        cache, stay with im2col). "winograd" needs a quarter of the
         multiplications for filters of 3x3, and up to 4 times fewer for others of 2x2 to 12x12, with stride 1, 2 or 4
         (backward-data with a stride: 2 or 3 taps per phase, as 3x3 to 6x6 have with stride 2), dilation 1, one group
         and at most 2048 channels, counted once per block of 3x3 or 2x2 taps (others stay with im2col); its largest
@@ -171,7 +176,11 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
         # or the transformed patches of a few tiles fill a thread's 16 MB
         and fft_channels(channels, kernel, stride) <= 512
     )
-    direct_runs = len(kernel) <= 2
+    direct_runs = (
+        len(kernel) <= 2
+        and direct_copy(operation, channels // groups, out_size, kernel, stride, dilation) <= DIRECT_COPY
+        and channels // groups * out_channels * math.prod(kernel) <= DIRECT_WEIGHTS
+    )
     if wanted != "auto":
         return wanted if {"winograd": winograd_runs, "fft": fft_runs, "direct": direct_runs}.get(wanted) else "im2col"
     shape = (images, channels, out_channels, out_size, kernel, stride, lanes)
@@ -355,6 +364,18 @@ def fft_cost(operation, images, channels, out_channels, out_size, kernel, stride
         blocks = -(-tiles // min(192, max(16, (12 << 20) // (1024 * channels))))
     weights = 4500 * blocks * -(-channels * out_channels // lanes) * lanes
     return 4e5 + tiles * (500 * channels * out_channels + 4000 * channels + 6500 * out_channels) + weights
+
+
+def direct_copy(operation, channels, out_size, kernel, stride, dilation):
+    """Elements of the image that one row of outputs sees, of as many as the copy has."""
+    reach = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
+    if operation == "conv_input_grad":  # every output of the stride's phases sees an element for each
+        sizes = [n // s + r // s + 2 for n, r, s in zip(out_size, reach, stride, strict=True)]
+        rows = reach[0] // stride[0] + 2
+    else:
+        sizes = [n * s + r for n, r, s in zip(out_size, reach, stride, strict=True)]
+        rows = reach[0] + stride[0]
+    return channels * sizes[-1] * (rows if len(kernel) == 2 else 1)
 
 
 def direct_gains(operation, images, channels, out_channels, out_size, kernel, stride, lanes):

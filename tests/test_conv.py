@@ -814,6 +814,39 @@ def test_conv2d_in_two_groups_is_two_towers(rng):
     np.testing.assert_allclose(F.conv2d(x, weight, groups=2), np.concatenate(towers, axis=1), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [(0, 0), (5, 0), (0, 3)], ids=str)
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+def test_conv2d_of_images_without_pixels_goes_forward_and_backward(dtype, algorithm, size, last):
+    x, weight = np.ones((2, 3, *size), dtype), np.ones((2, 3, 3, 3), dtype)
+    if last:
+        x = channels_last(x)
+    bias = np.array([1, 2], dtype)
+    y = F.conv2d(x, weight, bias, padding=2)
+    np.testing.assert_array_equal(y, np.broadcast_to(bias[:, None, None], y.shape))
+    dx, dw, db = F.conv2d_backward(y, x, weight, bias, padding=2)
+    assert dx.shape == x.shape
+    np.testing.assert_array_equal(dw, np.zeros_like(weight))
+    np.testing.assert_allclose(db, y.sum(axis=(0, 2, 3)))
+
+
+def test_conv2d_with_a_dilation_beyond_any_image_computes_what_is_left(dtype):
+    x, weight, far = np.full((1, 1, 2, 2), 3, dtype), np.ones((1, 1, 3, 3), dtype), 2**31 - 1
+    y = F.conv2d(x, weight, padding=far, dilation=far)  # each output sees itself
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(F.conv2d_backward(y, x, weight, padding=far, dilation=far)[0], x)
+
+
+def test_gradients_of_arrays_with_different_layouts_are_those_of_one(dtype, rng, algorithm):
+    (x, weight, bias), arguments, dy = case(rng, (5, 20, 18, (14, 13), (5, 5), 1, 2, 1, 1), dtype)
+    expected = F.conv2d_backward(dy, x, weight, bias, *arguments)
+    for actual in (
+        F.conv2d_backward(channels_last(dy), x, weight, bias, *arguments),
+        F.conv2d_backward(dy, channels_last(x), weight, bias, *arguments),
+    ):
+        for one, other in zip(actual, expected, strict=True):
+            assert_matches(one, other.astype(np.float64), TOLERANCE[algorithm])
+
+
 X, W = np.zeros((2, 4, 6, 6)), np.zeros((8, 4, 3, 3))
 BAD = [
     (dict(input=[1.0]), TypeError, "conv2d: input must be a NumPy array, got list"),

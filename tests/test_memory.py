@@ -60,7 +60,7 @@ fastnn.set_num_threads(threads)
 
 def ones(shape):
     n, c, h, w = shape
-    if last:
+    if last == 1 or (last == 2 and c == channels):
         return np.ones((n, h, w, c), sys.argv[3]).transpose(0, 3, 1, 2)
     return np.ones(shape, sys.argv[3])
 
@@ -148,6 +148,29 @@ def test_a_convolution_with_channels_last_uses_at_most_16_mb_beside_its_result(l
 )
 def test_groups_with_channels_last_use_at_most_16_mb_beside_their_result(layer, groups):
     assert extra_memory("auto", np.float32, layer, 1, channels_last=True, groups=groups) <= 16 << 20
+
+
+def test_gradients_of_arrays_with_different_layouts_use_at_most_16_mb_beside_their_result():
+    for layer in ((32, 64, 65, 56, 3, 1, 1), (32, 3, 64, 112, 7, 2, 3), (16, 64, 65, 56, 7, 1, 3)):
+        assert extra_memory("auto", np.float32, layer, 1, channels_last=2, passes=["weight"]) <= 16 << 20  # x alone
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight", "dilation"),
+    [((1, 16, 320000), (16, 16, 9), 1), ((1, 8, 300000), (64, 8, 5), 1), ((1, 48, 16, 16), (4096, 48, 7, 7), 2)],
+    ids=["long rows", "many outputs", "large weights"],
+)
+def test_long_rows_and_large_weights_of_few_channels_use_at_most_16_mb_beside_their_result(shape, weight, dilation):
+    program = f"""
+import numpy as np, fastnn, fastnn.functional as F
+fastnn.set_num_threads(1)
+conv = F.conv{len(shape) - 2}d
+y = conv(np.ones({shape}, np.float32), np.ones({weight}, np.float32), dilation={dilation})
+print(fastnn.memory_stats()["peak_bytes"] - fastnn.memory_stats()["used_bytes"])
+"""
+    environment = {**os.environ, "PYTHONPATH": ROOT}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert int(done.stdout) <= 16 << 20
 
 
 def test_a_matrix_product_with_large_weights_uses_at_most_16_mb_beside_its_result():

@@ -367,8 +367,8 @@ cdef bint is_pointwise(np.ndarray like, np.ndarray weight, out_size, stride, pad
 
 
 cdef list copied_parts(np.ndarray x, np.ndarray y, ptrdiff_t groups):
-    """(images, channels of x, channels of y), slices of arrays with their channels last which are copied, and computed
-    with channels first, at a time. By the shapes alone: some images, or some groups of one."""
+    """(images, channels of the input x, channels of the output y), slices of arrays with their channels last which are
+    copied, and computed with channels first, at a time. By the shapes alone: some images, or some groups of one."""
     cdef ptrdiff_t images = x.shape[0], in_group = x.shape[1] // groups, out_group = y.shape[1] // groups, image, group
     cdef ptrdiff_t image_bytes = max(1, (x.nbytes + y.nbytes) // max(1, images)), end
     cdef ptrdiff_t some = ceil_div(images, max(1, ceil_div(images, max(1, COPY_BYTES // image_bytes))))
@@ -477,6 +477,8 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     channel added it is a transposed convolution."""
     cdef ptrdiff_t rows = weight.shape[1], out_channels = weight.shape[0]
     cdef bint last = is_channels_last(grad)
+    if grad.shape[0] * rows * product(tuple(in_size)) == 0:
+        return empty_in_layout(grad, (grad.shape[0], rows * groups, *in_size))
     cdef str by = algorithm("conv_input_grad", grad, rows * groups, in_size, (<object> weight).shape[2:], stride,
                             dilation, groups)
     if last and not takes_last(by, grad, out_channels // groups, rows, product((<object> weight).shape[2:]),
@@ -617,19 +619,20 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
     cdef str by = algorithm("conv_weight_grad", x, grad.shape[1], (<object> grad).shape[2:], kernel, stride, dilation,
                             groups)
     cdef bint last = is_channels_last(x)
-    if (last or is_channels_last(grad)) and not takes_last(by, x, x.shape[1] // groups, grad.shape[1] // groups,
-                                                           product(tuple(kernel)), groups):
+    cdef bint grad_last = is_channels_last(grad)
+    if (last or grad_last) and (
+            not takes_last(by, x, x.shape[1] // groups, grad.shape[1] // groups, product(tuple(kernel)), groups)
+            or (last != grad_last and by != "im2col")):
         return weight_grad_by_parts(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
     if by == "winograd":
         return winograd.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
     if by == "fft":
         return fft.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
-    if (last or is_channels_last(grad)) and is_depthwise(by, x.shape[1] // groups, grad.shape[1] // groups, groups):
+    if last and is_depthwise(by, x.shape[1] // groups, grad.shape[1] // groups, groups):
         bias_sums = conv_channel_sum(grad)[None].astype(np.float64) if bias_grad else np.zeros((1, grad.shape[1]))
         return depthwise.conv_weight_grad(grad, x, tuple(kernel), stride, padding, dilation), bias_sums
     if by == "direct":
         return direct.conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
-    cdef bint grad_last = is_channels_last(grad)
     x, grad = either_layout(x), either_layout(grad)
     cdef ptrdiff_t out_channels = grad.shape[1], rows = out_channels // groups
     cdef np.ndarray result = empty_of_shape((out_channels, x.shape[1] // groups, *kernel), np.PyArray_TYPE(x))

@@ -10,8 +10,8 @@ __all__ = ["conv_algorithm", "get_conv_algorithm", "set_conv_algorithm"]
 
 ALGORITHMS = ("auto", "im2col", "direct", "winograd", "fft")
 WINOGRAD_BLOCKS = 4  # as in csrc/kernels.h
-# Elements that the direct kernels copy for one row of outputs, and of their packed weights, at most: a band of rows stays
-# in the second-level cache, and rows are not cut.
+# Elements that the direct kernels copy for one row of outputs, and of their packed weights, at most: a band of rows
+# stays in the second-level cache, and rows are not cut.
 DIRECT_COPY = 1 << 18
 DIRECT_WEIGHTS = 1 << 20
 active = "auto"

@@ -291,17 +291,6 @@ INLINE vec vec_sqrt(vec v)
 #endif
 }
 
-/* Lane i of the result is the sum of rows[i]'s lanes; overwrites the rows. */
-INLINE vec vec_sums(vec rows[LANES])
-{
-#pragma GCC unroll 4
-    for (int half = LANES / 2; half > 0; half /= 2)
-#pragma GCC unroll 8
-        for (int i = 0; i < half; i++)
-            rows[i] = VEC_ZIP_LOW(rows[i], rows[i + half]) + VEC_ZIP_HIGH(rows[i], rows[i + half]);
-    return rows[0];
-}
-
 INLINE real vec_sum(vec v)
 {
     real lanes[LANES];

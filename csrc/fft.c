@@ -691,6 +691,17 @@ static void store_row_late(ptrdiff_t row, vec y[SIZE], const struct target targe
     }
 }
 
+/* y[SIZE] = the outputs of one row of pixels, through bias and activation. */
+INLINE void invert_row(const real *row, vec bias, real slope, vec y[SIZE])
+{
+    vec x[SIZE];
+#pragma GCC unroll 16
+    for (int i = 0; i < SIZE; i++) x[i] = vec_load(row + i * LANES);
+    invert_real(x, y);
+#pragma GCC unroll 16
+    for (int i = 0; i < SIZE; i++) y[i] = epilogue_activate(y[i] + bias, slope);
+}
+
 /* The outputs of one output channel and LANES tiles from products[plane]; the unit of the sums are these tiles. */
 static void store_outputs(const struct fft_geometry *g, const struct target target[LANES], ptrdiff_t k,
                           const real *products, const struct conv_epilogue *epilogue, ptrdiff_t unit, real *output)
@@ -703,12 +714,8 @@ static void store_outputs(const struct fft_geometry *g, const struct target targ
     struct channel_sums sums = {0};
     invert_columns(products, LANES, g->tile_size[0], rows);
     for (ptrdiff_t row = 0; row < g->tile_size[0]; row++) {
-        vec x[SIZE], y[SIZE];
-#pragma GCC unroll 16
-        for (int i = 0; i < SIZE; i++) x[i] = vec_load(rows + (row * SIZE + i) * LANES);
-        invert_real(x, y);
-#pragma GCC unroll 16
-        for (int i = 0; i < SIZE; i++) y[i] = epilogue_activate(y[i] + vec_set(bias), late ? 1 : slope);
+        vec y[SIZE];
+        invert_row(rows + row * SIZE * LANES, vec_set(bias), late ? 1 : slope, y);
         if (late)
             store_row_late(row, y, target, width, slope, residual, output + channel, epilogue->sums ? &sums : NULL);
         else
@@ -723,13 +730,10 @@ static void invert_products(const struct fft_geometry *g, vec bias, real slope, 
     _Alignas(64) real rows[PLANES * LANES];
     invert_columns(products, LANES, g->tile_size[0], rows);
     for (ptrdiff_t row = 0; row < g->tile_size[0]; row++) {
-        vec x[SIZE], y[SIZE];
+        vec y[SIZE];
+        invert_row(rows + row * SIZE * LANES, bias, slope, y);
 #pragma GCC unroll 16
-        for (int i = 0; i < SIZE; i++) x[i] = vec_load(rows + (row * SIZE + i) * LANES);
-        invert_real(x, y);
-#pragma GCC unroll 16
-        for (int i = 0; i < SIZE; i++)
-            vec_store(products + (row * SIZE + i) * LANES, epilogue_activate(y[i] + bias, slope));
+        for (int i = 0; i < SIZE; i++) vec_store(products + (row * SIZE + i) * LANES, y[i]);
     }
 }
 

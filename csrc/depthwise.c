@@ -16,9 +16,6 @@ enum { OUTPUTS = 8, GRADIENT_TAPS = 9 };
 /* Sums over more rows than have so many pixels are cut. */
 enum { SUM_PIXELS = 256 };
 
-INLINE ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
-INLINE ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
-
 INLINE vec load_channels(const real *from, const int whole, ptrdiff_t count)
 { return whole ? vec_load(from) : vec_load_rest(from, count); }
 

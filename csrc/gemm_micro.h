@@ -115,9 +115,6 @@ INLINE void multiply_some_rows(ptrdiff_t rows, const int vectors, ptrdiff_t dept
 void multiply_ragged_tile(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const real *a, ptrdiff_t a_row,
                           ptrdiff_t a_depth, const real *b, real *c, ptrdiff_t row_stride, int accumulate);
 
-INLINE ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
-INLINE ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
-
 enum { DOT_ROWS = 2, DOT_LINES = 4 };
 
 /* sum[row][l] += a[row] * line[l], a vector of each or the first `rest` lanes */

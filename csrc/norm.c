@@ -33,8 +33,6 @@ enum {
     CHUNK = ROW_CHUNK * STREAMS * LANES /* elements of a plane, where every lane of every stream has its sum */
 };
 
-static inline ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
-
 /* ---------------------------------------------------------------------------------------------------------------
  * Partial vectors. The last vector of n elements overlaps the one before it where n >= LANES; `taken_lanes`
  * are the new ones, which alone may enter a sum.

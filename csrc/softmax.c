@@ -23,8 +23,6 @@ enum {
 
 static const real INFINITE = __builtin_inf();
 
-INLINE ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
-
 /* Where a column begins. */
 INLINE ptrdiff_t column_start(ptrdiff_t column, ptrdiff_t size, ptrdiff_t inner)
 { return column / inner * size * inner + column % inner; }

@@ -720,6 +720,56 @@ def test_large_weights_are_taken_by_parts(rng, groups, last):
             np.testing.assert_array_equal(a, b)
 
 
+def test_arrays_with_gaps_are_copied_by_parts(rng):
+    """Images of more than 4 MB that stand in neither layout, and a residual in the other one."""
+
+    def gaps(array):
+        return np.repeat(array, 2, axis=3)[..., ::2]
+
+    x, weight, bias = rng.standard_normal((5, 9, 200, 202)), rng.standard_normal((8, 3, 3, 3)), rng.standard_normal(8)
+    x, weight, bias = (array.astype(np.float32) for array in (x[:, :6], weight, bias))
+    residual = rng.standard_normal((5, 8, 200, 202)).astype(np.float32)
+    options = {"padding": 1, "groups": 2}
+    expected = F.conv2d_fused(x, weight, bias, residual=residual, statistics=True, **options)
+    assert x.nbytes > 4 << 20
+    for other in (gaps(residual), channels_last(residual)):
+        found = F.conv2d_fused(gaps(x), weight, bias, residual=other, statistics=True, **options)
+        for actual, one in zip(found, expected, strict=True):
+            assert_matches(actual.astype(np.float32), one, "conv")
+    expected = F.conv2d_backward(residual, x, weight, bias, **options)
+    for grad, image in ((gaps(residual), x), (residual, gaps(x)), (gaps(residual), gaps(x))):
+        for actual, one in zip(F.conv2d_backward(grad, image, weight, bias, **options), expected, strict=True):
+            assert_matches(actual, one, "conv")
+
+
+def test_statistics_of_many_outputs_are_those_of_the_output(rng):
+    """Outputs of more than 64 MB are summed up part by part."""
+    x = rng.standard_normal((9, 3, 180, 181)).astype(np.float32)
+    weight = rng.standard_normal((64, 3, 3, 3)).astype(np.float32)
+    for image in (x, channels_last(x)):
+        y, sums, squares = F.conv2d_fused(image, weight, padding=1, statistics=True)
+        assert_matches(y, F.conv2d(image, weight, padding=1), "conv")
+        np.testing.assert_allclose(squares, np.square(y, dtype=np.float64).sum(axis=(0, 2, 3)), rtol=1e-5)
+        np.testing.assert_allclose(sums, y.sum(axis=(0, 2, 3), dtype=np.float64), rtol=1e-4, atol=1)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize(("groups", "rows"), [(1, 4099), (3, 1501), (2, 2500), (4200, 2)])
+def test_very_many_output_channels_have_their_gradients_by_parts(rng, groups, rows, last):
+    """More than 4096 in float32 and 2048 in float64: parts of a group, or some groups at a time."""
+    for dtype in (np.float32, np.float64):
+        x = rng.standard_normal((2, groups * 2, 5, 6)).astype(dtype)
+        dy = rng.standard_normal((2, groups * rows, 4, 5)).astype(dtype)
+        weight, bias = np.zeros((groups * rows, 2, 2, 2), dtype), np.zeros(groups * rows, dtype)
+        with fastnn.backend("reference"):
+            expected = F.conv2d_backward(dy, x, weight, bias, groups=groups)
+        if last:
+            x, dy = channels_last(x), channels_last(dy)
+        found = F.conv2d_backward(dy, x, weight, bias, groups=groups, needs=(False, True, True))
+        for actual, one in zip(found[1:], expected[1:], strict=True):
+            assert_matches(actual, one, "conv")
+
+
 def test_auto_takes_fft_where_it_was_measured_to_gain():
     def by(*shape, kernel, stride=1, operation="conv", lanes=16):
         return choose(operation, *shape, (kernel,) * 2, (stride,) * 2, (1, 1), 1, lanes)

@@ -181,6 +181,39 @@ def test_a_matrix_product_with_large_weights_uses_at_most_16_mb_beside_its_resul
 
 def test_backward_weights_of_many_output_channels_uses_at_most_16_mb_beside_its_result():
     assert extra_memory("winograd", np.float32, (4, 3, 2048, 48, 3, 1, 1), 1) <= 16 << 20
+    for layer in ((2, 64, 16384, 14, 1, 1, 0), (4, 3, 16384, 28, 3, 1, 1)):
+        for channels_last in (False, True):
+            assert extra_memory("auto", np.float32, layer, 1, channels_last, passes=["weight"]) <= 16 << 20
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "F.conv2d(gaps(x), weight, bias, padding=1)",
+        "F.conv2d_backward(gaps(y), x, weight, bias, padding=1, needs=(True, False, False))",
+        "F.conv2d_backward(gaps(y), x, weight, bias, padding=1, needs=(False, True, True))",
+        "F.conv2d_fused(x, weight, bias, padding=1, residual=last(y))",
+        "F.conv2d_fused(last(x), weight, bias, padding=1, residual=y)",
+        "F.conv2d_fused(x, weight, bias, padding=1, statistics=True)",
+        "F.conv2d_fused(last(x), weight.repeat(2, 2).repeat(2, 3), bias, padding=2, statistics=True)",
+    ],
+)
+def test_arrays_that_stand_otherwise_and_statistics_use_at_most_16_mb_beside_the_result(call):
+    program = f"""
+import numpy as np, fastnn, fastnn.functional as F
+fastnn.set_num_threads(1)
+x = y = np.ones((64, 64, 56, 56), np.float32)
+weight, bias = np.ones((64, 64, 3, 3), np.float32), np.ones(64, np.float32)
+gaps = lambda array: array.repeat(2, 3)[..., ::2]
+last = lambda array: np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+results = {call}
+peak, used = fastnn.memory_stats()["peak_bytes"], fastnn.memory_stats()["used_bytes"]
+del results
+print(peak - (used - fastnn.memory_stats()["used_bytes"]))
+"""
+    environment = {**os.environ, "PYTHONPATH": ROOT}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert int(done.stdout) <= 16 << 20
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])

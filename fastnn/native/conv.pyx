@@ -12,7 +12,7 @@ from fastnn.native.kernels cimport (
     conv_backward_kernels, conv_epilogue, conv_geometry, conv_kernels, conv_phase, gemm_kernels)
 from fastnn.native.runtime cimport (
     Block, ceil_div, contiguous, copy_pixels, either_layout, empty_channels_last, empty_in_layout, empty_of_shape,
-    is_channels_last, kernels_for, scratch, threads_for)
+    is_channels_last, kernels_for, scratch, stands, threads_for)
 
 from functools import lru_cache
 
@@ -34,6 +34,9 @@ cdef ptrdiff_t PARTIAL_BYTES = 8 << 20
 cdef ptrdiff_t PARTIAL_PIXELS = 768
 # and depth of a task at least: each packs the gradient again.
 cdef ptrdiff_t LEAST_DEPTH = 32
+# Bytes of one pixel's gradients at most: more output channels are taken by parts of at least so many.
+cdef ptrdiff_t ROWS_BYTES = 16 << 10
+cdef ptrdiff_t LEAST_ROWS = 256
 # Backward-data: bytes of packed weights at most, or of those of a few rows.
 cdef ptrdiff_t PACKED_BYTES = 8 << 20
 # Long filters have large tables of patches: fewer panels a tile then.
@@ -48,8 +51,10 @@ cdef ptrdiff_t SPREAD_PIXELS = 800
 cdef ptrdiff_t SPREAD_BYTES = 8 << 20
 cdef ptrdiff_t SPREAD_DEPTH = 128
 cdef ptrdiff_t TASK_WEIGHTS = 144
-# Bytes of arrays with channels last that are copied at a time, where an algorithm does not take them as they stand.
+# Bytes of arrays that are copied at a time, where an algorithm does not take them as they stand.
 cdef ptrdiff_t COPY_BYTES = 4 << 20
+# Bytes of outputs that are summed up at a time: the sums of their parts take up to 1 % of it.
+cdef ptrdiff_t STATISTICS_BYTES = 32 << 20
 # Pixels of channels-last arrays that are summed up together.
 cdef ptrdiff_t SUM_PIXELS = 256
 cdef double FLOP_PER_NANOSECOND = 40.0
@@ -367,8 +372,8 @@ cdef bint is_pointwise(np.ndarray like, np.ndarray weight, out_size, stride, pad
 
 
 cdef list copied_parts(np.ndarray x, np.ndarray y, ptrdiff_t groups):
-    """(images, channels of the input x, channels of the output y), slices of arrays with their channels last which are
-    copied, and computed with channels first, at a time. By the shapes alone: some images, or some groups of one."""
+    """(images, channels of the input x, channels of the output y), slices of arrays which are copied, and computed with
+    channels first, at a time. By the shapes alone: some images, or some groups of one."""
     cdef ptrdiff_t images = x.shape[0], in_group = x.shape[1] // groups, out_group = y.shape[1] // groups, image, group
     cdef ptrdiff_t image_bytes = max(1, (x.nbytes + y.nbytes) // max(1, images)), end
     cdef ptrdiff_t some = ceil_div(images, max(1, ceil_div(images, max(1, COPY_BYTES // image_bytes))))
@@ -387,40 +392,78 @@ cdef ptrdiff_t groups_of(slice channels, ptrdiff_t group_size):
     return (channels.stop - channels.start) // group_size
 
 
+cdef bint copies_much(np.ndarray x):
+    """Whether a copy of x, which does not stand in either layout, is made part by part."""
+    return not stands(x) and x.nbytes > COPY_BYTES
+
+
 cdef put_part(np.ndarray part, object target):
-    """target[...] = part, where part is contiguous and target some images, or channels of them, with channels last."""
+    """target[...] = part, where part is contiguous and target some images, or channels of them."""
     if is_channels_last(target):
         copy_pixels(part, target, False)
     else:
         target[...] = part
 
 
+cdef ptrdiff_t images_together(np.ndarray x, np.ndarray y, residual, bint statistics):
+    """How many images are computed at a time, by shapes and strides alone: all, unless copies of x or of the residual,
+    or the sums' parts, would take much memory."""
+    cdef ptrdiff_t images = x.shape[0], copied = 0 if stands(x) else x.nbytes, parts = 1
+    if residual is not None and not (stands(residual) and is_channels_last(residual) == is_channels_last(y)):
+        copied += residual.nbytes
+    parts = max(1, ceil_div(copied, COPY_BYTES))
+    if statistics:
+        parts = max(parts, <ptrdiff_t> y.nbytes // STATISTICS_BYTES)
+    return max(1, ceil_div(images, parts))
+
+
 def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups, residual=None,
          double slope=1, bint statistics=False, kept=None):
     """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel), through an epilogue. `kept`
     are KeptWeights: what an algorithm makes of the weights stays there for the next call."""
-    cdef Epilogue epilogue = Epilogue(bias, residual, slope, statistics, weight.shape[0])
-    cdef ptrdiff_t out_channels = weight.shape[0], rows = out_channels // groups, taps
-    cdef bint last = is_channels_last(x)
-    cdef np.ndarray y
+    cdef ptrdiff_t out_channels = weight.shape[0], image
     cdef str by = algorithm("conv", x, out_channels, out_size, (<object> weight).shape[2:], stride, dilation, groups)
-    if last and not takes_last(by, x, weight.shape[1], rows, product((<object> weight).shape[2:]), groups):
+    cdef Epilogue epilogue
+    if is_channels_last(x) and not takes_last(by, x, weight.shape[1], out_channels // groups,
+                                              product((<object> weight).shape[2:]), groups):
         return conv_by_parts(x, weight, bias, out_size, stride, padding, dilation, groups, residual, slope, statistics)
-    if by == "winograd":
-        return epilogue.result(winograd.conv(x, weight, epilogue, out_size, stride[0], padding, kept))
-    if by == "fft":
-        return epilogue.result(fft.conv(x, weight, epilogue, out_size, stride[0], padding))
-    if last and is_depthwise(by, weight.shape[1], rows, groups):
-        return epilogue.result(depthwise.conv(x, weight, epilogue, out_size, stride, padding, dilation))
-    if by == "direct":
-        return epilogue.result(direct.conv(x, weight, epilogue, out_size, stride, padding, dilation, groups))
-    if last and is_pointwise(x, weight, out_size, stride, padding, groups):
-        return epilogue.result(pointwise.conv(x, weight, epilogue, out_size, stride))
-    weight = contiguous(weight)
+    cdef np.ndarray y = empty_in_layout(x, (x.shape[0], out_channels, *out_size)), sums
+    cdef ptrdiff_t together = images_together(x, y, residual, statistics)
+    if together >= x.shape[0]:
+        epilogue = Epilogue(bias, residual, slope, statistics, out_channels)
+        fill(by, x, weight, epilogue, y, stride, padding, dilation, groups, kept)
+        return epilogue.result(y)
+    sums = np.zeros((2, out_channels))
+    for image in range(0, x.shape[0], together):
+        images = slice(image, image + together)
+        epilogue = Epilogue(bias, None if residual is None else residual[images], slope, statistics, out_channels)
+        part = (<object> y)[images]
+        fill(by, (<object> x)[images], weight, epilogue, part, stride, padding, dilation, groups, kept)
+        if statistics:
+            sums += epilogue.result(part)[1:]
+    return (y, sums[0], sums[1]) if statistics else y
+
+
+cdef fill(str by, np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarray y, stride, padding, dilation,
+          ptrdiff_t groups, kept):
+    """conv() into y, by this algorithm."""
+    cdef ptrdiff_t rows = weight.shape[0] // groups, taps
+    cdef tuple out_size = (<object> y).shape[2:]
     x = either_layout(x)
-    y = empty_in_layout(x, (x.shape[0], out_channels, *out_size))
+    cdef bint last = is_channels_last(x)
+    if by == "winograd":
+        return winograd.conv(x, weight, epilogue, y, stride[0], padding, kept)
+    if by == "fft":
+        return fft.conv(x, weight, epilogue, y, stride[0], padding)
+    if last and is_depthwise(by, weight.shape[1], rows, groups):
+        return depthwise.conv(x, weight, epilogue, y, stride, padding, dilation)
+    if by == "direct":
+        return direct.conv(x, weight, epilogue, y, stride, padding, dilation, groups)
+    if last and is_pointwise(x, weight, out_size, stride, padding, groups):
+        return pointwise.conv(x, weight, epilogue, y, stride)
+    weight = contiguous(weight)
     cdef Geometry made = forward_geometry((<object> x).shape, out_size, (<object> weight).shape[2:], stride, padding,
-                                          dilation, groups, out_channels, last, last)
+                                          dilation, groups, weight.shape[0], last, last)
     cdef const conv_geometry *geometry = &made.values
     taps = geometry.taps
     correlate(
@@ -428,7 +471,6 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
         weight_view(np.PyArray_BYTES(weight), rows * geometry.channels * taps, geometry.channels * taps, taps),
         plane_view(np.PyArray_BYTES(x), geometry.channels * geometry.in_channel_stride),
         np.PyArray_BYTES(y), groups, rows, epilogue, y)
-    return epilogue.result(y)
 
 
 cdef conv_by_parts(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups,
@@ -481,8 +523,8 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
         return empty_in_layout(grad, (grad.shape[0], rows * groups, *in_size))
     cdef str by = algorithm("conv_input_grad", grad, rows * groups, in_size, (<object> weight).shape[2:], stride,
                             dilation, groups)
-    if last and not takes_last(by, grad, out_channels // groups, rows, product((<object> weight).shape[2:]),
-                               groups):
+    if (last and not takes_last(by, grad, out_channels // groups, rows, product((<object> weight).shape[2:]), groups)
+            or copies_much(grad)):
         return input_grad_by_parts(grad, weight, bias, in_size, stride, padding, dilation, groups)
     epilogue = Epilogue(bias, None, 1, False, rows * groups)
     if by == "winograd":
@@ -555,9 +597,8 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
 
 cdef np.ndarray input_grad_by_parts(np.ndarray grad, np.ndarray weight, bias, in_size, stride, padding, dilation,
                                     ptrdiff_t groups):
-    """conv_input_grad() of an array with channels last by way of copies, part by part."""
-    cdef np.ndarray result = empty_channels_last((grad.shape[0], weight.shape[1] * groups, *in_size),
-                                                 np.PyArray_TYPE(grad))
+    """conv_input_grad() by way of copies with channels first, part by part."""
+    cdef np.ndarray result = empty_in_layout(grad, (grad.shape[0], weight.shape[1] * groups, *in_size))
     for images, ins, outs in copied_parts(result, grad, groups):
         part = conv_input_grad(contiguous((<object> grad)[images, outs]), (<object> weight)[outs],
                                None if bias is None else bias[ins], in_size, stride, padding, dilation,
@@ -615,12 +656,14 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
                        bint bias_grad):
     """The gradient by the weight, and sums of the output's gradient, (parts, K) in float64: zeros where they would cost
     time that nobody asks for."""
+    if grad.shape[1] * np.PyArray_ITEMSIZE(grad) > ROWS_BYTES and grad.shape[1] > groups:
+        return weight_grad_by_rows(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
     cdef np.ndarray bias_sums
     cdef str by = algorithm("conv_weight_grad", x, grad.shape[1], (<object> grad).shape[2:], kernel, stride, dilation,
                             groups)
     cdef bint last = is_channels_last(x)
     cdef bint grad_last = is_channels_last(grad)
-    if (last or grad_last) and (
+    if copies_much(x) or copies_much(grad) or (last or grad_last) and (
             not takes_last(by, x, x.shape[1] // groups, grad.shape[1] // groups, product(tuple(kernel)), groups)
             or (last != grad_last and by != "im2col")):
         return weight_grad_by_parts(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
@@ -716,9 +759,31 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
     return result, bias_sums
 
 
+cdef tuple weight_grad_by_rows(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups,
+                               bint bias_grad):
+    """weight_grad() of some output channels at a time: of some groups, or of a part of one."""
+    cdef ptrdiff_t channels = x.shape[1] // groups, rows = grad.shape[1] // groups, group, first, end, start, stop
+    cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(grad), row_bytes = channels * product(tuple(kernel)) * itemsize
+    row_bytes = max(1, 2 * max(row_bytes, product((<object> grad).shape[2:]) * itemsize))
+    cdef ptrdiff_t most = max(LEAST_ROWS, min(ROWS_BYTES // itemsize, COPY_BYTES // row_bytes))
+    cdef ptrdiff_t together = max(1, most // rows)
+    cdef np.ndarray result = empty_of_shape((grad.shape[1], channels, *kernel), np.PyArray_TYPE(x))
+    cdef np.ndarray bias_sums = np.empty((1, grad.shape[1]))
+    for group in range(0, groups, together):
+        end = min(group + together, groups)
+        for first in range(0, rows, min(most, rows)):
+            start, stop = group * rows + first, (end - 1) * rows + min(first + most, rows)
+            part, sums = weight_grad((<object> grad)[:, start:stop], (<object> x)[:, group * channels:end * channels],
+                                     kernel, stride, padding, dilation, end - group, bias_grad)
+            (<object> result)[start:stop] = part
+            part = None
+            (<object> bias_sums)[0, start:stop] = sums.sum(axis=0)
+    return result, bias_sums
+
+
 cdef tuple weight_grad_by_parts(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups,
                                 bint bias_grad):
-    """weight_grad() of arrays with channels last by way of copies, part by part; parts of the images are added up."""
+    """weight_grad() by way of copies with channels first, part by part; parts of the images are added up."""
     cdef np.ndarray result = np.zeros((grad.shape[1], x.shape[1] // groups, *kernel), x.dtype)
     cdef np.ndarray bias_sums = np.zeros((1, grad.shape[1]))
     for images, ins, outs in copied_parts(x, grad, groups):

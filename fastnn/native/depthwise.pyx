@@ -67,15 +67,13 @@ cdef depthwise_geometry forward_geometry(np.ndarray x, out_size, stride):
     return g
 
 
-def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, stride, padding, dilation):
-    """y of shape (N, C, *out_size) from x (N, C, H, W) and weight (C, 1, R, S), through an epilogue."""
-    cdef np.ndarray y = empty_channels_last((x.shape[0], x.shape[1], *out_size), np.PyArray_TYPE(x))
-    cdef depthwise_geometry g = forward_geometry(x, out_size, stride)
+def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarray y, stride, padding, dilation):
+    """Fills y (N, C, P, Q) from x (N, C, H, W) and weight (C, 1, R, S), through an epilogue."""
+    cdef depthwise_geometry g = forward_geometry(x, (<object> y).shape[2:], stride)
     taps = [forward_taps(weight.shape[2 + i], padding[i], dilation[i]) for i in range(2)]
     memory = fill_taps(taps[0], taps[1], weight.shape[3], &g)
     correlate(&g, x.shape[0], x, by_taps(weight), epilogue, y)
     del memory
-    return y
 
 
 def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_size, stride, padding, dilation):

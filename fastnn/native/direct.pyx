@@ -250,20 +250,18 @@ def weight_grad_plan(table, in_shape, last, out_shape, kernel, stride, padding, 
     return plan
 
 
-def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, stride, padding, dilation, ptrdiff_t groups):
-    """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel), through an epilogue."""
-    x = either_layout(x)
+def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarray y, stride, padding, dilation,
+         ptrdiff_t groups):
+    """Fills y (N, K, *out) from x (N, C, *in) and weight (K, C / groups, *kernel), through an epilogue."""
     weight = contiguous(weight)
-    cdef ptrdiff_t out_channels = weight.shape[0], channels = weight.shape[1], rows = out_channels // groups
-    cdef np.ndarray y = empty_in_layout(x, (x.shape[0], out_channels, *out_size))
+    cdef ptrdiff_t channels = weight.shape[1], rows = weight.shape[0] // groups
     if np.PyArray_SIZE(y) == 0:
         epilogue.over(0, y)
-        return y
+        return
     cdef Plan plan = forward_plan(
-        <size_t> kernels_for(x).direct, (<object> x).shape, is_channels_last(x), (out_channels, *out_size),
+        <size_t> kernels_for(x).direct, (<object> x).shape, is_channels_last(x), (<object> y).shape[1:],
         (<object> weight).shape[2:], stride, padding, dilation, groups, epilogue.statistics, get_num_threads())
     correlate(plan, x, weight, rows * channels * plan.taps, channels * plan.taps, plan.taps, epilogue, y)
-    return y
 
 
 def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_size, stride, padding, dilation,

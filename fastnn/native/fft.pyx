@@ -19,6 +19,7 @@ np.import_array()
 # transformed patches, and of a thread's chunk with its products.
 cdef ptrdiff_t WEIGHT_BYTES = 4 << 20
 cdef ptrdiff_t MANY_PATCH_BYTES = 12 << 20
+cdef ptrdiff_t STATISTICS_BYTES = 2 << 20  # less of them, where outputs are summed up
 cdef ptrdiff_t MANY_TILES = 192
 cdef ptrdiff_t CHUNK_BYTES = 3584 << 10
 # Else the patches of a block stay in the cache, some of them in each thread's.
@@ -73,18 +74,19 @@ cdef struct work_split:
 
 
 cdef work_split split(fft_geometry *geometry, const fft_kernels *kernel, ptrdiff_t tiles, ptrdiff_t itemsize,
-                      bint by_chunks, ptrdiff_t threads):
+                      bint by_chunks, bint statistics, ptrdiff_t threads):
     """Sets the geometry's chunk_rows too. No sum depends on any of it."""
     cdef ptrdiff_t rows = geometry.out_channels, tasks = TASKS_PER_THREAD * threads if threads > 1 else 1
     cdef ptrdiff_t row_tile = kernel.last_row_tile if geometry.channels_last else kernel.row_tile
     cdef ptrdiff_t lanes = kernel.lanes, tile_bytes = 256 * geometry.channels * itemsize, row_bytes, parts
+    cdef ptrdiff_t many = MANY_PATCH_BYTES - (STATISTICS_BYTES if statistics else 0)
     cdef ptrdiff_t most, fewest = lanes if by_chunks else min(kernel.panel_tiles, PANEL_BYTES // tile_bytes)
     cdef work_split work
     work.vectors = ceil_div(tiles, lanes)
     work.shared = by_chunks or threads * ceil_div(work.vectors, threads) > 1.1 * work.vectors
     most = PATCH_BYTES // tile_bytes
     if work.shared:
-        most = min(MANY_PATCH_BYTES // tile_bytes, MANY_TILES) if by_chunks else threads * most
+        most = min(many // tile_bytes, MANY_TILES) if by_chunks else threads * most
     work.blocks = ceil_div(work.vectors, max(1, max(fewest, most) // lanes))
     if not work.shared:
         work.blocks = min(ceil_div(work.blocks, threads) * threads, work.vectors)
@@ -157,7 +159,7 @@ cdef correlate(fft_geometry *geometry, np.ndarray source, tiled_weight weight, E
         return
     cdef int threads = threads_for(tiles * (764.0 * rows * channels / FLOP_PER_NANOSECOND + 45.0 * (rows + channels)))
     cdef bint by_chunks = 384 * rows * channels * itemsize > WEIGHT_BYTES
-    cdef work_split work = split(geometry, kernel, tiles, itemsize, by_chunks, threads)
+    cdef work_split work = split(geometry, kernel, tiles, itemsize, by_chunks, epilogue.statistics, threads)
     cdef ptrdiff_t scratch_bytes = kernel.scratch_size(geometry, work.tile_part, not by_chunks)
     cdef ptrdiff_t chunks = ceil_div(rows, geometry.chunk_rows)
     cdef ptrdiff_t parts = ceil_div(geometry.chunk_rows * channels, TASK_FILTERS)
@@ -186,14 +188,13 @@ cdef correlate(fft_geometry *geometry, np.ndarray source, tiled_weight weight, E
                           patches + threadid() * patch_bytes, thread_scratch + threadid() * scratch_bytes)
 
 
-def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t stride, padding):
-    """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, R, S), through an epilogue."""
-    x, weight = either_layout(x), contiguous(weight)
-    cdef ptrdiff_t out_channels = weight.shape[0], taps = weight.shape[2] * weight.shape[3]
-    cdef np.ndarray y = empty_in_layout(x, (x.shape[0], out_channels, *out_size))
-    cdef fft_geometry geometry = make_geometry(x, out_channels, out_size, (<object> weight).shape[2:], stride, padding)
+def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarray y, ptrdiff_t stride, padding):
+    """Fills y (N, K, P, Q) from x (N, C, H, W) and weight (K, C, R, S), through an epilogue."""
+    weight = contiguous(weight)
+    cdef ptrdiff_t taps = weight.shape[2] * weight.shape[3]
+    cdef fft_geometry geometry = make_geometry(x, weight.shape[0], (<object> y).shape[2:], (<object> weight).shape[2:],
+                                               stride, padding)
     correlate(&geometry, x, tiled_weight(np.PyArray_BYTES(weight), taps * weight.shape[1], taps, 0, NULL), epilogue, y)
-    return y
 
 
 def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_size, padding):

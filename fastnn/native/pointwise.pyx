@@ -63,18 +63,16 @@ cdef multiply(pointwise_geometry g, ptrdiff_t images, np.ndarray x, np.ndarray w
             first = first + together
 
 
-def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, stride):
-    """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, 1, 1), unpadded, through an epilogue."""
+def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarray y, stride):
+    """Fills y (N, K, P, Q) from x (N, C, H, W) and weight (K, C, 1, 1), unpadded, through an epilogue."""
     weight = contiguous(weight)
-    cdef ptrdiff_t images = x.shape[0], channels = x.shape[1], height = out_size[0], width = out_size[1]
-    cdef np.ndarray y = empty_channels_last((images, weight.shape[0], height, width), np.PyArray_TYPE(x))
+    cdef ptrdiff_t images = x.shape[0], channels = x.shape[1], height = y.shape[2], width = y.shape[3]
     cdef ptrdiff_t step = stride[0], in_row = x.shape[3] * channels
     cdef pointwise_geometry g = pointwise_geometry(channels, weight.shape[0], width, height,
                                                    <ptrdiff_t> stride[1] * channels, step * in_row, x.shape[2] * in_row)
     if max(stride) == 1:  # all pixels are a single row
         g.row_pixels, g.image_rows, images = images * height * width, 1, 1
     multiply(g, images, x, weight, channels, 1, epilogue, y)
-    return y
 
 
 def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue):

@@ -333,6 +333,11 @@ cdef np.ndarray channels_last(np.ndarray x):
     return copy
 
 
+cdef bint stands(np.ndarray x):
+    """Whether x stands in memory without gaps, with its channels first or last, and kernels take it as it is."""
+    return np.PyArray_IS_C_CONTIGUOUS(x) and np.PyArray_ISALIGNED(x) or is_channels_last(x)
+
+
 cdef np.ndarray either_layout(np.ndarray x):
     """x itself where its channels are first or last in memory, else a copy that has them first."""
     return x if is_channels_last(x) else contiguous(x)

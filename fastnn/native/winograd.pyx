@@ -337,18 +337,14 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, tiled_weight weig
         kept.state = (layout, weights, found)
 
 
-def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, out_size, ptrdiff_t stride, padding, kept):
-    """y of shape (N, K, *out_size) from x (N, C, H, W) and weight (K, C, R, S); with channels last like x. `kept` is
-    None or KeptWeights."""
+def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarray y, ptrdiff_t stride, padding, kept):
+    """Fills y (N, K, P, Q) from x (N, C, H, W) and weight (K, C, R, S). `kept` is None or KeptWeights."""
     weight = contiguous(weight)
-    cdef ptrdiff_t out_channels = weight.shape[0], taps = weight.shape[2] * weight.shape[3]
-    cdef tuple shape = (x.shape[0], out_channels, *out_size)
-    x, y = either_layout(x), empty_in_layout(x, shape)
-    cdef winograd_geometry geometry = make_geometry(x, out_channels, out_size, (<object> weight).shape[2:], stride,
-                                                    padding)
+    cdef ptrdiff_t taps = weight.shape[2] * weight.shape[3]
+    cdef winograd_geometry geometry = make_geometry(x, weight.shape[0], (<object> y).shape[2:],
+                                                    (<object> weight).shape[2:], stride, padding)
     cdef tiled_weight view = tiled_weight(np.PyArray_BYTES(weight), taps * weight.shape[1], taps, 0, NULL)
     correlate(&geometry, x, view, weight, epilogue, y, kept)
-    return y
 
 
 def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_size, ptrdiff_t stride, padding):

@@ -19,9 +19,11 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
-COMMON_FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=fast", "-Wall", "-Wno-psabi"]
+# The glue is as fast with -O2, and the wheel 3 % smaller.
+GLUE_FLAGS = ["-O2"]
+COMMON_FLAGS = ["-g0", "-fvisibility=hidden", "-ffp-contract=fast", "-Wall", "-Wno-psabi"]
 # Nobody reads errno: without it a loop of square roots over lanes becomes one vector instruction.
-CORE_FLAGS = ["-std=gnu11", "-fno-math-errno", "-Wextra", "-Wno-unused-function"]
+CORE_FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-Wextra", "-Wno-unused-function"]
 DTYPES = {"f32": [], "f64": ["-DFASTNN_F64"]}
 # The widest last. A variant is built where the compiler can build it for the target.
 X86_VARIANTS = {
@@ -45,7 +47,7 @@ class BuildExtensions(build_ext):
         for extension in self.extensions:
             extension.sources = translated[extension.name].sources
             extension.depends = [*translated[extension.name].depends, str(self.stamp)]
-            extension.extra_compile_args += [*COMMON_FLAGS, *openmp_compile]
+            extension.extra_compile_args += [*COMMON_FLAGS, *GLUE_FLAGS, *openmp_compile]
             extension.extra_link_args += openmp_link
             extension.define_macros += macros
             if extension.name == "fastnn.native.runtime":

@@ -344,14 +344,6 @@ enum { CHANNEL_ROWS = PLANES * LANES + PLANE_PADDING, LAST_ROWS = LANES * CHANNE
  * the squares. */
 INLINE int is_few(ptrdiff_t step) { return 2 * step <= LANES; }
 
-/* Elements of a row of one patch from `from` on, of which those from `first` to `end` - 1 stand inside the image. */
-INLINE vec load_inside(const real *from, ptrdiff_t first, ptrdiff_t end)
-{
-    if (first <= 0 && end >= LANES) return vec_load(from);
-    first = larger(first, 0), end = smaller(end, LANES);
-    return first < end ? vec_load_lanes(from, first, end) : (vec){0};
-}
-
 /* A row of LANES patches: where its first element would stand, and which elements stand inside the image, `pixel` apart from
  * pixel to pixel. */
 struct patch_row {
@@ -377,7 +369,7 @@ INLINE void load_square(const struct patch_row *row, ptrdiff_t e, ptrdiff_t next
 #pragma GCC unroll 16
     for (int lane = 0; lane < LANES; lane++) {
         const real *from = row->from[lane] + e;
-        square[lane] = load_inside(from, row->first[lane] - e, row->end[lane] - e);
+        square[lane] = vec_load_inside(from, row->first[lane] - e, row->end[lane] - e);
         __builtin_prefetch(from + next_row);
     }
     vec_transpose(square);

@@ -492,16 +492,28 @@ struct optim_kernels {
     void (*clamp)(void *x, ptrdiff_t count, double limit);
 };
 
-/* csrc/pointwise.c */
-struct pointwise_geometry {
+/* csrc/pixels.c */
+struct pixels_geometry {
     ptrdiff_t channels, out_channels;
+    ptrdiff_t first;                      /* output that the input begins with */
     ptrdiff_t row_pixels, image_rows;     /* outputs in a row, and rows of an image */
     ptrdiff_t in_pixel, in_row, in_image; /* elements of the input from one of these to the next */
 };
-struct pointwise_kernels {
-    void (*tile)(const struct pointwise_geometry *geometry, const void *input, const void *packed, ptrdiff_t start,
+struct patches_geometry {
+    ptrdiff_t images, channels, out_channels;
+    ptrdiff_t in_size[2], out_size[2], filter[2], stride[2], padding[2]; /* height, width */
+};
+struct pixels_kernels {
+    void (*tile)(const struct pixels_geometry *geometry, const void *input, const void *packed, ptrdiff_t start,
                  ptrdiff_t count, ptrdiff_t first, ptrdiff_t channels, const struct conv_epilogue *epilogue,
                  ptrdiff_t unit, void *output);
+    ptrdiff_t (*scratch_size)(const struct patches_geometry *geometry, ptrdiff_t pixels);
+    void (*patch_tile)(const struct patches_geometry *geometry, const void *input, const void *packed, ptrdiff_t start,
+                       ptrdiff_t count, const struct conv_epilogue *epilogue, ptrdiff_t unit, void *output,
+                       void *scratch);
+    ptrdiff_t (*partial_size)(const struct patches_geometry *geometry);
+    void (*weight_tile)(const struct patches_geometry *geometry, const void *input, const void *grad_output,
+                        ptrdiff_t start, ptrdiff_t count, void *partial, void *scratch);
 };
 
 /* csrc/depthwise.c */
@@ -543,7 +555,7 @@ struct kernels {
     const struct winograd_weight_kernels *winograd_weight;
     const struct fft_kernels *fft;
     const struct direct_kernels *direct;
-    const struct pointwise_kernels *pointwise;
+    const struct pixels_kernels *pixels;
     const struct depthwise_kernels *depthwise;
     const struct fold_kernels *fold;
     const struct pool_kernels *pool;

@@ -17,7 +17,7 @@ extern const struct loss_kernels FASTNN_TABLE(loss);
 extern const struct random_kernels FASTNN_TABLE(random);
 extern const struct optim_kernels FASTNN_TABLE(optim);
 extern const struct layout_kernels FASTNN_TABLE(layout);
-extern const struct pointwise_kernels FASTNN_TABLE(pointwise);
+extern const struct pixels_kernels FASTNN_TABLE(pixels);
 extern const struct depthwise_kernels FASTNN_TABLE(depthwise);
 extern const struct machine_kernels FASTNN_TABLE(machine);
 
@@ -39,7 +39,7 @@ const struct kernels FASTNN_TABLE(kernels) = {
     .random = &FASTNN_TABLE(random),
     .optim = &FASTNN_TABLE(optim),
     .layout = &FASTNN_TABLE(layout),
-    .pointwise = &FASTNN_TABLE(pointwise),
+    .pixels = &FASTNN_TABLE(pixels),
     .depthwise = &FASTNN_TABLE(depthwise),
     .machine = &FASTNN_TABLE(machine),
 };

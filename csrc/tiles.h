@@ -7,7 +7,6 @@
 
 enum { PLANE_PADDING = 64 / sizeof(real) };
 
-INLINE ptrdiff_t round_up(ptrdiff_t value, ptrdiff_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 /* Planes are a cache line further apart than they need to be, so that they do not share cache sets. */
 INLINE ptrdiff_t plane_size(ptrdiff_t rows, ptrdiff_t row_length) { return rows * row_length + PLANE_PADDING; }
 

@@ -37,6 +37,7 @@ typedef int32_t lane_int;
 
 INLINE ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 INLINE ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+INLINE ptrdiff_t round_up(ptrdiff_t value, ptrdiff_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 typedef real vec __attribute__((vector_size(VEC_BYTES)));
 typedef lane_int ivec __attribute__((vector_size(VEC_BYTES)));
@@ -125,6 +126,14 @@ INLINE vec vec_load_lanes(const real *p, ptrdiff_t first, ptrdiff_t end)
     for (ptrdiff_t i = first; i < end; i++) lanes[i] = p[i];
     return vec_load(lanes);
 #endif
+}
+
+/* The vector at p, of which only elements first ... end - 1 are read; zeros stand for the others. */
+INLINE vec vec_load_inside(const real *p, ptrdiff_t first, ptrdiff_t end)
+{
+    if (first <= 0 && end >= LANES) return vec_load(p);
+    first = larger(first, 0), end = smaller(end, LANES);
+    return first < end ? vec_load_lanes(p, first, end) : (vec){0};
 }
 
 /* The next vector of an array that has `rest` elements left: whole, or as much of it as there is. */

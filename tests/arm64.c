@@ -118,11 +118,11 @@ static void check_fft(const char *name, const struct fft_kernels *kernel, struct
 }
 
 /* 1x1 of pixels with channels last, by the first C weights of each output channel */
-static void check_pointwise(const struct kernels *table, const real *x, const real *weight,
-                            const struct conv_epilogue *epilogue)
+static void check_pixels(const struct kernels *table, const real *x, const real *weight,
+                         const struct conv_epilogue *epilogue)
 {
     static double expected[N * PLANE * K];
-    struct pointwise_geometry geometry = {C, K, N * PLANE, 1, C, 0, 0};
+    struct pixels_geometry geometry = {C, K, 0, N * PLANE, 1, C, 0, 0};
     ptrdiff_t tile = table->gemm->column_tile;
     real *packed = numbers((K + tile) * C), *y = numbers(N * PLANE * K);
     for (int q = 0; q < N * PLANE; q++)
@@ -131,8 +131,23 @@ static void check_pointwise(const struct kernels *table, const real *x, const re
             for (int c = 0; c < C; c++) expected[q * K + k] += (double)x[q * C + c] * weight[k * DEPTH + c];
         }
     table->gemm->pack(weight, DEPTH, 1, K, C, tile, packed);
-    table->pointwise->tile(&geometry, x, packed, 0, N * PLANE, 0, K, epilogue, 0, y);
-    compare("pointwise", y, expected, N * PLANE * K, 5e-6);
+    table->pixels->tile(&geometry, x, packed, 0, N * PLANE, 0, K, epilogue, 0, y);
+    compare("pixels", y, expected, N * PLANE * K, 5e-6);
+}
+
+/* 3x3 of pixels with channels last, by packed patches */
+static void check_patches(const struct kernels *table, const real *x, const real *weight,
+                          const struct conv_epilogue *epilogue, const double *expected)
+{
+    struct patches_geometry geometry = {N, C, K, {H, W}, {H, W}, {3, 3}, {1, 1}, {1, 1}};
+    ptrdiff_t tile = table->gemm->column_tile;
+    real *by_tap = numbers(K * DEPTH), *packed = numbers((K + tile) * DEPTH), *y = numbers(N * PLANE * K);
+    for (int i = 0; i < K * DEPTH; i++) by_tap[i / DEPTH * DEPTH + i % TAPS * C + i / TAPS % C] = weight[i];
+    for (ptrdiff_t k = 0; k < K; k += tile)
+        table->gemm->pack(by_tap + k * DEPTH, DEPTH, 1, k + tile < K ? tile : K - k, DEPTH, tile, packed + k * DEPTH);
+    table->pixels->patch_tile(&geometry, x, packed, 0, N * PLANE, epilogue, 0, y,
+                              memory(table->pixels->scratch_size(&geometry, N * PLANE)));
+    compare("patches", y, expected, N * PLANE * K, 5e-6);
 }
 
 /* Depthwise 3x3, stride 1, padding 1, by the first weights of the first output channel's filters */
@@ -296,7 +311,8 @@ static void check_convolutions(const struct kernels *table)
     check_fft("fft", fft, squares, x, weight, &with_bias, expected);
     squares.channels_last = 1, squares.chunk_rows = fft->last_row_tile;
     check_fft("fft, channels last", fft, squares, last, weight, &with_bias, expected_last);
-    check_pointwise(table, last, weight, &with_bias);
+    check_pixels(table, last, weight, &with_bias);
+    check_patches(table, last, weight, &with_bias, expected_last);
     check_depthwise(table->depthwise, last, weight);
 }
 

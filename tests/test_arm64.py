@@ -37,6 +37,16 @@ def test_kernels_are_right_on_arm64(core, dtype, tmp_path):
     compile_for_arm64("-O2", f"-I{CORE}", *MACROS[name], source, *core, "-static", "-lm", "-o", program)
     done = run_on_arm64(program, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    convolutions = ("conv", "direct", "winograd", "channels in lanes", "channels last", "fft", "pointwise", "depthwise")
+    convolutions = (
+        "conv",
+        "direct",
+        "winograd",
+        "channels in lanes",
+        "channels last",
+        "fft",
+        "pixels",
+        "patches",
+        "depthwise",
+    )
     for kernel in ("gemm", *convolutions, "gelu", "softmax", "layer_norm"):
         assert kernel in done.stdout

@@ -310,6 +310,21 @@ def channels_last(x):
         (1, 300, 260, (13, 11), (3, 3), 1, 1, 1, 1),  # chunks and parts of winograd's weights
         (1, 70, 60, (29, 33), (5, 5), 1, 2, 1, 1),  # ... of blocks, whose channels are not those of the parts
         (2, 140, 50, (15, 14), (3, 3), 2, 1, 1, 1),  # ... in phases
+        (2, 3, 33, (9, 10), (3, 3), 1, 1, 1, 1),  # packed patches: one past vectors, and past tasks
+        (
+            3,
+            3,
+            97,
+            (23, 21),
+            (5, 7),
+            2,
+            (3, 5),
+            1,
+            1,
+        ),  # ... rows of the filter longer than a vector, two blocks of the depth
+        (1, 2, 40, (40, 41), (11, 11), 4, 2, 1, 1),
+        (2, 7, 50, (8, 9), (4, 4), 4, 0, 1, 1),
+        (2, 3, 36, (3, 2), (3, 5), 1, (1, 4), 1, 1),  # ... wider than the image
     ],
     ids=str,
 )
@@ -523,6 +538,7 @@ def test_conv2d_has_the_same_bits_for_any_number_of_threads(isa, dtype, rng, alg
         (1, 150, 60, (30, 31), (3, 3), 1, 1, 1, 1),  # winograd has parts of the channels where all threads share tiles
         (1, 50, 40, (30, 31), (5, 5), 1, 2, 1, 1),  # ... of those of blocks
         (5, 16, 17, (26, 28), (3, 3), 2, (1, 2), 1, 1),  # ... of which the last task has few tiles
+        (5, 3, 40, (29, 31), (3, 3), 1, 1, 1, 1),  # packed patches
     ],
     ids=str,
 )
@@ -551,12 +567,12 @@ def test_conv_transpose2d_has_the_same_bits_for_any_number_of_threads(isa, dtype
         np.testing.assert_array_equal(results[0], other)
 
 
-@pytest.mark.parametrize("channels", [20, 3])
-def test_conv2d_nan_outside_a_channels_last_image_reaches_nothing(isa, dtype, algorithm, channels):
+@pytest.mark.parametrize(("channels", "out_channels"), [(20, 6), (3, 6), (3, 33)])
+def test_conv2d_nan_outside_a_channels_last_image_reaches_nothing(isa, dtype, algorithm, channels, out_channels):
     base = np.full((3, 9, 10, channels), np.nan, dtype)
     base[1] = 1
     x = base[1:2].transpose(0, 3, 1, 2)
-    y = F.conv2d(x, np.ones((6, channels, 3, 3), dtype), padding=1)
+    y = F.conv2d(x, np.ones((out_channels, channels, 3, 3), dtype), padding=1)
     assert np.isfinite(y).all()
 
 
@@ -718,6 +734,15 @@ def test_large_weights_are_taken_by_parts(rng, groups, last):
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_weight_gradient_of_one_channel_and_gradients_with_channels_last(isa, dtype, rng, algorithm):
+    """An image of one channel stands both ways."""
+    x, dy = rng.standard_normal((5, 1, 12, 11)).astype(dtype), rng.standard_normal((5, 40, 12, 11)).astype(dtype)
+    weight, bias = np.zeros((40, 1, 3, 3), dtype), np.zeros(40, dtype)
+    expected = F.conv2d_backward(dy, x, weight, bias, padding=1)
+    for a, b in zip(F.conv2d_backward(channels_last(dy), x, weight, bias, padding=1), expected, strict=True):
+        assert_matches(a, b, TOLERANCE[algorithm])
 
 
 def test_arrays_with_gaps_are_copied_by_parts(rng):

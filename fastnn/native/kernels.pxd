@@ -483,19 +483,37 @@ cdef extern from "kernels.h" nogil:
         void (*scale)(void *x, ptrdiff_t count, double factor) noexcept nogil
         void (*clamp)(void *x, ptrdiff_t count, double limit) noexcept nogil
 
-    struct pointwise_geometry:
+    struct pixels_geometry:
         ptrdiff_t channels
         ptrdiff_t out_channels
+        ptrdiff_t first
         ptrdiff_t row_pixels
         ptrdiff_t image_rows
         ptrdiff_t in_pixel
         ptrdiff_t in_row
         ptrdiff_t in_image
 
-    struct pointwise_kernels:
-        void (*tile)(const pointwise_geometry *geometry, const void *input, const void *packed, ptrdiff_t start,
+    struct patches_geometry:
+        ptrdiff_t images
+        ptrdiff_t channels
+        ptrdiff_t out_channels
+        ptrdiff_t in_size[2]
+        ptrdiff_t out_size[2]
+        ptrdiff_t filter[2]
+        ptrdiff_t stride[2]
+        ptrdiff_t padding[2]
+
+    struct pixels_kernels:
+        void (*tile)(const pixels_geometry *geometry, const void *input, const void *packed, ptrdiff_t start,
                      ptrdiff_t count, ptrdiff_t first, ptrdiff_t channels, const conv_epilogue *epilogue,
                      ptrdiff_t unit, void *output) noexcept nogil
+        ptrdiff_t (*scratch_size)(const patches_geometry *geometry, ptrdiff_t pixels) noexcept nogil
+        void (*patch_tile)(const patches_geometry *geometry, const void *input, const void *packed, ptrdiff_t start,
+                           ptrdiff_t count, const conv_epilogue *epilogue, ptrdiff_t unit, void *output,
+                           void *scratch) noexcept nogil
+        ptrdiff_t (*partial_size)(const patches_geometry *geometry) noexcept nogil
+        void (*weight_tile)(const patches_geometry *geometry, const void *input, const void *grad_output,
+                            ptrdiff_t start, ptrdiff_t count, void *partial, void *scratch) noexcept nogil
 
     struct depthwise_tap:
         ptrdiff_t y
@@ -546,7 +564,7 @@ cdef extern from "kernels.h" nogil:
         const random_kernels *random
         const optim_kernels *optim
         const layout_kernels *layout
-        const pointwise_kernels *pointwise
+        const pixels_kernels *pixels
         const depthwise_kernels *depthwise
         const machine_kernels *machine
 

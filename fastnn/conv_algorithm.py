@@ -210,9 +210,12 @@ def others_cost(operation, images, channels, out_channels, out_size, kernel, str
     """What the direct kernels or the matrix product take, in multiply-adds at the peak.
 
     They reach 82 % of it, or 78 % in backward-weights, after 7 microseconds for the call; in backward-data with a
-    stride less, the fewer channels the result has.
+    stride less, the fewer channels the result has, and in backward-weights, the fewer output channels there are, up to
+    half a vector.
     """
     reached = 0.78 if operation == "conv_weight_grad" else 0.82
+    if operation == "conv_weight_grad" and 2 * out_channels < lanes:
+        reached *= out_channels / (out_channels + lanes / 2)
     if operation == "conv_input_grad" and stride != (1, 1):
         reached *= out_channels / (out_channels + 6)
         out_size = [-(-n // s) for n, s in zip(out_size, stride, strict=True)]
@@ -268,7 +271,7 @@ def winograd_cost(operation, images, channels, out_channels, out_size, kernel, s
     count as beside other work on the machine, which they feel more than products do. The constants are those of blocks
     of 3x3; blocks of 2x2 have fewer points in everything.
     """
-    pairs = channels * out_channels
+    pairs = channels * (max(out_channels, lanes) if operation == "conv_weight_grad" else out_channels)
     if operation == "conv_input_grad" and stride != (1, 1):
         products, planes, filters = phase_products(kernel, stride)
         filters *= 2.8  # whose taps stand apart
@@ -358,7 +361,8 @@ def fft_cost(operation, images, channels, out_channels, out_size, kernel, stride
     channels = fft_channels(channels, kernel, stride)
     if operation == "conv_weight_grad":
         weights = 4500 * channels * (-(-out_channels // lanes) * lanes)
-        return tiles * (800 * channels * out_channels + 7500 * (channels + out_channels)) + weights + 1e6
+        products = 800 * channels * max(out_channels, lanes)  # output channels are the lanes
+        return tiles * (products + 7500 * (channels + out_channels)) + weights + 1e6
     blocks = 1
     if 1536 * channels * out_channels > 4 << 20:
         blocks = -(-tiles // min(192, max(16, (12 << 20) // (1024 * channels))))
@@ -409,7 +413,7 @@ def direct_gains(operation, images, channels, out_channels, out_size, kernel, st
     # Small outputs waste no lanes where there are images to fill them.
     fill_lanes = out_size[-1] <= 16 and 0 < -(-images // lanes) * lanes <= 1.25 * images
     if operation == "conv_weight_grad":
-        few = channels <= 8 and max(stride) < 4 and (out_size[-1] >= 10 or fill_lanes)
+        few = (channels <= 8 or out_channels <= 6) and max(stride) < 4 and (out_size[-1] >= 10 or fill_lanes)
         return depthwise or few or (fill_lanes and channels <= 64 and max(stride) == 1 and math.prod(out_size) >= 25)
     few = (channels <= 48 or out_channels <= 8) and math.prod(out_size) >= 64
     return depthwise or few or (fill_lanes and channels <= 96)

@@ -672,7 +672,7 @@ def test_blocks_of_winograd_hold_each_tap_once_and_the_whole_ones_first(kernel, 
         ((64, 64, 64, (32, 32)), "winograd", "winograd"),
         ((16, 16, 16, (20, 20)), "winograd", "winograd"),
         ((64, 3, 64, (32, 32)), "direct", "direct"),  # few channels
-        ((64, 64, 3, (32, 32)), "direct", "im2col"),
+        ((64, 64, 3, (32, 32)), "direct", "winograd"),
         ((1, 64, 64, (8, 8)), "im2col", "im2col"),  # few tiles
         ((1, 32, 32, (8, 8)), "direct", "im2col"),
         ((0, 64, 64, (8, 8)), "im2col", "im2col"),
@@ -765,6 +765,40 @@ def test_arrays_with_gaps_are_copied_by_parts(rng):
     for grad, image in ((gaps(residual), x), (residual, gaps(x)), (gaps(residual), gaps(x))):
         for actual, one in zip(F.conv2d_backward(grad, image, weight, bias, **options), expected, strict=True):
             assert_matches(actual, one, "conv")
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize(("images", "channels", "size"), [(3, 9, 240), (2, 18, 260), (5, 9, 160)])
+def test_images_with_gaps_between_them_are_computed_one_by_one(rng, images, channels, size, groups):
+    """More than 4 MB; a single image of them stands with its channels last, alone or left over."""
+    base = rng.standard_normal((2 * images, size + 7, size, channels)).astype(np.float32)
+    weight = rng.standard_normal((12, channels // groups, 3, 3)).astype(np.float32)
+    for array in (base[::2], base[:images, 3:-4], base[:images, :, 2:-2]):
+        x = array.transpose(0, 3, 1, 2)
+        assert x.nbytes > 4 << 20
+        first = np.ascontiguousarray(x)
+        expected = F.conv2d(first, weight, padding=1, groups=groups)
+        assert_matches(F.conv2d(x, weight, padding=1, groups=groups), expected, "conv")
+        wide = np.resize(weight, (channels, 12 // groups, 3, 3))
+        expected = F.conv_transpose2d(first, wide, padding=1, groups=groups)
+        assert_matches(F.conv_transpose2d(x, wide, padding=1, groups=groups), expected, "conv")
+        dy = F.conv2d(first, weight, padding=1, groups=groups)
+        expected = F.conv2d_backward(dy, first, weight, padding=1, groups=groups)
+        for actual, one in zip(F.conv2d_backward(dy, x, weight, padding=1, groups=groups)[:2], expected, strict=False):
+            assert_matches(actual, one, "conv")
+
+
+def test_transposed_1x1_convolution_of_channels_last_arrays_pads_its_output(isa, dtype, rng):
+    x, weight = rng.standard_normal((1, 8, 24, 24)).astype(dtype), rng.standard_normal((8, 4, 1, 1)).astype(dtype)
+    arguments = {"stride": 1, "padding": 0, "output_padding": 1, "dilation": 2}
+    expected = F.conv_transpose2d(x, weight, **arguments)
+    assert expected.shape == (1, 4, 25, 25)
+    dy = rng.standard_normal(expected.shape).astype(dtype)
+    assert_matches(F.conv_transpose2d(channels_last(x), weight, **arguments), expected, "conv")
+    expected = F.conv_transpose2d_backward(dy, x, weight, None, **arguments)
+    found = F.conv_transpose2d_backward(channels_last(dy), channels_last(x), weight, None, **arguments)
+    for actual, one in zip(found[:2], expected[:2], strict=True):
+        assert_matches(actual, one, "conv")
 
 
 def test_statistics_of_many_outputs_are_those_of_the_output(rng):

@@ -54,10 +54,11 @@ cdef ptrdiff_t SPREAD_DEPTH = 128
 cdef ptrdiff_t TASK_WEIGHTS = 144
 # Bytes of arrays that are copied at a time, where an algorithm does not take them as they stand.
 cdef ptrdiff_t COPY_BYTES = 4 << 20
-# Bytes of outputs that are summed up at a time: the sums of their parts take up to 1 % of it.
+# Bytes of outputs that are summed up at a time, about: the sums of their parts take up to 3 % of it.
 cdef ptrdiff_t STATISTICS_BYTES = 32 << 20
-# packs_patches(): weights at most, and the depth up to which a single vector of output channels is enough.
-cdef ptrdiff_t PATCH_WEIGHTS = 1 << 20
+# packs_patches(): weights and elements of a patch at most, and of how many one vector of output channels is enough.
+cdef ptrdiff_t PATCH_WEIGHT_BYTES = 4 << 20
+cdef ptrdiff_t MOST_DEPTH = 4096
 cdef ptrdiff_t FEW_DEPTH = 64
 # Pixels of channels-last arrays that are summed up together.
 cdef ptrdiff_t SUM_PIXELS = 256
@@ -386,7 +387,9 @@ cdef bint packs_patches(str by, np.ndarray x, ptrdiff_t out_channels, kernel, di
     cdef ptrdiff_t lanes = kernels_for(x).conv.lanes, channels = x.shape[1], taps = product(tuple(kernel))
     if by not in ("direct", "im2col") or groups > 1 or max(dilation) > 1 or channels == 0 or taps == 1:
         return False
-    if by == "im2col" and 2 * channels >= lanes or taps * channels * out_channels > PATCH_WEIGHTS:
+    if by == "im2col" and 2 * channels >= lanes:
+        return False
+    if taps * channels > MOST_DEPTH or taps * channels * out_channels * np.PyArray_ITEMSIZE(x) > PATCH_WEIGHT_BYTES:
         return False
     return out_channels >= (lanes if taps * channels <= FEW_DEPTH else 2 * lanes)
 
@@ -450,16 +453,18 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
         return conv_by_parts(x, weight, bias, out_size, stride, padding, dilation, groups, residual, slope, statistics)
     cdef np.ndarray y = empty_in_layout(x, (x.shape[0], out_channels, *out_size)), sums
     cdef ptrdiff_t together = images_together(x, y, residual, statistics)
+    cdef bint last = is_channels_last(x)  # of an array with gaps, a single image may stand otherwise than y
     if together >= x.shape[0]:
         epilogue = Epilogue(bias, residual, slope, statistics, out_channels)
-        fill(by, x, weight, epilogue, y, stride, padding, dilation, groups, kept)
+        fill(by, x if last else contiguous(x), weight, epilogue, y, stride, padding, dilation, groups, kept)
         return epilogue.result(y)
     sums = np.zeros((2, out_channels))
     for image in range(0, x.shape[0], together):
         images = slice(image, image + together)
         epilogue = Epilogue(bias, None if residual is None else residual[images], slope, statistics, out_channels)
         part = (<object> y)[images]
-        fill(by, (<object> x)[images], weight, epilogue, part, stride, padding, dilation, groups, kept)
+        some = (<object> x)[images]
+        fill(by, some if last else contiguous(some), weight, epilogue, part, stride, padding, dilation, groups, kept)
         if statistics:
             sums += epilogue.result(part)[1:]
     return (y, sums[0], sums[1]) if statistics else y
@@ -467,10 +472,9 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
 
 cdef fill(str by, np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarray y, stride, padding, dilation,
           ptrdiff_t groups, kept):
-    """conv() into y, by this algorithm."""
+    """conv() of an array that stands into y, which stands like it, by this algorithm."""
     cdef ptrdiff_t rows = weight.shape[0] // groups, taps
     cdef tuple out_size = (<object> y).shape[2:]
-    x = either_layout(x)
     cdef bint last = is_channels_last(x)
     if last and packs_patches(by, x, weight.shape[0], (<object> weight).shape[2:], dilation, groups):
         return patches_conv(x, weight, epilogue, y, stride, padding)
@@ -558,7 +562,8 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
         return depthwise.conv_input_grad(grad, weight, epilogue, in_size, stride, padding, dilation)
     if by == "direct":
         return direct.conv_input_grad(grad, weight, epilogue, in_size, stride, padding, dilation, groups)
-    if last and max(stride) == 1 and is_pointwise(grad, weight, in_size, stride, padding, groups):
+    if (last and max(stride) == 1 and tuple(in_size) == (<object> grad).shape[2:]
+            and is_pointwise(grad, weight, in_size, stride, padding, groups)):
         return pointwise_input_grad(grad, weight, epilogue)
     weight = contiguous(weight)
     grad = either_layout(grad)

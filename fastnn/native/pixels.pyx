@@ -20,11 +20,11 @@ cdef ptrdiff_t PACKED_BYTES = 8 << 20
 # Pixels of a task, and at least; pixels that are summed up by themselves at least, and such units at most.
 cdef ptrdiff_t TASK_PIXELS = 128
 cdef ptrdiff_t LEAST_PIXELS = 32
-cdef ptrdiff_t UNIT_PIXELS = 32
+cdef ptrdiff_t UNIT_PIXELS = 64
 cdef ptrdiff_t UNITS = 512
-# Bytes of packed patches of a task, and pixels at most.
-cdef ptrdiff_t PATCH_BYTES = 64 << 10
+# Pixels whose patches are packed at a time; units of such that are summed up by themselves, at most.
 cdef ptrdiff_t PATCH_PIXELS = 64
+cdef ptrdiff_t PATCH_UNITS = 4096
 # Backward-weights: parts of the pixels at most, and bytes of their sums.
 cdef ptrdiff_t PARTS = 64
 cdef ptrdiff_t PARTIAL_BYTES = 4 << 20
@@ -82,7 +82,7 @@ def pointwise_conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarra
     cdef ptrdiff_t step = stride[0], in_row = x.shape[3] * channels
     cdef pixels_geometry g = pixels_geometry(channels, weight.shape[0], 0, width, height,
                                              <ptrdiff_t> stride[1] * channels, step * in_row, x.shape[2] * in_row)
-    if max(stride) == 1:  # all pixels are a single row
+    if max(stride) == 1 and (height, width) == (x.shape[2], x.shape[3]):  # all pixels are a single row
         g.row_pixels, g.image_rows, images = images * height * width, 1, 1
     multiply(g, images, x, weight, channels, 1, epilogue, y)
 
@@ -120,8 +120,9 @@ def patches_conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarray 
         return
     cdef np.ndarray by_pixel = np.ascontiguousarray((<object> weight).transpose(0, 2, 3, 1))
     cdef int threads = threads_for(2.0 * pixels * rows * (depth + 4) / FLOP_PER_NANOSECOND)
-    cdef ptrdiff_t block = min(PATCH_PIXELS, PATCH_BYTES // ((depth + gemm.column_tile) * itemsize))
-    block = ceil_div(max(UNIT_PIXELS, block), gemm.row_tile) * gemm.row_tile
+    cdef ptrdiff_t block = PATCH_PIXELS
+    if epilogue.statistics:
+        block = max(block, ceil_div(pixels, PATCH_UNITS))
     while not epilogue.statistics and block > LEAST_PIXELS and threads > 1 and ceil_div(pixels, block) < 4 * threads:
         block //= 2
     cdef ptrdiff_t panels = ceil_div(rows, tile), panel_bytes = depth * tile * itemsize
@@ -153,8 +154,8 @@ def patches_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding):
     if pixels * depth * g.out_channels == 0:
         return np.zeros((g.out_channels, g.channels, *kernel), x.dtype)
     cdef ptrdiff_t partial_bytes = kernels.partial_size(&g), scratch_bytes = kernels.scratch_size(&g, 0)
-    cdef ptrdiff_t parts = min(ceil_div(pixels, UNIT_PIXELS), max(1, min(PARTS, PARTIAL_BYTES // partial_bytes)))
-    cdef ptrdiff_t each = ceil_div(ceil_div(pixels, parts), UNIT_PIXELS) * UNIT_PIXELS
+    cdef ptrdiff_t parts = min(ceil_div(pixels, PATCH_PIXELS), max(1, min(PARTS, PARTIAL_BYTES // partial_bytes)))
+    cdef ptrdiff_t each = ceil_div(ceil_div(pixels, parts), PATCH_PIXELS) * PATCH_PIXELS
     parts = ceil_div(pixels, each)
     cdef int threads = threads_for(2.0 * pixels * g.out_channels * (depth + 4) / FLOP_PER_NANOSECOND)
     cdef np.ndarray sums = empty_of_shape((depth, partial_bytes // (depth * itemsize)), np.PyArray_TYPE(x))

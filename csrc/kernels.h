@@ -500,7 +500,7 @@ struct pixels_geometry {
     ptrdiff_t in_pixel, in_row, in_image; /* elements of the input from one of these to the next */
 };
 struct patches_geometry {
-    ptrdiff_t images, channels, out_channels;
+    ptrdiff_t images, channels, out_channels, channels_last;
     ptrdiff_t in_size[2], out_size[2], filter[2], stride[2], padding[2]; /* height, width */
 };
 struct pixels_kernels {

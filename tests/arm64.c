@@ -135,19 +135,20 @@ static void check_pixels(const struct kernels *table, const real *x, const real 
     compare("pixels", y, expected, N * PLANE * K, 5e-6);
 }
 
-/* 3x3 of pixels with channels last, by packed patches */
-static void check_patches(const struct kernels *table, const real *x, const real *weight,
-                          const struct conv_epilogue *epilogue, const double *expected)
+/* 3x3 by packed patches */
+static void check_patches(const char *name, int channels_last, const struct kernels *table, const real *x,
+                          const real *weight, const struct conv_epilogue *epilogue, const double *expected)
 {
-    struct patches_geometry geometry = {N, C, K, {H, W}, {H, W}, {3, 3}, {1, 1}, {1, 1}};
+    struct patches_geometry geometry = {N, C, K, channels_last, {H, W}, {H, W}, {3, 3}, {1, 1}, {1, 1}};
     ptrdiff_t tile = table->gemm->column_tile;
-    real *by_tap = numbers(K * DEPTH), *packed = numbers((K + tile) * DEPTH), *y = numbers(N * PLANE * K);
-    for (int i = 0; i < K * DEPTH; i++) by_tap[i / DEPTH * DEPTH + i % TAPS * C + i / TAPS % C] = weight[i];
+    real *rows = numbers(K * DEPTH), *packed = numbers((K + tile) * DEPTH), *y = numbers(N * PLANE * K);
+    for (int i = 0; i < K * DEPTH; i++)
+        rows[channels_last ? i / DEPTH * DEPTH + i % TAPS * C + i / TAPS % C : i] = weight[i];
     for (ptrdiff_t k = 0; k < K; k += tile)
-        table->gemm->pack(by_tap + k * DEPTH, DEPTH, 1, k + tile < K ? tile : K - k, DEPTH, tile, packed + k * DEPTH);
+        table->gemm->pack(rows + k * DEPTH, DEPTH, 1, k + tile < K ? tile : K - k, DEPTH, tile, packed + k * DEPTH);
     table->pixels->patch_tile(&geometry, x, packed, 0, N * PLANE, epilogue, 0, y,
                               memory(table->pixels->scratch_size(&geometry, N * PLANE)));
-    compare("patches", y, expected, N * PLANE * K, 5e-6);
+    compare(name, y, expected, N * PLANE * K, 5e-6);
 }
 
 /* Depthwise 3x3, stride 1, padding 1, by the first weights of the first output channel's filters */
@@ -312,7 +313,8 @@ static void check_convolutions(const struct kernels *table)
     squares.channels_last = 1, squares.chunk_rows = fft->last_row_tile;
     check_fft("fft, channels last", fft, squares, last, weight, &with_bias, expected_last);
     check_pixels(table, last, weight, &with_bias);
-    check_patches(table, last, weight, &with_bias, expected_last);
+    check_patches("patches", 0, table, x, weight, &with_bias, expected);
+    check_patches("patches, channels last", 1, table, last, weight, &with_bias, expected_last);
     check_depthwise(table->depthwise, last, weight);
 }
 

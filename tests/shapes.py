@@ -129,3 +129,12 @@ CONVOLUTIONS_STRAIGHT = [
     (33, 6, 6, (7, 7), (3, 3), 1, 1, 1, 6),  # depthwise
     (17, 2, 5, (3, 5), (3, 3), 1, 4, 2, 1),  # outputs that see no row of the image
 ]
+# Strides so large that patches hardly overlap: packed, with pixels as rows of the product.
+CONVOLUTIONS_PATCHES = [
+    (3, 3, 7, (37, 41), (5, 5), 5, 0, 1, 1),  # blocks of pixels run across small images
+    (2, 3, 33, (48, 49), (16, 16), 16, 0, 1, 1),  # rows of a patch of a vector, two blocks of the depth
+    (1, 2, 50, (60, 66), (7, 6), (5, 6), (3, 2), 1, 1),  # padding, one past a panel
+    (2, 5, 16, (20, 19), (3, 2), (6, 7), (2, 1), 1, 1),  # stride > kernel, patches that lie in the padding
+    (1, 1, 3, (110, 115), (21, 3), (5, 8), (1, 0), 1, 1),
+    (4, 3, 20, (4, 3), (5, 5), 5, 1, 1, 1),  # one pixel an image
+]

@@ -21,6 +21,7 @@ from tests.shapes import (
     CONVOLUTIONS_FFT_LARGE,
     CONVOLUTIONS_LARGE,
     CONVOLUTIONS_OTHER_DIMENSIONS,
+    CONVOLUTIONS_PATCHES,
     CONVOLUTIONS_STRAIGHT,
     CONVOLUTIONS_WINOGRAD,
     CONVOLUTIONS_WINOGRAD_LARGE,
@@ -33,7 +34,7 @@ SMALL += [("winograd", shape) for shape in CONVOLUTIONS_WINOGRAD]
 SMALL += [("fft", shape) for shape in CONVOLUTIONS_FFT]
 ALL = SMALL + [(name, shape) for name in ("im2col", "direct") for shape in CONVOLUTIONS_LARGE]
 ALL += [("im2col", shape) for shape in CONVOLUTIONS_FEW]
-ALL += [("direct", shape) for shape in CONVOLUTIONS_STRAIGHT]
+ALL += [("direct", shape) for shape in CONVOLUTIONS_STRAIGHT + CONVOLUTIONS_PATCHES]
 ALL += [("winograd", shape) for shape in CONVOLUTIONS_WINOGRAD_LARGE]
 ALL += [("fft", shape) for shape in CONVOLUTIONS_FFT_LARGE]
 TOLERANCE = {"im2col": "conv", "direct": "conv", "winograd": "conv_winograd", "fft": "conv"}

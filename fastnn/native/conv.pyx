@@ -60,6 +60,9 @@ cdef ptrdiff_t STATISTICS_BYTES = 32 << 20
 cdef ptrdiff_t PATCH_WEIGHT_BYTES = 4 << 20
 cdef ptrdiff_t MOST_DEPTH = 4096
 cdef ptrdiff_t FEW_DEPTH = 64
+# ... with channels first: strides at least, of rows of more than a vector of outputs, and of all else.
+cdef ptrdiff_t LONG_ROW_STRIDE = 5
+cdef ptrdiff_t LEAST_STRIDE = 4
 # Pixels of channels-last arrays that are summed up together.
 cdef ptrdiff_t SUM_PIXELS = 256
 cdef double FLOP_PER_NANOSECOND = 40.0
@@ -376,21 +379,26 @@ cdef bint is_pointwise(np.ndarray like, np.ndarray weight, out_size, stride, pad
             and like.shape[0] * product(tuple(out_size)) > FEW_PIXELS)
 
 
-cdef bint packs_patches(str by, np.ndarray x, ptrdiff_t out_channels, kernel, dilation, ptrdiff_t groups):
-    """Whether a convolution of an array with channels last packs patches as rows of its product: few channels to more
-    than a vector of them.
+cdef bint packs_patches(str by, np.ndarray x, bint last, ptrdiff_t out_channels, ptrdiff_t row, kernel, stride,
+                        dilation, ptrdiff_t groups):
+    """Whether a convolution packs patches as rows of its product: with channels last of few channels to more than a
+    vector of them, with channels first of patches that hardly overlap. `row`: outputs in one, 0 in backward-weights.
 
     Against the direct kernels, one core with AVX-512, milliseconds forward and backward-weights: (32, 3, 32, 32, 3)
     0.75 1.06 -> 0.56 0.66; (16, 3, 32, 224, 3) with stride 2 8.6 9.8 -> 3.7 5.3; (8, 3, 96, 224, 16) with stride 16
-    3.6 23 -> 1.7 2.0; (32, 3, 16, 32, 7) 1.1 1.4 -> 1.9 2.1; (32, 3, 8, 32, 3) 0.27 0.32 -> 0.44 0.39.
+    3.6 23 -> 1.7 2.0; (32, 3, 16, 32, 7) 1.1 1.4 -> 1.9 2.1; (32, 3, 8, 32, 3) 0.27 0.32 -> 0.44 0.39. With channels
+    first: (8, 3, 768, 224, 16) with stride 16 18.7 15.7 -> 15.3 14.5; (8, 3, 192, 224, 16) 5.4 6.0 -> 3.7 3.9;
+    (64, 3, 16, 112, 5) with stride 5 4.3 5.3 -> 2.6 2.1; (8, 3, 64, 224, 7) with stride 4 4.4 8.7 -> 5.0 6.3.
     """
     cdef ptrdiff_t lanes = kernels_for(x).conv.lanes, channels = x.shape[1], taps = product(tuple(kernel))
     if by not in ("direct", "im2col") or groups > 1 or max(dilation) > 1 or channels == 0 or taps == 1:
         return False
-    if by == "im2col" and 2 * channels >= lanes:
+    if x.ndim != 4 or by == "im2col" and 2 * channels >= lanes:
         return False
     if taps * channels > MOST_DEPTH or taps * channels * out_channels * np.PyArray_ITEMSIZE(x) > PATCH_WEIGHT_BYTES:
         return False
+    if not last:
+        return min(stride) >= (LONG_ROW_STRIDE if row > lanes else LEAST_STRIDE)
     return out_channels >= (lanes if taps * channels <= FEW_DEPTH else 2 * lanes)
 
 
@@ -448,7 +456,8 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
     cdef str by = algorithm("conv", x, out_channels, out_size, (<object> weight).shape[2:], stride, dilation, groups)
     cdef Epilogue epilogue
     cdef tuple kernel = (<object> weight).shape[2:]
-    if (is_channels_last(x) and not packs_patches(by, x, out_channels, kernel, dilation, groups)
+    if (is_channels_last(x)
+            and not packs_patches(by, x, True, out_channels, out_size[-1], kernel, stride, dilation, groups)
             and not takes_last(by, x, weight.shape[1], out_channels // groups, product(kernel), groups)):
         return conv_by_parts(x, weight, bias, out_size, stride, padding, dilation, groups, residual, slope, statistics)
     cdef np.ndarray y = empty_in_layout(x, (x.shape[0], out_channels, *out_size)), sums
@@ -476,7 +485,8 @@ cdef fill(str by, np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarray
     cdef ptrdiff_t rows = weight.shape[0] // groups, taps
     cdef tuple out_size = (<object> y).shape[2:]
     cdef bint last = is_channels_last(x)
-    if last and packs_patches(by, x, weight.shape[0], (<object> weight).shape[2:], dilation, groups):
+    cdef tuple kernel = (<object> weight).shape[2:]
+    if packs_patches(by, x, last, weight.shape[0], out_size[-1], kernel, stride, dilation, groups):
         return patches_conv(x, weight, epilogue, y, stride, padding)
     if by == "winograd":
         return winograd.conv(x, weight, epilogue, y, stride[0], padding, kept)
@@ -691,8 +701,9 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
                             groups)
     cdef bint last = is_channels_last(x)
     cdef bint grad_last = is_channels_last(grad)
-    cdef bint patches = (grad_last and (last or x.shape[1] == 1 and stands(x))
-                         and packs_patches(by, x, grad.shape[1], kernel, dilation, groups))
+    cdef bint alike = last == grad_last or grad_last and x.shape[1] == 1
+    cdef bint patches = (stands(x) and stands(grad) and alike
+                         and packs_patches(by, x, grad_last, grad.shape[1], 0, kernel, stride, dilation, groups))
     if copies_much(x) or copies_much(grad) or (last or grad_last) and not patches and (
             not takes_last(by, x, x.shape[1] // groups, grad.shape[1] // groups, product(tuple(kernel)), groups)
             or (last != grad_last and by != "im2col")):

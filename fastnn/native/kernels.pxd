@@ -497,6 +497,7 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t images
         ptrdiff_t channels
         ptrdiff_t out_channels
+        ptrdiff_t channels_last
         ptrdiff_t in_size[2]
         ptrdiff_t out_size[2]
         ptrdiff_t filter[2]

@@ -9,7 +9,8 @@ from fastnn.native.epilogue cimport Epilogue
 from fastnn.native.kernels cimport (
     conv_backward_kernels, conv_epilogue, gemm_kernels, patches_geometry, pixels_geometry, pixels_kernels)
 from fastnn.native.runtime cimport (
-    Block, ceil_div, contiguous, empty_channels_last, empty_of_shape, kernels_for, scratch, threads_for)
+    Block, ceil_div, contiguous, empty_channels_last, empty_of_shape, is_channels_last, kernels_for, scratch,
+    threads_for)
 
 import numpy as np
 
@@ -98,9 +99,9 @@ def pointwise_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue):
     return result
 
 
-cdef patches_geometry patches_of(np.ndarray x, ptrdiff_t out_channels, out_size, kernel, stride, padding):
+cdef patches_geometry patches_of(np.ndarray x, bint last, ptrdiff_t out_channels, out_size, kernel, stride, padding):
     cdef patches_geometry g
-    g.images, g.channels, g.out_channels = x.shape[0], x.shape[1], out_channels
+    g.images, g.channels, g.out_channels, g.channels_last = x.shape[0], x.shape[1], out_channels, last
     for i in range(2):
         g.in_size[i], g.out_size[i], g.filter[i] = x.shape[2 + i], out_size[i], kernel[i]
         g.stride[i], g.padding[i] = stride[i], padding[i]
@@ -111,14 +112,14 @@ def patches_conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarray 
     """Fills y (N, K, P, Q) from x (N, C, H, W) and weight (K, C, R, S), through an epilogue."""
     cdef const gemm_kernels *gemm = kernels_for(x).gemm
     cdef const pixels_kernels *kernel = kernels_for(x).pixels
-    cdef patches_geometry g = patches_of(x, weight.shape[0], (<object> y).shape[2:], (<object> weight).shape[2:],
-                                         stride, padding)
+    cdef patches_geometry g = patches_of(x, is_channels_last(x), weight.shape[0], (<object> y).shape[2:],
+                                         (<object> weight).shape[2:], stride, padding)
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(x), tile = gemm.column_tile, rows = g.out_channels, task, panel
     cdef ptrdiff_t pixels = g.images * g.out_size[0] * g.out_size[1], depth = g.channels * g.filter[0] * g.filter[1]
     if pixels * rows == 0:
         epilogue.over(0, y)
         return
-    cdef np.ndarray by_pixel = np.ascontiguousarray((<object> weight).transpose(0, 2, 3, 1))
+    cdef np.ndarray by_pixel = contiguous((<object> weight).transpose(0, 2, 3, 1) if g.channels_last else weight)
     cdef int threads = threads_for(2.0 * pixels * rows * (depth + 4) / FLOP_PER_NANOSECOND)
     cdef ptrdiff_t block = PATCH_PIXELS
     if epilogue.statistics:
@@ -148,7 +149,8 @@ def patches_conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarray 
 def patches_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding):
     """The gradient (K, C, R, S) by the weight, from the output's gradient and the input."""
     cdef const pixels_kernels *kernels = kernels_for(x).pixels
-    cdef patches_geometry g = patches_of(x, grad.shape[1], (<object> grad).shape[2:], kernel, stride, padding)
+    cdef bint last = is_channels_last(x) or is_channels_last(grad)  # the other one may stand both ways
+    cdef patches_geometry g = patches_of(x, last, grad.shape[1], (<object> grad).shape[2:], kernel, stride, padding)
     cdef ptrdiff_t pixels = g.images * g.out_size[0] * g.out_size[1], itemsize = np.PyArray_ITEMSIZE(x), task
     cdef ptrdiff_t depth = g.channels * g.filter[0] * g.filter[1]
     if pixels * depth * g.out_channels == 0:
@@ -173,5 +175,7 @@ def patches_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding):
                                 partials + (task - 1) * partial_bytes if task > 0 else target,
                                 thread_scratch + threadid() * scratch_bytes)
         reduction.add_parts(partials, parts - 1, partial_bytes // itemsize, partial_bytes // itemsize, target)
-    by_tap = (<object> sums)[:, :g.out_channels].reshape(kernel[0], kernel[1], g.channels, g.out_channels)
-    return np.ascontiguousarray(by_tap.transpose(3, 2, 0, 1))
+    by_filter = (<object> sums)[:, :g.out_channels].T
+    if not g.channels_last:
+        return np.ascontiguousarray(by_filter).reshape(g.out_channels, g.channels, *kernel)
+    return np.ascontiguousarray(by_filter.reshape(g.out_channels, *kernel, g.channels).transpose(0, 3, 1, 2))

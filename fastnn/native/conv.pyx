@@ -35,7 +35,7 @@ cdef ptrdiff_t PARTIAL_BYTES = 8 << 20
 cdef ptrdiff_t PARTIAL_PIXELS = 768
 # and depth of a task at least: each packs the gradient again.
 cdef ptrdiff_t LEAST_DEPTH = 32
-# Bytes of one pixel's gradients at most: more output channels are taken by parts of at least so many.
+# Bytes of one pixel's gradients, or products, at most: more output channels are taken by parts of at least so many.
 cdef ptrdiff_t ROWS_BYTES = 16 << 10
 cdef ptrdiff_t LEAST_ROWS = 256
 # Backward-data: bytes of packed weights at most, or of those of a few rows.
@@ -397,8 +397,9 @@ cdef bint packs_patches(str by, np.ndarray x, bint last, ptrdiff_t out_channels,
         return False
     if taps * channels > MOST_DEPTH or taps * channels * out_channels * np.PyArray_ITEMSIZE(x) > PATCH_WEIGHT_BYTES:
         return False
-    if not last:
-        return min(stride) >= (LONG_ROW_STRIDE if row > lanes else LEAST_STRIDE)
+    if not last:  # products of a few patches stand in memory before they are stored
+        return (min(stride) >= (LONG_ROW_STRIDE if row > lanes else LEAST_STRIDE)
+                and out_channels * np.PyArray_ITEMSIZE(x) <= ROWS_BYTES)
     return out_channels >= (lanes if taps * channels <= FEW_DEPTH else 2 * lanes)
 
 

@@ -194,8 +194,8 @@ def test_backward_weights_of_many_output_channels_uses_at_most_16_mb_beside_its_
         "F.conv2d_backward(gaps(y), x, weight, bias, padding=1, needs=(False, True, True))",
         "F.conv2d_fused(x, weight, bias, padding=1, residual=last(y))",
         "F.conv2d_fused(last(x), weight, bias, padding=1, residual=y)",
-        "F.conv2d_fused(x, weight, bias, padding=1, statistics=True)",
-        "F.conv2d_fused(last(x), weight.repeat(2, 2).repeat(2, 3), bias, padding=2, statistics=True)",
+        "F.conv2d_fused(large, wide, bias, padding=3, statistics=True)",
+        "F.conv2d_fused(last(large), wide, bias, padding=3, statistics=True)",
     ],
 )
 def test_arrays_that_stand_otherwise_and_statistics_use_at_most_16_mb_beside_the_result(call):
@@ -203,7 +203,8 @@ def test_arrays_that_stand_otherwise_and_statistics_use_at_most_16_mb_beside_the
 import numpy as np, fastnn, fastnn.functional as F
 fastnn.set_num_threads(1)
 x = y = np.ones((64, 64, 56, 56), np.float32)
-weight, bias = np.ones((64, 64, 3, 3), np.float32), np.ones(64, np.float32)
+large = np.ones((64, 64, 112, 112), np.float32)
+weight, wide, bias = (np.ones(shape, np.float32) for shape in ((64, 64, 3, 3), (64, 64, 7, 7), 64))
 gaps = lambda array: array.repeat(2, 3)[..., ::2]
 last = lambda array: np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 results = {call}

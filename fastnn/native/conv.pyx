@@ -18,7 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from fastnn.conv_algorithm import choose
+from fastnn.conv_algorithm import choose, get_conv_algorithm
 from fastnn.native import depthwise, direct, fft, winograd
 from fastnn.native.pixels import patches_conv, patches_weight_grad, pointwise_conv, pointwise_input_grad
 
@@ -59,6 +59,7 @@ cdef ptrdiff_t STATISTICS_BYTES = 32 << 20
 # packs_patches(): weights and elements of a patch at most, and of how many one vector of output channels is enough.
 cdef ptrdiff_t PATCH_WEIGHT_BYTES = 4 << 20
 cdef ptrdiff_t MOST_DEPTH = 4096
+cdef ptrdiff_t MOST_CHANNELS = 8  # of those that the matrix product would compute otherwise
 cdef ptrdiff_t FEW_DEPTH = 64
 # ... with channels first: strides at least, of rows of more than a vector of outputs, and of all else.
 cdef ptrdiff_t LONG_ROW_STRIDE = 5
@@ -391,9 +392,9 @@ cdef bint packs_patches(str by, np.ndarray x, bint last, ptrdiff_t out_channels,
     (64, 3, 16, 112, 5) with stride 5 4.3 5.3 -> 2.6 2.1; (8, 3, 64, 224, 7) with stride 4 4.4 8.7 -> 5.0 6.3.
     """
     cdef ptrdiff_t lanes = kernels_for(x).conv.lanes, channels = x.shape[1], taps = product(tuple(kernel))
-    if by not in ("direct", "im2col") or groups > 1 or max(dilation) > 1 or channels == 0 or taps == 1:
+    if by not in ("direct", "im2col") or x.ndim != 4 or groups > 1 or max(dilation) > 1 or channels == 0 or taps == 1:
         return False
-    if x.ndim != 4 or by == "im2col" and 2 * channels >= lanes:
+    if channels > MOST_CHANNELS if by == "im2col" else get_conv_algorithm() == "direct":  # who asks for it gets it
         return False
     if taps * channels > MOST_DEPTH or taps * channels * out_channels * np.PyArray_ITEMSIZE(x) > PATCH_WEIGHT_BYTES:
         return False
@@ -500,8 +501,8 @@ cdef fill(str by, np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarray
     if last and is_pointwise(x, weight, out_size, stride, padding, groups):
         return pointwise_conv(x, weight, epilogue, y, stride)
     weight = contiguous(weight)
-    cdef Geometry made = forward_geometry((<object> x).shape, out_size, (<object> weight).shape[2:], stride, padding,
-                                          dilation, groups, weight.shape[0], last, last)
+    cdef Geometry made = forward_geometry((<object> x).shape, out_size, kernel, stride, padding, dilation, groups,
+                                          weight.shape[0], last, last)
     cdef const conv_geometry *geometry = &made.values
     taps = geometry.taps
     correlate(
@@ -691,6 +692,11 @@ def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dil
     return result, bias_sums.sum(axis=0).astype(x.dtype) if bias_grad else None
 
 
+cdef np.ndarray own_bias_sums(np.ndarray grad, bint bias_grad):
+    """The bias_sums of weight_grad() in a pass of their own."""
+    return conv_channel_sum(grad)[None].astype(np.float64) if bias_grad else np.zeros((1, grad.shape[1]))
+
+
 cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups,
                        bint bias_grad):
     """The gradient by the weight, and sums of the output's gradient, (parts, K) in float64: zeros where they would cost
@@ -710,15 +716,14 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
             or (last != grad_last and by != "im2col")):
         return weight_grad_by_parts(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
     if patches:
-        bias_sums = conv_channel_sum(grad)[None].astype(np.float64) if bias_grad else np.zeros((1, grad.shape[1]))
-        return patches_weight_grad(grad, x, tuple(kernel), stride, padding), bias_sums
+        return patches_weight_grad(grad, x, tuple(kernel), stride, padding), own_bias_sums(grad, bias_grad)
     if by == "winograd":
         return winograd.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
     if by == "fft":
         return fft.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
     if last and is_depthwise(by, x.shape[1] // groups, grad.shape[1] // groups, groups):
-        bias_sums = conv_channel_sum(grad)[None].astype(np.float64) if bias_grad else np.zeros((1, grad.shape[1]))
-        return depthwise.conv_weight_grad(grad, x, tuple(kernel), stride, padding, dilation), bias_sums
+        weights = depthwise.conv_weight_grad(grad, x, tuple(kernel), stride, padding, dilation)
+        return weights, own_bias_sums(grad, bias_grad)
     if by == "direct":
         return direct.conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
     x, grad = either_layout(x), either_layout(grad)

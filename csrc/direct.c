@@ -775,14 +775,20 @@ INLINE void accumulate_gradient(const int rows, const struct bands *b, const rea
         }
 }
 
-/* Copies the gradient of the bands from output row `start` on, of `image` and the following, for one output channel; each
- * row is padded with zeros to whole vectors. */
-static void copy_gradient(const struct direct_geometry *g, const struct bands *b, const real *grad, ptrdiff_t image,
-                          ptrdiff_t start, real *to)
+/* Where a band of the gradient begins, counted through the images (or groups of interleaved ones). */
+INLINE const real *find_band(const struct direct_geometry *g, const real *grad, ptrdiff_t unit)
 {
-    grad += image * g->out_image_stride + start * g->out_stride[0];
+    ptrdiff_t bands = (g->grid[0] + g->band - 1) / g->band;
+    return grad + unit / bands * g->interleave * g->out_image_stride + unit % bands * g->band * g->out_stride[0];
+}
+
+/* Copies the gradient of the bands, or of `images` interleaved ones, for one output channel; each row is padded with zeros to
+ * whole vectors. */
+static void copy_gradient(const struct direct_geometry *g, const struct bands *b, const real *grad, ptrdiff_t images,
+                          real *to)
+{
     if (g->interleave > 1) {
-        interleave(grad, g->out_image_stride, smaller(LANES, g->images - image), 1, b->height * g->grid[1], to);
+        interleave(grad, g->out_image_stride, images, 1, b->height * g->grid[1], to);
         return;
     }
     for (ptrdiff_t i = 0; i < b->images; i++, grad += g->out_image_stride)
@@ -793,11 +799,10 @@ static void copy_gradient(const struct direct_geometry *g, const struct bands *b
 
 /* The same for `rows` output channels, at most LANES, which are last. */
 static void copy_last_gradients(const struct direct_geometry *g, const struct bands *b, const real *grad,
-                                ptrdiff_t rows, ptrdiff_t image, ptrdiff_t start, real *to)
+                                ptrdiff_t rows, ptrdiff_t images, real *to)
 {
     ptrdiff_t row_stride = b->images * b->height * b->grad_row, positions = b->height * g->grid[1];
-    struct range seen = {0, smaller(g->interleave, g->images - image)};
-    grad += image * g->out_image_stride + start * g->out_stride[0];
+    struct range seen = {0, images};
     for (ptrdiff_t i = 0, x = 0; i < b->images * positions; to += LANES) {
         const real *from = grad + i / positions * g->out_image_stride + i % positions * g->out_stride[1];
         vec square[LANES];
@@ -814,6 +819,20 @@ static void copy_last_gradients(const struct direct_geometry *g, const struct ba
         for (ptrdiff_t row = 0; row < LANES; row++)
             if (row < rows) vec_store(to + row * row_stride, square[row]);
     }
+}
+
+/* A part of the gradients of `rows` output channels, from `grad` on, that are copied next: they come from memory while products
+ * are computed. */
+static void send_gradients(const struct direct_geometry *g, const struct bands *b, const real *grad, ptrdiff_t rows,
+                           struct range part, ptrdiff_t parts)
+{
+    const ptrdiff_t count = b->height * b->width, line = 64 / sizeof(real);
+    for (ptrdiff_t image = 0; image < b->images; image++, grad += g->out_image_stride)
+        for (ptrdiff_t row = 0; row < rows; row++) {
+            const real *from = grad + row * g->out_channel_stride;
+            for (ptrdiff_t i = part.first * count / parts; i < part.end * count / parts; i += line)
+                __builtin_prefetch(from + i, 0, 2);
+        }
 }
 
 /* The sum of one output channel of the bands, from its copy. */
@@ -897,24 +916,30 @@ static void weight_tile(const struct direct_geometry *g, const struct direct_pha
         ptrdiff_t image = (unit + done) / bands * g->interleave, start = (unit + done) % bands * g->band;
         b.images = smaller(images_together(g), units - done);
         b.height = smaller(g->band, g->grid[0] - start);
+        const ptrdiff_t images = smaller(g->interleave, g->images - image);
+        const real *band = find_band(g, grad_output, unit + done);
         for (ptrdiff_t i = 0; i < b.images; i++)
             copy_band(g, input, image + i, start, b.height, copy + i * b.copy_image);
         for (ptrdiff_t i = 0; i < tiles; i++) {
             ptrdiff_t k = i * rows / tiles, count = (i + 1) * rows / tiles - k;
-            const real *from = (const real *)grad_output + k * g->out_channel_stride;
+            const real *from = band + k * g->out_channel_stride;
             for (ptrdiff_t row = 0; row < count; row += together) {
                 real *to = grads + row * b.images * b.height * b.grad_row;
                 if (g->channels_last)
-                    copy_last_gradients(g, &b, from + row, smaller(together, count - row), image, start, to);
+                    copy_last_gradients(g, &b, from + row, smaller(together, count - row), images, to);
                 else
-                    copy_gradient(g, &b, from + row * g->out_channel_stride, image, start, to);
+                    copy_gradient(g, &b, from + row * g->out_channel_stride, images, to);
             }
             for (ptrdiff_t row = 0; row < (bias_sums ? count : 0); row++)
                 bias_sums[k + row] += sum_gradient(&b, grads + row * b.images * b.height * b.grad_row);
+            const real *next = from + count * g->out_channel_stride;
+            if (i + 1 == tiles)
+                next = done + b.images < units ? find_band(g, grad_output, unit + done + b.images) : NULL;
             for (ptrdiff_t d = 0; d < depth; d += accumulator_columns((int)count)) {
                 const ptrdiff_t *offset = phase->offset + d;
-                ptrdiff_t end = smaller(d + accumulator_columns((int)count), depth);
-                struct range seen = seen_rows(g, phase, start, b.height, (struct range){d, end});
+                struct range part = {d, smaller(d + accumulator_columns((int)count), depth)};
+                struct range seen = seen_rows(g, phase, start, b.height, part);
+                if (next && g->interleave == 1 && !g->channels_last) send_gradients(g, &b, next, count, part, depth);
                 real *to = sums + k * stride + d * LANES;
 #define ROWS(count) accumulate_gradient(count, &b, grads, copy, offset, seen, to, stride, done > 0)
                 switch (count) {

@@ -43,13 +43,18 @@ def main(arguments=None):
         parser.exit(2, parser.format_help())
     chosen = parser.parse_args(arguments)
     try:
-        return chosen.run(chosen) or 0
+        status = chosen.run(chosen) or 0
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt as interrupt:
-        print(f"\nfastnn: {interrupt or 'interrupted'}", file=sys.stderr)
+        print(f"\nfastnn: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
     except UsageError as error:
         print(f"fastnn: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes once more as it ends
+        return 1
     except (OSError, DataError, CheckpointError, FloatingPointError) as error:
         print(f"fastnn: {error}", file=sys.stderr)
         return 1

@@ -70,6 +70,8 @@ def get_backend():
 def backend(name):
     """Run every function in the ``with`` block on this implementation ("native" or "reference").
 
+    It is that of the process, not of this Python thread alone: blocks of several threads must not overlap.
+
     Examples
     --------
     >>> import fastnn

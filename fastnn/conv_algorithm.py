@@ -23,19 +23,28 @@ def set_conv_algorithm(name):
     Parameters
     ----------
     name : {"auto", "im2col", "direct", "winograd", "fft"}
-        "im2col" is a matrix product, exact up to rounding. "direct" is as exact, and reads a copy of the image instead
-        of a matrix of its patches, in one or two dimensions (three, and rows too long for the
-        cache, stay with im2col). "winograd" needs a quarter of the
-        multiplications for filters of 3x3, and up to 4 times fewer for others of 2x2 to 12x12, with stride 1, 2 or 4
-        (backward-data with a stride: 2 or 3 taps per phase, as 3x3 to 6x6 have with stride 2), dilation 1, one group
-        and at most 2048 channels, counted once per block of 3x3 or 2x2 taps (others stay with im2col); its largest
-        error in float32 is at most 2e-5 of the output's RMS for up to 512 channels, and a NaN or an infinity reaches
-        all of the 4x4 outputs that share its patch, as NaN. "fft" needs up to 13 times fewer, for large images and
-        filters of up to 9x9 (stride 2: 18x18, stride 4: 36x36), of the same kinds, with at most 512 channels, counted
-        once per phase of the stride; it is about as exact as "im2col", but a NaN or an infinity reaches all outputs
-        that share its patch of 16x16 pixels (of every second or fourth one with such a stride), as NaN. "auto" takes
-        the one that is fastest for the shape. The environment variable ``FASTNN_CONV_ALGORITHM`` sets the one that a
-        process starts with.
+        - "auto" takes the one that is fastest for the shape.
+        - "im2col" is a matrix product, exact up to rounding.
+        - "direct" is as exact, and reads a copy of the image instead of a matrix of its patches, in one or two
+          dimensions, where a row fits the cache.
+        - "winograd" needs a quarter of the multiplications for filters of 3x3, and up to 4 times fewer for others of
+          2x2 to 12x12, with stride 1, 2 or 4 (backward-data with a stride: 2 or 3 taps per phase, as 3x3 to 6x6 have
+          with stride 2), dilation 1, one group and at most 2048 channels, counted once per block of 3x3 or 2x2 taps.
+          Its largest error in float32 is at most 2e-5 of the output's RMS for up to 512 channels.
+        - "fft" needs up to 13 times fewer, for large images and filters of up to 9x9 (stride 2: 18x18, stride 4:
+          36x36), of the same kinds, with at most 512 channels, counted once per phase of the stride. Its error is
+          about that of "im2col".
+
+        One that cannot run for a shape leaves it to "im2col". The environment variable ``FASTNN_CONV_ALGORITHM`` sets
+        the one that a process starts with.
+
+    Notes
+    -----
+    "winograd" and "fft" compute outputs from sums and differences of whole patches, of 6x6 and 16x16 pixels (of every
+    second or fourth one with such a stride), so that errors are relative to the largest value in the patch, not to
+    those that an output sees: beside an outlier of 1e6 they are 1e-2, and outputs that see nothing but zeros are not
+    exactly 0. A NaN or an infinity, also one of a sum that overflows, reaches all outputs that share its patch, as NaN.
+    Where that matters, force "im2col".
 
     Raises
     ------
@@ -71,6 +80,8 @@ def get_conv_algorithm():
 def conv_algorithm(name):
     """Compute convolutions by this algorithm in the ``with`` block: "auto", "im2col", "direct", "winograd" or "fft",
     see :func:`set_conv_algorithm`.
+
+    It is that of the process, not of this Python thread alone: blocks of several threads must not overlap.
 
     Examples
     --------

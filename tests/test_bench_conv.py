@@ -133,7 +133,8 @@ def test_ratios_are_the_others_times_over_ours():
 
 def test_algorithms_stand_beside_the_chosen_one(capsys, tmp_path):
     figures = tmp_path / "figures.json"
-    words = ("--algorithms", "--geometry", "2,3,8,12,5,1,2", "1,4,4,9,3,3,0", "--threads", "1", "--json", str(figures))
+    geometries = ("--geometry", "2,3,8,12,5,1,2", "--geometry", "1,4,4,9,3,3,0")
+    words = ("--algorithms", *geometries, "--threads", "1", "--json", str(figures))
     assert bench(*words) == 0
     output = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in output.splitlines()]
@@ -245,6 +246,12 @@ def test_a_burst_waits_for_threads_that_spin(monkeypatch):
     monkeypatch.setattr(timing.time, "process_time", lambda: processor[0])
     timing.wait_until_idle()
     assert len(sleeps) == 4
+
+
+def test_a_layer_beyond_all_memory_ends_the_command_in_a_line():
+    with pytest.raises(SystemExit, match=r"^fastnn: bench: given N100000000000 .*: .*\d") as ended:
+        bench("--geometry", "100000000000,64,64,56,3,1,1", "--threads", "1")
+    assert "\n" not in str(ended.value)
 
 
 # wrong usage

@@ -151,6 +151,25 @@ def test_without_a_command_all_of_them_are_listed(capsys):
 # check
 
 
+def test_an_interrupt_is_told(capsys, monkeypatch):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastnn.cli.info.run", interrupted)
+    assert main(["info"]) == 130
+    assert capsys.readouterr().err == "\nfastnn: interrupted\n"
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_without_a_word():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        command = [sys.executable, "-m", "fastnn", "info"]
+        environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(fastnn.__file__))}
+        done = subprocess.run(command, env=environment, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_check_covers_every_compiled_kernel():
     results = list(check.run_checks())
     assert [result for result in results if not result.passed] == []

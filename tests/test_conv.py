@@ -383,6 +383,7 @@ def test_channels_last_arrays_that_are_copied_go_part_by_part(dtype, rng, algori
         (dict(activation="gelu"), ValueError, "conv2d_fused: activation must be .*'relu'.*, got 'gelu'"),
         (dict(residual=np.zeros((1, 2, 3, 4))), ValueError, "conv2d_fused: residual must have shape"),
         (dict(residual=np.zeros((1, 2, 3, 3), np.float32)), TypeError, "conv2d_fused: residual"),
+        (dict(negative_slope=np.nan), ValueError, "conv2d_fused: negative_slope must be finite, got nan"),
         (dict(negative_slope="0.1"), TypeError, "conv2d_fused: negative_slope must be"),
         (dict(statistics=1.5), TypeError, "conv2d_fused: statistics must be"),
     ],
@@ -984,6 +985,7 @@ BAD = [
     (dict(stride=0), ValueError, "conv2d: stride must be at least 1, got 0"),
     (dict(stride=1.5), TypeError, "conv2d: stride must be an integer, got 1.5"),
     (dict(stride=(1, 2, 3)), ValueError, "conv2d: stride must be an integer or 2 of them"),
+    (dict(padding=(1, 2, 1, 2)), ValueError, "an integer or 2 of them, .* F.pad adds what differs from side to side"),
     (dict(padding=-1), ValueError, "conv2d: padding must be at least 0, got -1"),
     (dict(padding="full"), ValueError, "conv2d: padding must be integers, 'same' or 'valid', got 'full'"),
     (dict(padding="same", stride=2), ValueError, "conv2d: padding='same' needs stride 1"),
@@ -1022,6 +1024,7 @@ def test_conv2d_backward_bad_gradient():
         (dict(output_padding=1), "conv_transpose2d: output_padding must be smaller than stride or dilation"),
         (dict(padding=5), "conv_transpose2d: the output would have size"),
         (dict(weight=np.zeros((5, 4, 3, 3))), "conv_transpose2d: weight expects 5 input channels"),
+        (dict(input=np.zeros((2, 4, 5, 8))), r"has 4; if input has its channels last, give .*\(0, 3, 1, 2\)"),
         (dict(bias=np.zeros(8)), r"conv_transpose2d: bias must have shape \(4,\)"),
     ],
 )

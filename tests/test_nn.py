@@ -562,6 +562,7 @@ def test_bad_construction(build, error, message):
         (nn.BatchNorm1d(4, affine=False), (2, 3), r"BatchNorm1d: input must have 4 channels, got 3 in shape"),
         (nn.InstanceNorm2d(4, affine=True), (2, 3, 5, 5), r"InstanceNorm2d: input must have 4 channels, got 3"),
         (nn.Conv2d(4, 2, 3, groups=2), (2, 3, 5, 5), r"Conv2d: input must have 4 channels, got 3 in shape"),
+        (nn.Conv2d(3, 2, 3), (2, 8, 9, 3), r"got 8 in shape .*; if input has its channels last, give .*\(0, 3, 1, 2\)"),
         (nn.Conv2d(4, 2, 3), (4, 5, 5), r"conv2d: input must have 4 dimensions \(N, C, H, W\), got shape \(4, 5, 5\)"),
         (nn.ConvTranspose2d(4, 2, 3), (2, 3, 5, 5), r"ConvTranspose2d: input must have 4 channels, got 3 in shape"),
         (nn.PReLU(4), (2, 3, 5), r"PReLU: input must have 4 channels, got 3 in shape \(2, 3, 5\)"),

@@ -269,7 +269,7 @@ X = np.ones((2, 3, 4))
         (
             lambda: F.interpolate(X, (2, 2)),
             ValueError,
-            r"interpolate: size must be an integer or 1 of them, got \(2, 2\)",
+            r"interpolate: size must be an integer, got \(2, 2\)",
         ),
         (
             lambda: F.interpolate(X, None, (2, 2)),

@@ -31,6 +31,7 @@ def add_arguments(parser):
         "--geometry",
         type=geometry,
         nargs="+",
+        action="extend",
         metavar="N,C,K,H,R,stride,padding",
         help="these instead: images, channels, output channels, size, filter, stride, padding (square, one group)",
     )

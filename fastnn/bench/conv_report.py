@@ -78,6 +78,8 @@ def measure_layer(call, function, layer, *arguments):
         raise SystemExit(f"fastnn: bench: {wrong}") from None
     except BrokenProcessPool:
         raise SystemExit(f"fastnn: bench: the process that timed {layer.name} died; is there enough memory?") from None
+    except MemoryError as error:
+        raise SystemExit(f"fastnn: bench: {layer.name}: {error}") from None
     finally:
         if sys.stderr.isatty():
             print(f"\r{'':{WIDTH}}\r", end="", file=sys.stderr, flush=True)

@@ -87,8 +87,21 @@ def check_integers(function, name, value, count, minimum=None, maximum=LARGEST_S
     if len(value) == 1:
         value = tuple(value) * count
     if len(value) != count:
-        raise ValueError(f"{function}: {name} must be an integer or {count} of them, got {value!r}")
+        expected = "an integer" if count == 1 else f"an integer or {count} of them"
+        raise ValueError(f"{function}: {name} must be {expected}, got {value!r}{of_both_sides(name, value, count)}")
     return tuple(check_integer(function, name, entry, minimum, maximum) for entry in value)
+
+
+def of_both_sides(name, value, count):
+    """For those who give a padding for each side: who adds one."""
+    return "; F.pad adds what differs from side to side" if name == "padding" and len(value) == 2 * count else ""
+
+
+def channels_last_hint(shape, channels):
+    """For those whose array does not have so many channels, where it has them last."""
+    if len(shape) < 3 or shape[-1] != channels:
+        return ""
+    return f"; if input has its channels last, give input.transpose{(0, len(shape) - 1, *range(1, len(shape) - 1))}"
 
 
 LARGEST_NDIM = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32

@@ -125,6 +125,10 @@ class Conv1d(Convolution):
 class Conv2d(Convolution):
     """Convolution (cross-correlation) of (N, C, H, W) with ``out_channels`` filters.
 
+    The output has the input's dtype, which is the layer's, and the shape (N, out_channels, H_out, W_out), where
+    H_out = (H + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1. An input with another number of channels
+    or another dtype raises a ValueError or a TypeError.
+
     Parameters
     ----------
     in_channels, out_channels : int
@@ -181,8 +185,23 @@ class Conv3d(Convolution):
 class ConvTranspose2d(Convolution):
     """The transpose of :class:`Conv2d`'s linear map: with a stride above 1 it makes images larger.
 
-    The output's height is (H - 1) * stride - 2 * padding + dilation * (kernel_size - 1) + output_padding + 1. The
-    weight has shape (in_channels, out_channels / groups, height, width).
+    The output's height is (H - 1) * stride - 2 * padding + dilation * (kernel_size - 1) + output_padding + 1.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of the input and of the output. The weight has shape (in_channels, out_channels / groups, height,
+        width).
+    kernel_size, stride, dilation : int or pair of int
+        Size of the filters; distance of the outputs of neighbouring inputs; distance of the taps of a filter.
+    padding : int or pair of int
+        Rows and columns that the output loses on either side.
+    output_padding : int or pair of int
+        Rows and columns that it gains behind the last one; smaller than the stride or the dilation.
+    groups : int
+        Channels are split into this many groups, each with its own filters.
+    bias : bool
+        Whether to add a bias per output channel.
 
     Examples
     --------

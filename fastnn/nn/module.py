@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastnn.functional.checks import FLOATS, check_float_array, check_shape
+from fastnn.functional.checks import FLOATS, channels_last_hint, check_float_array, check_shape
 
 __all__ = ["LoadResult", "Module", "Parameter", "enable_grad", "flat_arrays", "no_grad"]
 
@@ -681,7 +681,10 @@ def check_input(module, input, array, count=None, meaning="", axis=1):
     where = type(module).__name__
     check_float_array(where, "input", input)
     if count is not None and input.shape[axis] != count:
-        raise ValueError(f"{where}: input must have {count} {meaning}, got {input.shape[axis]} in shape {input.shape}")
+        hint = channels_last_hint(input.shape, count) if axis == 1 else ""
+        raise ValueError(
+            f"{where}: input must have {count} {meaning}, got {input.shape[axis]} in shape {input.shape}{hint}"
+        )
     if array is not None and array.dtype != input.dtype:
         raise TypeError(
             f"{where}: input is {input.dtype}, but the layer {array.dtype}; convert the input, "

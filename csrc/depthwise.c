@@ -1,28 +1,250 @@
-/* Depthwise convolution of arrays with channels last, (N, height, width, C). The lanes of a vector are channels, so that each
- * tap of each output is a plain load:
+/* Depthwise convolution. The lanes of a vector are channels, so that each tap of each output is a plain load:
  *
  *   forward           out[p,c] = sum over t of weight[t,c] * in[p * stride + tap(t), c], through the epilogue
  *   backward-data     the same for each phase of the stride, with the gradient as `in`
  *   backward-weights  dw[t,c] = sum over images, p of dout[p,c] * in[p * stride + tap(t), c]
  *
- * C channels, T filter positions (taps), weights [T][C]. Rows of outputs are counted through all images. Where all taps of
- * neighbouring outputs stand inside the image's row, some are computed together; at its edges one by one.
+ * C channels, T filter positions (taps), weights [T][C]. Rows of outputs are counted through all images. Outputs are computed in
+ * windows of some rows and columns. What a window sees of a vector of channels is copied, with zeros beside the image, to
+ *
+ *   copy[row][column][LANES]
+ *
+ * from arrays with channels last, (N, height, width, C), or transposed, as the outputs are again when they are stored, from
+ * those with channels first. Backward-weights reads arrays with channels last where they stand.
  */
 #include "epilogue.h"
 #include "kernels.h"
 
-/* Outputs of a row that are computed together, and taps whose gradients are. */
-enum { OUTPUTS = 8, GRADIENT_TAPS = 9 };
+/* Outputs of a row that are computed together, rows and columns of a window at most, and taps whose gradients are summed
+ * together. */
+enum { OUTPUTS = 8, ROWS = 8, COLUMNS = 64, GRADIENT_TAPS = 9 };
 /* Sums over more rows than have so many pixels are cut. */
 enum { SUM_PIXELS = 256 };
 
 INLINE vec load_channels(const real *from, const int whole, ptrdiff_t count)
 { return whole ? vec_load(from) : vec_load_rest(from, count); }
 
-/* Outputs first .. end - 1 of a row */
+INLINE int is_inside(ptrdiff_t position, ptrdiff_t size) { return position >= 0 && position < size; }
+
+/* first .. end - 1 of something */
 struct range {
     ptrdiff_t first, end;
 };
+
+/* The positions that taps add to an output's, along one dimension; 0 without taps. */
+static struct range reach_of(const struct depthwise_geometry *g, int dimension)
+{
+    struct range reach = {0, 1};
+    for (ptrdiff_t t = 0; t < g->taps; t++) {
+        const ptrdiff_t at = dimension == 0 ? g->tap[t].y : g->tap[t].x;
+        reach.first = t == 0 ? at : smaller(reach.first, at);
+        reach.end = t == 0 ? at + 1 : larger(reach.end, at + 1);
+    }
+    return reach;
+}
+
+/* A window's copy: rows and columns that it sees, elements from one row to the next. */
+struct window {
+    struct range reach[2];
+    ptrdiff_t height, width, pitch;
+};
+static struct window window_of(const struct depthwise_geometry *g)
+{
+    struct window w = {{reach_of(g, 0), reach_of(g, 1)}, 0, 0, 0};
+    const ptrdiff_t columns = smaller(COLUMNS, round_up(g->grid[1], OUTPUTS));
+    w.height = (smaller(ROWS, g->grid[0]) - 1) * g->stride[0] + w.reach[0].end - w.reach[0].first;
+    w.width = (columns - 1) * g->stride[1] + w.reach[1].end - w.reach[1].first;
+    w.pitch = w.width * LANES;
+    return w;
+}
+
+/* Bytes for tile(): the copy, and what the last square of pixels leaves behind it, a vector of weights and an offset per tap,
+ * and outputs that wait for being transposed. */
+static ptrdiff_t scratch_size(const struct depthwise_geometry *g)
+{
+    const struct window w = window_of(g);
+    const ptrdiff_t vectors = w.height * w.width + LANES + g->taps + ROWS * COLUMNS + OUTPUTS;
+    return round_up(vectors * VEC_BYTES + g->taps * (ptrdiff_t)sizeof(ptrdiff_t), 64);
+}
+
+/* One row of the copy: columns seen.first .. seen.end - 1 are inside the image, the first of them at `from`. */
+INLINE void copy_row(const struct depthwise_geometry *g, const real *from, struct range seen, ptrdiff_t width,
+                     ptrdiff_t count, real *to)
+{
+    const ptrdiff_t plane = g->in_size[0] * g->in_size[1], end = seen.end * LANES;
+    const ptrdiff_t next = ROWS * g->stride[0] * g->in_size[1]; /* rows, with channels first */
+    memset(to, 0, (size_t)(seen.first * LANES) * sizeof(real));
+    memset(to + end, 0, (size_t)(width * LANES - end) * sizeof(real));
+    to += seen.first * LANES;
+    const ptrdiff_t columns = seen.end - seen.first;
+    if (g->channels_last) {
+        for (ptrdiff_t i = 0; i < columns; i++, from += g->channels) {
+            vec_store(to + i * LANES, vec_load_rest(from, count));
+            __builtin_prefetch(from + LANES); /* the next channels of the pixel */
+        }
+        return;
+    }
+    for (ptrdiff_t i = 0; i < columns; i += LANES) {
+        vec square[LANES];
+        for (ptrdiff_t c = 0; c < LANES; c++)
+            square[c] = c < count ? vec_load_rest(from + c * plane + i, columns - i) : (vec){0};
+        for (ptrdiff_t c = 0; c < count; c++) __builtin_prefetch(from + c * plane + i + next);
+        vec_transpose(square);
+        for (ptrdiff_t j = 0; j < LANES; j++) vec_store(to + (i + j) * LANES, square[j]);
+    }
+}
+
+/* What the outputs from (y, x) on see of `count` channels from those on that `image` points at. */
+static void copy_window(const struct depthwise_geometry *g, const struct window *w, const real *image, ptrdiff_t y,
+                        ptrdiff_t x, ptrdiff_t rows, ptrdiff_t count, real *copy)
+{
+    const ptrdiff_t height = (rows - 1) * g->stride[0] + w->reach[0].end - w->reach[0].first;
+    const ptrdiff_t top = y * g->stride[0] + w->reach[0].first, left = x * g->stride[1] + w->reach[1].first;
+    const ptrdiff_t first = smaller(larger(0, -left), w->width), end = smaller(w->width, g->in_size[1] - left);
+    const struct range all = {first, larger(first, end)}, none = {w->width, w->width};
+    const ptrdiff_t pixel = g->channels_last ? g->channels : 1;
+    for (ptrdiff_t row = 0; row < height; row++, copy += w->pitch) {
+        const int inside = is_inside(top + row, g->in_size[0]);
+        const real *from = inside ? image + ((top + row) * g->in_size[1] + left + first) * pixel : image;
+        copy_row(g, from, inside ? all : none, w->width, count, copy);
+    }
+}
+
+/* sum[i] += the taps of the outputs whose windows begin at from, `step` elements apart. */
+INLINE void add_taps(ptrdiff_t taps, const ptrdiff_t *offset, const real *weight, const real *from, ptrdiff_t step,
+                     vec sum[OUTPUTS])
+{
+    for (ptrdiff_t t = 0; t < taps; t++) {
+        const real *seen = from + offset[t];
+        __asm__("" : "+r"(seen)); /* or GCC keeps an address per output, which costs an instruction each */
+        const vec value = vec_load(weight + t * LANES);
+#pragma GCC unroll 8
+        for (int i = 0; i < OUTPUTS; i++) sum[i] += value * vec_load(seen + i * step);
+    }
+}
+
+/* A window of outputs, and where they go: channels last to `output`, which points at the first channel of the first output, else
+ * to products[output][LANES]. */
+struct outputs {
+    ptrdiff_t rows, columns, count;
+    vec bias;
+    real *products;
+    ptrdiff_t target;
+};
+
+/* The lines of a row of outputs come while it is computed. */
+INLINE void send_for_row(const struct depthwise_geometry *g, const struct outputs *o, const real *output)
+{
+    const ptrdiff_t plane = g->grid[0] * g->grid[1];
+    if (g->channels_last)
+        for (ptrdiff_t i = 0; i < o->columns; i++) __builtin_prefetch(output + i * g->out_pixel + LANES, 1);
+    else
+        for (ptrdiff_t c = 0; c < o->count; c++)
+            for (ptrdiff_t i = 0; i < o->columns; i += LANES) __builtin_prefetch(output + c * plane + i, 1);
+}
+
+INLINE void compute_window(const struct depthwise_geometry *g, const struct window *w, const struct outputs *o,
+                           const ptrdiff_t *offset, const real *weight, const real *copy, ptrdiff_t step,
+                           const struct conv_epilogue *epilogue, real *output, struct channel_sums *sums)
+{
+    const real *residual = epilogue->residual;
+    struct channel_sums own = *sums; /* in registers */
+    for (ptrdiff_t row = 0; row < o->rows; row++) {
+        send_for_row(g, o, output + o->target + row * g->out_row);
+        for (ptrdiff_t x = 0; x < o->columns; x += OUTPUTS) {
+            vec sum[OUTPUTS];
+#pragma GCC unroll 8
+            for (int i = 0; i < OUTPUTS; i++) sum[i] = o->bias;
+            add_taps(g->taps, offset, weight, copy + row * g->stride[0] * w->pitch + x * step, step, sum);
+            real *products = o->products + (row * o->columns + x) * LANES;
+            ptrdiff_t place = o->target + row * g->out_row + x * g->out_pixel;
+#pragma GCC unroll 8
+            for (int i = 0; i < OUTPUTS; i++, place += g->out_pixel) {
+                if (!g->channels_last)
+                    vec_store(products + i * LANES, sum[i]);
+                else if (x + i < o->columns)
+                    epilogue_store_pixel(sum[i], o->count, residual ? residual + place : NULL, (real)epilogue->slope,
+                                         output + place, &own);
+            }
+        }
+    }
+    *sums = own;
+}
+
+/* Stores `pixels` neighbouring outputs with channels first. */
+static void store_first(const struct depthwise_geometry *g, const real *products, ptrdiff_t pixels, ptrdiff_t count,
+                        const struct conv_epilogue *epilogue, ptrdiff_t target, real *output,
+                        struct channel_sums sums[LANES])
+{
+    const real *residual = epilogue->residual;
+    const ptrdiff_t plane = g->grid[0] * g->grid[1];
+    for (ptrdiff_t q = 0; q < pixels; q += LANES, target += LANES) {
+        _Alignas(64) real squares[LANES * LANES];
+        vec square[LANES];
+        for (int i = 0; i < LANES; i++) square[i] = q + i < pixels ? vec_load(products + (q + i) * LANES) : (vec){0};
+        vec_transpose(square);
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) vec_store(squares + i * LANES, square[i]);
+        for (ptrdiff_t c = 0; c < count; c++)
+            epilogue_store(squares + c * LANES, smaller(LANES, pixels - q),
+                           residual ? residual + target + c * plane : NULL, (real)epilogue->slope,
+                           output + target + c * plane, &sums[c]);
+    }
+}
+
+/* Rows start .. + rows of outputs, of `count` channels from c on. */
+static void compute_channels(const struct depthwise_geometry *g, const struct window *w, const real *input,
+                             const ptrdiff_t *offset, const real *weight, ptrdiff_t c, ptrdiff_t count, ptrdiff_t start,
+                             ptrdiff_t rows, const struct conv_epilogue *epilogue, ptrdiff_t unit, real *output,
+                             real *copy, real *products)
+{
+    const ptrdiff_t image_size = g->in_size[0] * g->in_size[1] * g->channels;
+    const ptrdiff_t in_channel = g->channels_last ? 1 : g->in_size[0] * g->in_size[1];
+    const ptrdiff_t out_channel = g->channels_last ? 1 : g->grid[0] * g->grid[1];
+    struct channel_sums pixel_sums = {0}, plane_sums[LANES] = {0};
+    struct outputs o = {.count = count, .products = products};
+    o.bias = epilogue->bias ? vec_load_rest((const real *)epilogue->bias + c, count) : (vec){0};
+    for (ptrdiff_t row = start; row < start + rows; row += o.rows) {
+        const ptrdiff_t n = row / g->grid[0], y = row % g->grid[0];
+        const real *image = input + n * image_size + c * in_channel;
+        o.rows = smaller(smaller(ROWS, g->grid[0] - y), start + rows - row);
+        for (ptrdiff_t x = 0; x < g->grid[1]; x += COLUMNS) {
+            o.columns = smaller(COLUMNS, g->grid[1] - x);
+            o.target = g->target + n * g->out_image + y * g->out_row + x * g->out_pixel + c * out_channel;
+            copy_window(g, w, image, y, x, o.rows, count, copy);
+            if (g->stride[1] == 1)
+                compute_window(g, w, &o, offset, weight, copy, LANES, epilogue, output, &pixel_sums);
+            else
+                compute_window(g, w, &o, offset, weight, copy, g->stride[1] * LANES, epilogue, output, &pixel_sums);
+            if (g->channels_last) continue;
+            const ptrdiff_t runs = o.columns == g->grid[1] ? 1 : o.rows, length = o.rows * o.columns / runs;
+            for (ptrdiff_t i = 0; i < runs; i++)
+                store_first(g, products + i * length * LANES, length, count, epilogue, o.target + i * g->out_row,
+                            output, plane_sums);
+        }
+    }
+    if (!epilogue->sums) return;
+    if (g->channels_last) epilogue_store_channels(epilogue, unit, c, count, &pixel_sums);
+    for (ptrdiff_t i = 0; i < (g->channels_last ? 0 : count); i++)
+        epilogue_store_sums(epilogue, unit, c + i, &plane_sums[i]);
+}
+
+/* Rows start .. + rows of outputs, which are `unit` to the epilogue's sums. */
+static void tile(const struct depthwise_geometry *g, const void *input, const void *weight, ptrdiff_t start,
+                 ptrdiff_t rows, const struct conv_epilogue *epilogue, ptrdiff_t unit, void *output, void *scratch)
+{
+    const struct window w = window_of(g);
+    real *copy = scratch, *own = copy + w.height * w.pitch + LANES * LANES, *products = own + g->taps * LANES;
+    ptrdiff_t *offset = (ptrdiff_t *)(products + (ROWS * COLUMNS + OUTPUTS) * LANES);
+    for (ptrdiff_t t = 0; t < g->taps; t++)
+        offset[t] = (g->tap[t].y - w.reach[0].first) * w.pitch + (g->tap[t].x - w.reach[1].first) * LANES;
+    for (ptrdiff_t c = 0; c < g->channels; c += LANES) {
+        const ptrdiff_t count = smaller(LANES, g->channels - c);
+        for (ptrdiff_t t = 0; t < g->taps; t++)
+            vec_store(own + t * LANES, vec_load_rest((const real *)weight + g->tap[t].index * g->channels + c, count));
+        compute_channels(g, &w, input, offset, own, c, count, start, rows, epilogue, unit, output, copy, products);
+    }
+}
 
 /* Those under which all of some taps stand inside the image's row. */
 static struct range inside_row(const struct depthwise_geometry *g, ptrdiff_t tap, ptrdiff_t taps)
@@ -33,82 +255,6 @@ static struct range inside_row(const struct depthwise_geometry *g, ptrdiff_t tap
     struct range range = {low < 0 ? (-low + step - 1) / step : 0, last < 0 ? 0 : smaller(last / step + 1, g->grid[1])};
     range.first = smaller(range.first, range.end);
     return range;
-}
-
-INLINE int is_inside(ptrdiff_t position, ptrdiff_t size) { return position >= 0 && position < size; }
-
-/* sum[i] += the taps of output (y, x + i). Of several outputs all taps are in the row; the taps of a single one are looked at. */
-INLINE void add_taps(const struct depthwise_geometry *g, const int outputs, const int whole, const real *image,
-                     const real *weight, ptrdiff_t y, ptrdiff_t x, ptrdiff_t count, vec sum[OUTPUTS])
-{
-    const ptrdiff_t step = g->stride[1] * g->channels;
-    for (ptrdiff_t t = 0; t < g->taps; t++) {
-        ptrdiff_t row = y * g->stride[0] + g->tap[t].y, column = x * g->stride[1] + g->tap[t].x;
-        if (!is_inside(row, g->in_size[0]) || (outputs == 1 && !is_inside(column, g->in_size[1]))) continue;
-        const real *from = image + (row * g->in_size[1] + column) * g->channels;
-        vec value = load_channels(weight + g->tap[t].index * g->channels, whole, count);
-#pragma GCC unroll 8
-        for (int i = 0; i < outputs; i++) sum[i] += value * load_channels(from + i * step, whole, count);
-    }
-}
-
-/* Some outputs of a row, of `count` channels, at most LANES; offsets are those of the first channel of the first output. */
-INLINE void compute_outputs(const struct depthwise_geometry *g, const int outputs, const int whole, const real *image,
-                            const real *weight, ptrdiff_t y, ptrdiff_t x, ptrdiff_t count, vec bias,
-                            const struct conv_epilogue *epilogue, ptrdiff_t target, real *output,
-                            struct channel_sums *sums)
-{
-    const real *residual = epilogue->residual;
-    vec sum[OUTPUTS];
-#pragma GCC unroll 8
-    for (int i = 0; i < outputs; i++) sum[i] = bias;
-    add_taps(g, outputs, whole, image, weight, y, x, count, sum);
-#pragma GCC unroll 8
-    for (int i = 0; i < outputs; i++, target += g->out_pixel)
-        epilogue_store_pixel(sum[i], count, residual ? residual + target : NULL, (real)epilogue->slope, output + target,
-                             sums);
-}
-
-/* One row of outputs, of `count` channels. */
-INLINE void compute_row(const struct depthwise_geometry *g, const int whole, const real *image, const real *weight,
-                        ptrdiff_t y, struct range inside, ptrdiff_t count, vec bias,
-                        const struct conv_epilogue *epilogue, ptrdiff_t target, real *output, struct channel_sums *sums)
-{
-    struct channel_sums own = *sums; /* in registers */
-    for (ptrdiff_t x = 0, some; x < g->grid[1]; x += some, target += some * g->out_pixel) {
-        ptrdiff_t left = x < inside.first ? 0 : inside.end - x;
-        some = left >= OUTPUTS ? OUTPUTS : left >= OUTPUTS / 2 ? OUTPUTS / 2 : 1;
-        if (some == OUTPUTS)
-            compute_outputs(g, OUTPUTS, whole, image, weight, y, x, count, bias, epilogue, target, output, &own);
-        else if (some > 1)
-            compute_outputs(g, OUTPUTS / 2, whole, image, weight, y, x, count, bias, epilogue, target, output, &own);
-        else
-            compute_outputs(g, 1, whole, image, weight, y, x, count, bias, epilogue, target, output, &own);
-    }
-    *sums = own;
-}
-
-/* Rows start .. + rows of outputs, which are `unit` to the epilogue's sums. */
-static void tile(const struct depthwise_geometry *g, const void *input, const void *weight, ptrdiff_t start,
-                 ptrdiff_t rows, const struct conv_epilogue *epilogue, ptrdiff_t unit, void *output)
-{
-    const struct range inside = inside_row(g, 0, g->taps);
-    for (ptrdiff_t c = 0; c < g->channels; c += LANES) {
-        const ptrdiff_t count = smaller(LANES, g->channels - c);
-        const vec bias = epilogue->bias ? vec_load_rest((const real *)epilogue->bias + c, count) : (vec){0};
-        struct channel_sums sums = {0};
-        for (ptrdiff_t row = start; row < start + rows; row++) {
-            ptrdiff_t n = row / g->grid[0], y = row % g->grid[0];
-            ptrdiff_t target = g->target + n * g->out_image + y * g->out_row + c;
-            const real *image = (const real *)input + n * g->in_size[0] * g->in_size[1] * g->channels + c;
-            const real *own = (const real *)weight + c;
-            if (count == LANES)
-                compute_row(g, 1, image, own, y, inside, count, bias, epilogue, target, output, &sums);
-            else
-                compute_row(g, 0, image, own, y, inside, count, bias, epilogue, target, output, &sums);
-        }
-        if (epilogue->sums) epilogue_store_channels(epilogue, unit, c, count, &sums);
-    }
 }
 
 /* sum[t] += gradient * image for `taps` taps from `tap` on and outputs x.first .. x.end - 1 of row y. Taps are looked at unless
@@ -188,4 +334,8 @@ static void weight_tile(const struct depthwise_geometry *g, const void *input, c
     }
 }
 
-const struct depthwise_kernels FASTNN_TABLE(depthwise) = {.tile = tile, .weight_tile = weight_tile};
+const struct depthwise_kernels FASTNN_TABLE(depthwise) = {
+    .scratch_size = scratch_size,
+    .tile = tile,
+    .weight_tile = weight_tile,
+};

@@ -521,7 +521,7 @@ struct depthwise_tap {
     ptrdiff_t y, x, index; /* position in the image under the first output, and number in the filter */
 };
 struct depthwise_geometry {
-    ptrdiff_t channels;
+    ptrdiff_t channels, channels_last;        /* with channels first, outputs are neighbours: out_pixel is 1 */
     ptrdiff_t in_size[2], grid[2], stride[2]; /* height, width: of the image, of the outputs that are computed */
     ptrdiff_t target;                         /* of the first of them in the array of outputs */
     ptrdiff_t out_image, out_row, out_pixel;  /* elements from one of these to the next */
@@ -529,8 +529,9 @@ struct depthwise_geometry {
     const struct depthwise_tap *tap;
 };
 struct depthwise_kernels {
+    ptrdiff_t (*scratch_size)(const struct depthwise_geometry *geometry);
     void (*tile)(const struct depthwise_geometry *geometry, const void *input, const void *weight, ptrdiff_t start,
-                 ptrdiff_t rows, const struct conv_epilogue *epilogue, ptrdiff_t unit, void *output);
+                 ptrdiff_t rows, const struct conv_epilogue *epilogue, ptrdiff_t unit, void *output, void *scratch);
     void (*weight_tile)(const struct depthwise_geometry *geometry, const void *input, const void *grad_output,
                         ptrdiff_t start, ptrdiff_t rows, void *partial);
 };

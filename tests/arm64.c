@@ -152,9 +152,10 @@ static void check_patches(const char *name, int channels_last, const struct kern
 }
 
 /* Depthwise 3x3, stride 1, padding 1, by the first weights of the first output channel's filters */
-static void check_depthwise(const struct depthwise_kernels *kernel, const real *x, const real *weight)
+static void check_depthwise(const struct depthwise_kernels *kernel, const real *x, const real *last, const real *weight)
 {
     static double expected[N * PLANE * C];
+    static real by_pixel[N * PLANE * C];
     struct depthwise_tap tap[TAPS];
     real *by_taps = numbers(TAPS * C), *y = numbers(N * PLANE * C);
     for (int t = 0; t < TAPS; t++) {
@@ -167,12 +168,20 @@ static void check_depthwise(const struct depthwise_kernels *kernel, const real *
         for (int t = 0; t < TAPS; t++) {
             ptrdiff_t row = p / W + tap[t].y, column = p % W + tap[t].x;
             if (row >= 0 && row < H && column >= 0 && column < W)
-                expected[i] += (double)weight[c * TAPS + t] * x[(n * PLANE + row * W + column) * C + c];
+                expected[i] += (double)weight[c * TAPS + t] * last[(n * PLANE + row * W + column) * C + c];
         }
     }
-    struct depthwise_geometry geometry = {C, {H, W}, {H, W}, {1, 1}, 0, PLANE * C, W * C, C, TAPS, tap};
-    kernel->tile(&geometry, x, by_taps, 0, N * H, &(struct conv_epilogue){.slope = 1, .channels = C}, 0, y);
-    compare("depthwise", y, expected, N * PLANE * C, 5e-6);
+    const struct conv_epilogue epilogue = {.slope = 1, .channels = C};
+    struct depthwise_geometry geometry = {C, 1, {H, W}, {H, W}, {1, 1}, 0, PLANE * C, W * C, C, TAPS, tap};
+    kernel->tile(&geometry, last, by_taps, 0, N * H, &epilogue, 0, y, memory(kernel->scratch_size(&geometry)));
+    compare("depthwise, channels last", y, expected, N * PLANE * C, 5e-6);
+    geometry = (struct depthwise_geometry){C, 0, {H, W}, {H, W}, {1, 1}, 0, PLANE * C, W, 1, TAPS, tap};
+    kernel->tile(&geometry, x, by_taps, 0, N * H, &epilogue, 0, y, memory(kernel->scratch_size(&geometry)));
+    for (int i = 0; i < N * PLANE * C; i++) { /* compared in the order of channels last */
+        int n = i / (PLANE * C), p = i / C % PLANE, c = i % C;
+        by_pixel[i] = y[(n * C + c) * PLANE + p];
+    }
+    compare("depthwise, channels first", by_pixel, expected, N * PLANE * C, 5e-6);
 }
 
 /* 3x3, stride 1, padding 1, by every algorithm */
@@ -315,7 +324,7 @@ static void check_convolutions(const struct kernels *table)
     check_pixels(table, last, weight, &with_bias);
     check_patches("patches", 0, table, x, weight, &with_bias, expected);
     check_patches("patches, channels last", 1, table, last, weight, &with_bias, expected_last);
-    check_depthwise(table->depthwise, last, weight);
+    check_depthwise(table->depthwise, x, last, weight);
 }
 
 static void check_rows(const struct kernels *table)

@@ -138,3 +138,12 @@ CONVOLUTIONS_PATCHES = [
     (1, 1, 3, (110, 115), (21, 3), (5, 8), (1, 0), 1, 1),
     (4, 3, 20, (4, 3), (5, 5), 5, 1, 1, 1),  # one pixel an image
 ]
+# Depthwise, by windows of outputs: lanes are channels.
+CONVOLUTIONS_DEPTHWISE = [
+    (2, 17, 17, (19, 131), (5, 3), 1, (2, 1), 1, 17),  # rows and columns past two windows, channels one past a vector
+    (1, 9, 9, (21, 140), (3, 4), 2, (2, 0), (1, 2), 9),
+    (3, 16, 16, (5, 5), (5, 5), 1, 2, 1, 16),  # windows that are mostly padding
+    (2, 40, 40, (9, 7), (2, 6), (3, 1), (0, 5), 1, 40),  # rows between the steps
+    (1, 16, 16, (70, 66), (3, 3), 1, 30, 30, 16),  # reaches too far for a window
+    (0, 16, 16, (5, 6), (3, 3), 1, 1, 1, 16),
+]

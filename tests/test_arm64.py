@@ -46,7 +46,8 @@ def test_kernels_are_right_on_arm64(core, dtype, tmp_path):
         "fft",
         "pixels",
         "patches",
-        "depthwise",
+        "depthwise, channels last",
+        "depthwise, channels first",
     )
     for kernel in ("gemm", *convolutions, "gelu", "softmax", "layer_norm"):
         assert kernel in done.stdout

@@ -16,6 +16,7 @@ from fastnn.conv_algorithm import choose, winograd_blocks
 from tests.oracle import assert_gradient, assert_matches, numerical_gradient
 from tests.shapes import (
     CONVOLUTIONS,
+    CONVOLUTIONS_DEPTHWISE,
     CONVOLUTIONS_FEW,
     CONVOLUTIONS_FFT,
     CONVOLUTIONS_FFT_LARGE,
@@ -34,7 +35,7 @@ SMALL += [("winograd", shape) for shape in CONVOLUTIONS_WINOGRAD]
 SMALL += [("fft", shape) for shape in CONVOLUTIONS_FFT]
 ALL = SMALL + [(name, shape) for name in ("im2col", "direct") for shape in CONVOLUTIONS_LARGE]
 ALL += [("im2col", shape) for shape in CONVOLUTIONS_FEW]
-ALL += [("direct", shape) for shape in CONVOLUTIONS_STRAIGHT]
+ALL += [("direct", shape) for shape in CONVOLUTIONS_STRAIGHT + CONVOLUTIONS_DEPTHWISE]
 ALL += [(name, shape) for name in ("im2col", "direct") for shape in CONVOLUTIONS_PATCHES]
 ALL += [("winograd", shape) for shape in CONVOLUTIONS_WINOGRAD_LARGE]
 ALL += [("fft", shape) for shape in CONVOLUTIONS_FFT_LARGE]
@@ -227,6 +228,7 @@ EPILOGUES = [
         (18, 24, 11, (9, 11), (5, 5), 1, 2, 1, 1),  # depth of several blocks
         (33, 6, 6, (7, 7), (3, 3), 1, 1, 1, 6),  # depthwise
         (2, 8, 8, (40, 33), (3, 3), 1, 1, 1, 8),
+        (2, 17, 17, (19, 131), (5, 3), 1, (2, 1), 1, 17),  # ... by windows, of some of the columns
         (1, 40, 9, (70, 66), (5, 5), 1, 2, 1, 1),  # several bands
     ],
     ids=str,
@@ -291,6 +293,8 @@ def channels_last(x):
         (2, 8, 8, (9, 8), (3, 3), 2, 1, 1, 4),
         (3, 19, 19, (13, 21), (3, 3), 1, 1, 1, 19),  # depthwise: one past vectors of channels and of outputs
         (2, 33, 33, (14, 9), (5, 4), (2, 3), (2, 1), 1, 33),
+        (2, 17, 17, (19, 131), (5, 3), 1, (2, 1), 1, 17),
+        (1, 16, 16, (70, 66), (3, 3), 1, 30, 30, 16),  # reaches too far for a window
         (5, 4, 4, (3, 4), (3, 3), 1, 3, 2, 4),  # outputs that see no row of the image
         (1, 43, 21, (7, 7), (3, 3), 1, 1, 1, 1),  # two blocks of the depth, one pixel past a panel
         (2, 340, 9, (6, 8), (1, 1), 1, 0, 1, 1),  # whole panels

@@ -15,6 +15,7 @@ from fastnn.native.runtime cimport (
     is_channels_last, kernels_for, scratch, stands, threads_for)
 
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 
@@ -61,6 +62,8 @@ cdef ptrdiff_t PATCH_WEIGHT_BYTES = 4 << 20
 cdef ptrdiff_t MOST_DEPTH = 4096
 cdef ptrdiff_t MOST_CHANNELS = 8  # of those that the matrix product would compute otherwise
 cdef ptrdiff_t FEW_DEPTH = 64
+# is_depthwise(): positions that a filter spans.
+cdef ptrdiff_t MOST_REACH = 2048
 # ... with channels first: strides at least, of rows of more than a vector of outputs, and of all else.
 cdef ptrdiff_t LONG_ROW_STRIDE = 5
 cdef ptrdiff_t LEAST_STRIDE = 4
@@ -353,8 +356,8 @@ cdef str algorithm(str operation, np.ndarray source, ptrdiff_t out_channels, out
                   kernels_for(source).conv.lanes)
 
 
-cdef bint takes_last(str by, np.ndarray like, ptrdiff_t channels, ptrdiff_t out_channels, ptrdiff_t taps,
-                     ptrdiff_t groups):
+cdef bint takes_last(str by, np.ndarray like, ptrdiff_t channels, ptrdiff_t out_channels, ptrdiff_t groups, kernel,
+                     dilation):
     """Whether this algorithm takes arrays with channels last as they stand, from so many of a group to so many.
 
     Matrix products transpose squares of channels and pixels, for each tap, and Winograd's algorithm has output channels
@@ -362,15 +365,20 @@ cdef bint takes_last(str by, np.ndarray like, ptrdiff_t channels, ptrdiff_t out_
     """
     cdef ptrdiff_t lanes = kernels_for(like).conv.lanes
     if by == "im2col":
-        return taps == 1 or 2 * min(channels, out_channels) >= lanes
+        return product(tuple(kernel)) == 1 or 2 * min(channels, out_channels) >= lanes
     if by == "winograd":
         return 2 * out_channels >= lanes
-    return groups == 1 or is_depthwise(by, channels, out_channels, groups)
+    return groups == 1 or is_depthwise(by, like, channels, out_channels, groups, kernel, dilation)
 
 
-cdef bint is_depthwise(str by, ptrdiff_t channels, ptrdiff_t out_channels, ptrdiff_t groups):
-    """Whether groups are of so many channels that csrc/depthwise.c computes them, if channels are last."""
-    return by == "direct" and groups > 1 and channels == 1 and out_channels == 1
+cdef bint is_depthwise(str by, np.ndarray like, ptrdiff_t channels, ptrdiff_t out_channels, ptrdiff_t groups, kernel,
+                       dilation):
+    """Whether csrc/depthwise.c computes groups of so many channels: with channels first if they fill half a vector."""
+    if by != "direct" or groups == 1 or channels != 1 or out_channels != 1 or like.ndim != 4:
+        return False
+    if prod(dilation[i] * (kernel[i] - 1) + 1 for i in range(2)) > MOST_REACH:
+        return False
+    return is_channels_last(like) or 2 * groups >= kernels_for(like).conv.lanes
 
 
 cdef bint is_pointwise(np.ndarray like, np.ndarray weight, out_size, stride, padding, ptrdiff_t groups):
@@ -460,7 +468,7 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
     cdef tuple kernel = (<object> weight).shape[2:]
     if (is_channels_last(x)
             and not packs_patches(by, x, True, out_channels, out_size[-1], kernel, stride, dilation, groups)
-            and not takes_last(by, x, weight.shape[1], out_channels // groups, product(kernel), groups)):
+            and not takes_last(by, x, weight.shape[1], out_channels // groups, groups, kernel, dilation)):
         return conv_by_parts(x, weight, bias, out_size, stride, padding, dilation, groups, residual, slope, statistics)
     cdef np.ndarray y = empty_in_layout(x, (x.shape[0], out_channels, *out_size)), sums
     cdef ptrdiff_t together = images_together(x, y, residual, statistics)
@@ -494,7 +502,7 @@ cdef fill(str by, np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarray
         return winograd.conv(x, weight, epilogue, y, stride[0], padding, kept)
     if by == "fft":
         return fft.conv(x, weight, epilogue, y, stride[0], padding)
-    if last and is_depthwise(by, weight.shape[1], rows, groups):
+    if is_depthwise(by, x, weight.shape[1], rows, groups, kernel, dilation):
         return depthwise.conv(x, weight, epilogue, y, stride, padding, dilation)
     if by == "direct":
         return direct.conv(x, weight, epilogue, y, stride, padding, dilation, groups)
@@ -562,7 +570,7 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
         return empty_in_layout(grad, (grad.shape[0], rows * groups, *in_size))
     cdef str by = algorithm("conv_input_grad", grad, rows * groups, in_size, (<object> weight).shape[2:], stride,
                             dilation, groups)
-    if (last and not takes_last(by, grad, out_channels // groups, rows, product((<object> weight).shape[2:]), groups)
+    if (last and not takes_last(by, grad, out_channels // groups, rows, groups, (<object> weight).shape[2:], dilation)
             or copies_much(grad)):
         return input_grad_by_parts(grad, weight, bias, in_size, stride, padding, dilation, groups)
     epilogue = Epilogue(bias, None, 1, False, rows * groups)
@@ -570,7 +578,8 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
         return winograd.conv_input_grad(grad, weight, epilogue, in_size, stride[0], padding)
     if by == "fft":
         return fft.conv_input_grad(grad, weight, epilogue, in_size, padding)
-    if last and is_depthwise(by, out_channels // groups, rows, groups):
+    if ((last or max(stride) == 1 and stands(grad)) and is_depthwise(
+            by, grad, out_channels // groups, rows, groups, (<object> weight).shape[2:], dilation)):
         return depthwise.conv_input_grad(grad, weight, epilogue, in_size, stride, padding, dilation)
     if by == "direct":
         return direct.conv_input_grad(grad, weight, epilogue, in_size, stride, padding, dilation, groups)
@@ -712,7 +721,7 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
     cdef bint patches = (stands(x) and stands(grad) and alike
                          and packs_patches(by, x, grad_last, grad.shape[1], 0, kernel, stride, dilation, groups))
     if copies_much(x) or copies_much(grad) or (last or grad_last) and not patches and (
-            not takes_last(by, x, x.shape[1] // groups, grad.shape[1] // groups, product(tuple(kernel)), groups)
+            not takes_last(by, x, x.shape[1] // groups, grad.shape[1] // groups, groups, kernel, dilation)
             or (last != grad_last and by != "im2col")):
         return weight_grad_by_parts(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
     if patches:
@@ -721,7 +730,7 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
         return winograd.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
     if by == "fft":
         return fft.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
-    if last and is_depthwise(by, x.shape[1] // groups, grad.shape[1] // groups, groups):
+    if last and is_depthwise(by, x, x.shape[1] // groups, grad.shape[1] // groups, groups, kernel, dilation):
         weights = depthwise.conv_weight_grad(grad, x, tuple(kernel), stride, padding, dilation)
         return weights, own_bias_sums(grad, bias_grad)
     if by == "direct":

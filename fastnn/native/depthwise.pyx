@@ -1,13 +1,14 @@
-"""Depthwise convolutions of arrays with channels last (csrc/depthwise.c): geometry and the work split. conv.pyx decides
-when, and has the arguments."""
+"""Depthwise convolutions (csrc/depthwise.c): geometry and the work split. conv.pyx decides when, and has the arguments.
+Backward-data with a stride, and backward-weights, are of arrays with channels last."""
 cimport numpy as np
-from cython.parallel cimport prange
+from cython.parallel cimport prange, threadid
 from fastnn.native.epilogue cimport Epilogue
 from fastnn.native.geometry cimport forward_taps, phase_taps
 from fastnn.native.kernels cimport (
     conv_backward_kernels, conv_epilogue, depthwise_geometry, depthwise_kernels, depthwise_tap)
 from fastnn.native.runtime cimport (
-    Block, ceil_div, channels_last, empty_channels_last, empty_of_shape, kernels_for, scratch, threads_for)
+    Block, ceil_div, channels_last, empty_in_layout, empty_of_shape, is_channels_last, kernels_for, scratch,
+    threads_for)
 
 import numpy as np
 
@@ -48,8 +49,12 @@ cdef correlate(const depthwise_geometry *g, ptrdiff_t images, np.ndarray x, np.n
     cdef const conv_epilogue *values = epilogue.over(ceil_div(rows, block) if g.grid[1] * g.channels > 0 else 0, y)
     if g.grid[1] * g.channels == 0:
         return
+    cdef ptrdiff_t scratch_bytes = kernel.scratch_size(g)
+    cdef Block thread_memory = scratch(threads * scratch_bytes)
+    cdef char *thread_scratch = <char *> thread_memory.data
     for task in prange(ceil_div(rows, block), nogil=True, num_threads=threads, schedule="dynamic"):
-        kernel.tile(g, source, weights, task * block, min(block, rows - task * block), values, task, target)
+        kernel.tile(g, source, weights, task * block, min(block, rows - task * block), values, task, target,
+                    thread_scratch + threadid() * scratch_bytes)
 
 
 cdef np.ndarray by_taps(np.ndarray weight):
@@ -59,11 +64,13 @@ cdef np.ndarray by_taps(np.ndarray weight):
 
 cdef depthwise_geometry forward_geometry(np.ndarray x, out_size, stride):
     cdef depthwise_geometry g
-    g.channels, g.target, g.out_pixel, g.taps, g.tap = x.shape[1], 0, x.shape[1], 0, NULL
+    g.channels, g.target, g.taps, g.tap = x.shape[1], 0, 0, NULL
+    g.channels_last = is_channels_last(x)
+    g.out_pixel = g.channels if g.channels_last else 1
     for i in range(2):
         g.in_size[i], g.grid[i], g.stride[i] = x.shape[2 + i], out_size[i], stride[i]
     g.out_row = g.grid[1] * g.out_pixel
-    g.out_image = g.grid[0] * g.out_row
+    g.out_image = g.grid[0] * g.grid[1] * g.channels
     return g
 
 
@@ -78,18 +85,20 @@ def conv(np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarray y, strid
 
 def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_size, stride, padding, dilation):
     """The gradient (N, C, *in_size) by the input, plus a bias: phase by phase of the stride, see conv.pyx."""
-    cdef np.ndarray result = empty_channels_last((grad.shape[0], grad.shape[1], *in_size), np.PyArray_TYPE(grad))
+    cdef np.ndarray result = empty_in_layout(grad, (grad.shape[0], grad.shape[1], *in_size))
     cdef np.ndarray taps_first = by_taps(weight)
     cdef depthwise_geometry g
-    cdef ptrdiff_t channels = grad.shape[1], width = in_size[1], i
-    g.channels, g.stride[0], g.stride[1] = channels, 1, 1
+    cdef ptrdiff_t width = in_size[1], pixel, i
+    g.channels, g.stride[0], g.stride[1] = grad.shape[1], 1, 1
+    g.channels_last = is_channels_last(grad)
+    pixel = g.channels if g.channels_last else 1
     for start in np.ndindex(*[min(stride[i], in_size[i]) for i in range(2)]):
         for i in range(2):
             g.in_size[i] = grad.shape[2 + i]
             g.grid[i] = -(-(in_size[i] - start[i]) // stride[i])
-        g.target = (start[0] * width + start[1]) * channels
-        g.out_pixel, g.out_row = stride[1] * channels, stride[0] * width * channels
-        g.out_image = in_size[0] * width * channels
+        g.target = (start[0] * width + start[1]) * pixel
+        g.out_pixel, g.out_row = stride[1] * pixel, stride[0] * width * pixel
+        g.out_image = in_size[0] * width * g.channels
         taps = [phase_taps(start[i], weight.shape[2 + i], stride[i], padding[i], dilation[i]) for i in range(2)]
         memory = fill_taps(taps[0], taps[1], weight.shape[3], &g)
         correlate(&g, grad.shape[0], grad, taps_first, epilogue, result)

@@ -523,6 +523,7 @@ cdef extern from "kernels.h" nogil:
 
     struct depthwise_geometry:
         ptrdiff_t channels
+        ptrdiff_t channels_last
         ptrdiff_t in_size[2]
         ptrdiff_t grid[2]
         ptrdiff_t stride[2]
@@ -534,8 +535,10 @@ cdef extern from "kernels.h" nogil:
         const depthwise_tap *tap
 
     struct depthwise_kernels:
+        ptrdiff_t (*scratch_size)(const depthwise_geometry *geometry) noexcept nogil
         void (*tile)(const depthwise_geometry *geometry, const void *input, const void *weight, ptrdiff_t start,
-                     ptrdiff_t rows, const conv_epilogue *epilogue, ptrdiff_t unit, void *output) noexcept nogil
+                     ptrdiff_t rows, const conv_epilogue *epilogue, ptrdiff_t unit, void *output,
+                     void *scratch) noexcept nogil
         void (*weight_tile)(const depthwise_geometry *geometry, const void *input, const void *grad_output,
                             ptrdiff_t start, ptrdiff_t rows, void *partial) noexcept nogil
 

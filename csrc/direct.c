@@ -917,6 +917,8 @@ static void weight_tile(const struct direct_geometry *g, const struct direct_pha
         b.images = smaller(images_together(g), units - done);
         b.height = smaller(g->band, g->grid[0] - start);
         const ptrdiff_t images = smaller(g->interleave, g->images - image);
+        /* those that any tap sees: tiles of taps, which depend on the threads, must not decide what meets a NaN */
+        const struct range seen = seen_rows(g, phase, start, b.height, (struct range){0, depth});
         const real *band = find_band(g, grad_output, unit + done);
         for (ptrdiff_t i = 0; i < b.images; i++)
             copy_band(g, input, image + i, start, b.height, copy + i * b.copy_image);
@@ -938,7 +940,6 @@ static void weight_tile(const struct direct_geometry *g, const struct direct_pha
             for (ptrdiff_t d = 0; d < depth; d += accumulator_columns((int)count)) {
                 const ptrdiff_t *offset = phase->offset + d;
                 struct range part = {d, smaller(d + accumulator_columns((int)count), depth)};
-                struct range seen = seen_rows(g, phase, start, b.height, part);
                 if (next && g->interleave == 1 && !g->channels_last) send_gradients(g, &b, next, count, part, depth);
                 real *to = sums + k * stride + d * LANES;
 #define ROWS(count) accumulate_gradient(count, &b, grads, copy, offset, seen, to, stride, done > 0)

@@ -199,7 +199,7 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
     by_fft = fft_cost(operation, *shape) if fft_runs else math.inf
     if min(by_winograd, by_fft) < 0.93 * others_cost(operation, *shape):  # which threads share more evenly
         return "fft" if by_fft < fft_margin(operation, kernel, most_taps) * by_winograd else "winograd"
-    shape = (images, channels // groups, out_channels // groups, out_size, kernel, stride, lanes)
+    shape = (images, channels // groups, out_channels // groups, out_size, kernel, stride, dilation, lanes)
     if direct_runs and direct_gains(operation, *shape):
         return "direct"
     return "im2col"
@@ -393,7 +393,7 @@ def direct_copy(operation, channels, out_size, kernel, stride, dilation):
     return channels * sizes[-1] * (rows if len(kernel) == 2 else 1)
 
 
-def direct_gains(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
+def direct_gains(operation, images, channels, out_channels, out_size, kernel, stride, dilation, lanes):
     """Whether packing patches costs more than it saves; channels are those of one group.
 
     Measured on a Zen 4 core, float32, in turn on a machine with other work, GFLOP/s of the three operations:
@@ -417,16 +417,26 @@ def direct_gains(operation, images, channels, out_channels, out_size, kernel, st
     (32, 16, 32, 9, 5, 1, 0)      84   51   70 ,  79   47   58        52   19   48 ,  47   16   42
     (8, 64, 64, 28, 1, 1, 0)      80   80   57 ,  68   62   52        89   86   85 ,  79   70   89
     ============================  ===================================  ===================================
+
+    Of many channels to a few, the direct kernels' copy of the image, and in backward-weights their sums in lanes, are
+    too large for the cache where a step or a dilation has them use it seldom. Time over that of the matrix product,
+    one core with AVX-512, forward and backward-weights: (2, 256, 4, 56, 3) 0.67 0.56, with stride 2 1.79 1.44, with
+    dilation 4 1.63 1.70; (2, 512, 6, 56, 3) 0.92 2.5, 3.8 10.6; (2, 64, 4, 56, 5) with stride 3 0.48 0.86.
     """
     depthwise = channels == out_channels == 1
     if math.prod(kernel) == 1 and not depthwise:
         return False
     # Small outputs waste no lanes where there are images to fill them.
     fill_lanes = out_size[-1] <= 16 and 0 < -(-images // lanes) * lanes <= 1.25 * images
+    dense = max(*stride, *dilation) == 1
     if operation == "conv_weight_grad":
-        few = (channels <= 8 or out_channels <= 6) and max(stride) < 4 and (out_size[-1] >= 10 or fill_lanes)
+        few_outputs = out_channels <= 6 and channels * out_channels <= (1024 if dense else 256)
+        few = (channels <= 8 or few_outputs) and max(stride) < 4 and (out_size[-1] >= 10 or fill_lanes)
         return depthwise or few or (fill_lanes and channels <= 64 and max(stride) == 1 and math.prod(out_size) >= 25)
-    few = (channels <= 48 or out_channels <= 8) and math.prod(out_size) >= 64
+    few_outputs = out_channels <= 8 and (
+        dense or operation == "conv_input_grad" or (channels <= 128 and math.prod(kernel) > 9)
+    )
+    few = (channels <= 48 or few_outputs) and math.prod(out_size) >= 64
     return depthwise or few or (fill_lanes and channels <= 96)
 
 

@@ -562,6 +562,41 @@ def test_conv2d_of_channels_last_arrays_has_the_same_bits_for_any_number_of_thre
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *CONVOLUTIONS_PATCHES,
+        CONVOLUTIONS_DEPTHWISE[0],
+        (8, 3, 64, (40, 41), (3, 3), 1, 1, 1, 1),
+        (3, 24, 4, (33, 35), (3, 3), 2, 1, 1, 1),
+    ],
+    ids=str,
+)
+def test_conv2d_as_it_is_chosen_has_the_same_bits_for_any_number_of_threads(isa, dtype, rng, shape):
+    arrays, arguments, dy = case(rng, shape, dtype)
+    results = []
+    for threads in (1, 2, 5, 33):
+        with fastnn.threads(threads):
+            results.append((F.conv2d(*arrays, *arguments), *F.conv2d_backward(dy, *arrays, *arguments)))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_conv2d_backward_meets_an_infinity_alike_for_any_number_of_threads(isa, dtype, algorithm):
+    (x, weight, _), arguments, dy = case(
+        np.random.default_rng(0), (17, 4, 16, (13, 22), (2, 2), (2, 1), 1, 1, 1), dtype
+    )
+    dy[0, :, 0] = np.inf
+    results = []
+    for threads in (1, 2, 5):
+        with fastnn.threads(threads), np.errstate(invalid="ignore"):
+            results.append(F.conv2d_backward(dy, x, weight, None, *arguments))
+    for other in results[1:]:
+        for a, b in zip(results[0][:2], other[:2], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_conv_transpose2d_has_the_same_bits_for_any_number_of_threads(isa, dtype, rng, algorithm):
     # Outputs at the border miss as many taps as make a block of the sum, their neighbours in a vector do not.
     x, weight = rng.standard_normal((5, 60, 20, 19)).astype(dtype), rng.standard_normal((60, 6, 10, 2)).astype(dtype)

@@ -130,6 +130,7 @@ def test_a_convolution_uses_at_most_16_mb_per_thread_beside_its_result(layer, th
         (2, 64, 2048, 56, 3, 2, 1),
         (8, 96, 256, 27, 5, 1, 2),
         (1, 64, 64, 224, 7, 1, 3),  # images of 12 MB
+        (4, 96, 20000, 28, 3, 3, 1),  # products of very many output channels
     ],
 )
 def test_a_convolution_with_channels_last_uses_at_most_16_mb_beside_its_result(layer):

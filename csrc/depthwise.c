@@ -123,8 +123,7 @@ INLINE void add_taps(ptrdiff_t taps, const ptrdiff_t *offset, const real *weight
     }
 }
 
-/* A window of outputs, and where they go: channels last to `output`, which points at the first channel of the first output, else
- * to products[output][LANES]. */
+/* A window of outputs: products[row][column][LANES], and where the first goes in the array of outputs. */
 struct outputs {
     ptrdiff_t rows, columns, count;
     vec bias;
@@ -143,32 +142,37 @@ INLINE void send_for_row(const struct depthwise_geometry *g, const struct output
             for (ptrdiff_t i = 0; i < o->columns; i += LANES) __builtin_prefetch(output + c * plane + i, 1);
 }
 
+/* Stores a row of outputs with channels last. */
+static void store_last(const struct depthwise_geometry *g, const struct outputs *o, ptrdiff_t row,
+                       const struct conv_epilogue *epilogue, real *output, struct channel_sums *sums)
+{
+    const real *residual = epilogue->residual, *from = o->products + row * o->columns * LANES;
+    ptrdiff_t place = o->target + row * g->out_row;
+    struct channel_sums own = *sums; /* in registers */
+    for (ptrdiff_t x = 0; x < o->columns; x++, place += g->out_pixel)
+        epilogue_store_pixel(vec_load(from + x * LANES), o->count, residual ? residual + place : NULL,
+                             (real)epilogue->slope, output + place, &own);
+    *sums = own;
+}
+
+/* Columns behind the last one are computed for nothing, and overwritten by the next row. */
 INLINE void compute_window(const struct depthwise_geometry *g, const struct window *w, const struct outputs *o,
                            const ptrdiff_t *offset, const real *weight, const real *copy, ptrdiff_t step,
                            const struct conv_epilogue *epilogue, real *output, struct channel_sums *sums)
 {
-    const real *residual = epilogue->residual;
-    struct channel_sums own = *sums; /* in registers */
     for (ptrdiff_t row = 0; row < o->rows; row++) {
         send_for_row(g, o, output + o->target + row * g->out_row);
         for (ptrdiff_t x = 0; x < o->columns; x += OUTPUTS) {
+            real *products = o->products + (row * o->columns + x) * LANES;
             vec sum[OUTPUTS];
 #pragma GCC unroll 8
             for (int i = 0; i < OUTPUTS; i++) sum[i] = o->bias;
             add_taps(g->taps, offset, weight, copy + row * g->stride[0] * w->pitch + x * step, step, sum);
-            real *products = o->products + (row * o->columns + x) * LANES;
-            ptrdiff_t place = o->target + row * g->out_row + x * g->out_pixel;
 #pragma GCC unroll 8
-            for (int i = 0; i < OUTPUTS; i++, place += g->out_pixel) {
-                if (!g->channels_last)
-                    vec_store(products + i * LANES, sum[i]);
-                else if (x + i < o->columns)
-                    epilogue_store_pixel(sum[i], o->count, residual ? residual + place : NULL, (real)epilogue->slope,
-                                         output + place, &own);
-            }
+            for (int i = 0; i < OUTPUTS; i++) vec_store(products + i * LANES, sum[i]);
         }
+        if (g->channels_last) store_last(g, o, row, epilogue, output, sums);
     }
-    *sums = own;
 }
 
 /* Stores `pixels` neighbouring outputs with channels first. */

@@ -6,25 +6,34 @@ import sys
 from pathlib import Path
 
 import fastnn
-from fastnn.bench import conv_choice, conv_report
+from fastnn.bench import conv_choice, conv_report, step_peers, step_report
 from fastnn.bench.conv_layers import BATCHES, FITTED, LAYERS, parse_geometry, select
 from fastnn.bench.peers import PEERS
 from fastnn.bench.report import plot_roofline, print_table
+from fastnn.bench.step_nets import NETS
 from fastnn.bench.workloads import WORKLOADS
 from fastnn.cli import UsageError
 from fastnn.cli.numbers import positive, thread_count
 
 FAMILIES = list(dict.fromkeys(workload.family for workload in WORKLOADS))
 CONV_OPTIONS = ("peers", "algorithms", "layers", "geometry", "batch", "json")
+STEP_OPTIONS = ("peers", "nets", "json")
+ALONE = {"conv": CONV_OPTIONS, "steps": STEP_OPTIONS}
 
 
 def add_arguments(parser):
-    parser.add_argument("families", nargs="*", metavar="family", help=f"some of {', '.join(FAMILIES)}; all if none")
+    parser.add_argument(
+        "families", nargs="*", metavar="family", help=f"some of {', '.join(FAMILIES)}; all if none; or steps"
+    )
     parser.add_argument("--threads", type=thread_count, nargs="+", help="numbers of threads (default: 1 and all)")
     parser.add_argument("--seconds", type=positive, default=1.0, help="time to spend on each call (default: 1)")
-    parser.add_argument("--plot", metavar="FILE.png", help="draw the roofline, or conv's ratios, into this file")
-    conv = parser.add_argument_group("with the family conv alone: the layers of well-known networks")
-    conv.add_argument("--peers", action="store_true", default=None, help="beside PyTorch, JAX and ONNX Runtime")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw the roofline, or the ratios, into this file")
+    alone = parser.add_argument_group("with conv, the layers of well-known networks, or steps, training steps, alone")
+    alone.add_argument("--peers", action="store_true", default=None, help="beside other libraries")
+    alone.add_argument("--json", metavar="FILE", help="write everything that was measured into this file")
+    steps = parser.add_argument_group("with steps alone")
+    steps.add_argument("--nets", nargs="+", metavar="WORD", help="only those with one of these words in their names")
+    conv = parser.add_argument_group("with the family conv alone")
     conv.add_argument("--algorithms", action="store_true", default=None, help="every algorithm beside the chosen one")
     conv.add_argument("--layers", nargs="+", metavar="WORD", help="only those with one of these words in their names")
     conv.add_argument(
@@ -36,7 +45,6 @@ def add_arguments(parser):
         help="these instead: images, channels, output channels, size, filter, stride, padding (square, one group)",
     )
     conv.add_argument("--batch", choices=BATCHES, help="the layers' own batch, a single image, or (default) both")
-    conv.add_argument("--json", metavar="FILE", help="write everything that was measured into this file")
 
 
 def geometry(text):
@@ -47,7 +55,8 @@ def geometry(text):
 
 
 def run(arguments):
-    unknown = set(arguments.families) - set(FAMILIES)
+    alone = arguments.families if arguments.families in (["conv"], ["steps"]) else []
+    unknown = set(arguments.families) - set(FAMILIES) - set(alone)
     if unknown:
         raise UsageError(f"bench: there is no family {', '.join(sorted(unknown))}; choose from {', '.join(FAMILIES)}")
     if arguments.plot:
@@ -56,12 +65,13 @@ def run(arguments):
     if arguments.json:
         check_folder(arguments.json, "figures")
     threads = arguments.threads or sorted({1, fastnn.get_num_threads()})
-    if arguments.families == ["conv"]:
-        run_conv(arguments, threads)
+    for family, options in ALONE.items():
+        for option in options:
+            if getattr(arguments, option) is not None and option not in ALONE.get(" ".join(alone), ()):
+                raise UsageError(f"bench: --{option} belongs to {family} alone: python -m fastnn bench {family}")
+    if alone:
+        (run_conv if alone == ["conv"] else run_steps)(arguments, threads)
         return
-    for option in CONV_OPTIONS:
-        if getattr(arguments, option) is not None:
-            raise UsageError(f"bench: --{option} belongs to the family conv alone: python -m fastnn bench conv")
     rows, limits = print_table(arguments.families, threads, arguments.seconds)
     if arguments.plot:
         plot_roofline(rows, limits, arguments.plot)
@@ -95,6 +105,25 @@ def run_conv(arguments, threads):
         print(f"written into {arguments.json}")
     if arguments.plot:
         conv_report.plot_bars(tables, arguments.plot)
+        print(f"drawn in {arguments.plot}")
+
+
+def run_steps(arguments, threads):
+    nets = [net for net in NETS if not arguments.nets or any(word in net.name for word in arguments.nets)]
+    if not nets:
+        names = ", ".join(dict.fromkeys(net.name for net in NETS))
+        raise UsageError(f"bench: no net has {' or '.join(arguments.nets)} in its name; there are {names}")
+    peers = [peer for peer in step_peers.PEERS if arguments.peers and peer.version]
+    missing = [peer for peer in step_peers.PEERS if arguments.peers and not peer.version]
+    step_report.print_introduction(peers, missing)
+    tables = step_report.print_tables(nets, threads, arguments.seconds, peers)
+    if arguments.json:
+        step_report.write_json(tables, peers, arguments.json)
+        print(f"written into {arguments.json}")
+    if arguments.plot:
+        if not peers:
+            raise UsageError("bench: steps draws ratios: add --peers")
+        step_report.plot(tables, arguments.plot)
         print(f"drawn in {arguments.plot}")
 
 

@@ -61,7 +61,7 @@ def print_table(layers, threads, seconds, peers, before=None):
             print("This machine is busy: its peak was higher on fewer threads. Do not rely on these figures.")
         start = time.monotonic()
         for layer in layers:
-            show_progress(layer, threads, len(rows), len(layers), time.monotonic() - start)
+            show_progress(layer.name, threads, len(rows), len(layers), time.monotonic() - start)
             rows.append(measure_layer(call, measure, layer, threads, seconds, peers))
             if len(rows) == 1:
                 print(header(rows[0]))
@@ -81,14 +81,18 @@ def measure_layer(call, function, layer, *arguments):
     except MemoryError as error:
         raise SystemExit(f"fastnn: bench: {layer.name}: {error}") from None
     finally:
-        if sys.stderr.isatty():
-            print(f"\r{'':{WIDTH}}\r", end="", file=sys.stderr, flush=True)
+        clear_progress()
 
 
-def show_progress(layer, threads, done, total, elapsed):
+def clear_progress():
+    if sys.stderr.isatty():
+        print(f"\r{'':{WIDTH}}\r", end="", file=sys.stderr, flush=True)
+
+
+def show_progress(name, threads, done, total, elapsed):
     if sys.stderr.isatty():
         left = f", about {elapsed / done * (total - done):.0f} s left" if done else ""
-        text = f"{done + 1} of {total} at {threads} threads{left}: {layer.name}"
+        text = f"{done + 1} of {total} at {threads} threads{left}: {name}"
         print(f"\r{text:<{WIDTH}}", end="", file=sys.stderr, flush=True)
 
 
@@ -144,29 +148,30 @@ def plot_bars(tables, path):
     size = 3 + 5 * len(tables), 1.5 + 0.4 * len(tables[0].rows)
     figure, panels = plt.subplots(1, len(tables), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for axes, table in zip(panels[0], tables, strict=True):
+        names = [row.layer for row in table.rows]
         if table.rows[0].ratios:
-            draw_bars(axes, table, [row.ratios for row in table.rows], 1)
+            draw_bars(axes, table.threads, names, [row.ratios for row in table.rows], 1)
             axes.set(xlabel="the library's time / fastnn's: right of 1, fastnn is faster", xscale="log")
             axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(2, numticks=9))
             axes.xaxis.set_major_formatter("{x:.2g}")
             axes.minorticks_off()
         else:
-            draw_bars(axes, table, [percents(row, table.limits) for row in table.rows], 0)
+            draw_bars(axes, table.threads, names, [percents(row, table.limits) for row in table.rows], 0)
             axes.set(xlabel="% of the peak, by the direct formula")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def draw_bars(axes, table, values, origin):
+def draw_bars(axes, threads, rows, values, origin):
     """values: a dictionary of numbers for each row, with the same names."""
     names = [name for name in values[0] if name != "best"]  # which is one of the others
     places, height = np.arange(len(values)), 0.8 / len(names)
     for i, name in enumerate(names):
         lengths = [value[name] - origin for value in values]
         axes.barh(places + i * height, lengths, height, left=origin, label=name, align="edge")
-    axes.set_yticks(places + 0.4, [row.layer for row in table.rows])
-    axes.set(title=f"{table.threads} thread{'s' * (table.threads > 1)}", ylim=(len(values), -0.2))
+    axes.set_yticks(places + 0.4, rows)
+    axes.set(title=f"{threads} thread{'s' * (threads > 1)}", ylim=(len(values), -0.2))
     axes.grid(True, axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     axes.axvline(origin, color="black", lw=1)

@@ -4,6 +4,7 @@ A library's `build(layer, arrays, threads)` returns the forward and the backward
 functions without arguments; np.asarray reads their results.
 """
 
+import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,11 @@ class Library:
     packages: tuple[str, ...]
     build: Callable
     note: str
+
+    def prepare(self):
+        """Import what it needs, before memory is measured."""
+        for package in self.packages:
+            importlib.import_module(package)
 
     @property
     def version(self):

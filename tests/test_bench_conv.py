@@ -261,9 +261,9 @@ def test_a_layer_beyond_all_memory_ends_the_command_in_a_line():
     ("words", "message"),
     [
         (["conv", "--layers", "nonsense"], "no layer has nonsense in its name; they are named after lenet, course, "),
-        (["linear", "--peers"], "--peers belongs to the family conv alone: python -m fastnn bench conv"),
-        (["conv", "linear", "--json", "x"], "--json belongs to the family conv alone"),
-        (["--layers", "lenet"], "--layers belongs to the family conv alone"),
+        (["linear", "--peers"], "--peers belongs to conv or steps alone: python -m fastnn bench conv"),
+        (["conv", "linear", "--json", "x"], "--json belongs to conv or steps alone"),
+        (["--layers", "lenet"], "--layers belongs to conv alone"),
         (["conv", "--algorithms", "--peers"], "--algorithms compares fastnn's own, as a table: leave out --peers"),
         (["conv", "--geometry", "1,1,1,1,1,1,0", "--batch", "1"], "--geometry stands for itself: leave out --layers"),
         (["conv", "--json", "no/such/x.json"], "there is no folder no/such for the figures"),

@@ -65,10 +65,12 @@ def run(arguments):
     if arguments.json:
         check_folder(arguments.json, "figures")
     threads = arguments.threads or sorted({1, fastnn.get_num_threads()})
-    for family, options in ALONE.items():
-        for option in options:
-            if getattr(arguments, option) is not None and option not in ALONE.get(" ".join(alone), ()):
-                raise UsageError(f"bench: --{option} belongs to {family} alone: python -m fastnn bench {family}")
+    for option in dict.fromkeys((*CONV_OPTIONS, *STEP_OPTIONS)):
+        owners = [family for family, options in ALONE.items() if option in options]
+        if getattr(arguments, option) is not None and alone not in [[family] for family in owners]:
+            raise UsageError(
+                f"bench: --{option} belongs to {' or '.join(owners)} alone: python -m fastnn bench {owners[0]}"
+            )
     if alone:
         (run_conv if alone == ["conv"] else run_steps)(arguments, threads)
         return
@@ -114,6 +116,8 @@ def run_steps(arguments, threads):
         names = ", ".join(dict.fromkeys(net.name for net in NETS))
         raise UsageError(f"bench: no net has {' or '.join(arguments.nets)} in its name; there are {names}")
     peers = [peer for peer in step_peers.PEERS if arguments.peers and peer.version]
+    if arguments.plot and not peers:
+        raise UsageError("bench: steps draws ratios: add --peers, and install one of them")
     missing = [peer for peer in step_peers.PEERS if arguments.peers and not peer.version]
     step_report.print_introduction(peers, missing)
     tables = step_report.print_tables(nets, threads, arguments.seconds, peers)
@@ -121,8 +125,6 @@ def run_steps(arguments, threads):
         step_report.write_json(tables, peers, arguments.json)
         print(f"written into {arguments.json}")
     if arguments.plot:
-        if not peers:
-            raise UsageError("bench: steps draws ratios: add --peers")
         step_report.plot(tables, arguments.plot)
         print(f"drawn in {arguments.plot}")
 

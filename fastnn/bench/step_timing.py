@@ -45,8 +45,17 @@ def measure_steps(net, threads, budget, peers):
 def peak_memory(net, threads, library):
     """How far the process's memory grows at most, in bytes; in a fresh process, once what it needs is imported."""
     library.prepare()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident_bytes()
     step = library.build(net, threads)
     for _ in range(WARM_UP):
         step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * UNIT
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT - before
+
+
+def resident_bytes():
+    """What of the process is in memory now; where the system does not say, at most so far."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except FileNotFoundError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT

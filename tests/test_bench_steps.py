@@ -63,7 +63,7 @@ def test_the_losses_of_all_libraries_fall_alike(net, name):
 
 def test_other_losses_end_the_measurement():
     wrong = step_peers.Library("wrong", ("numpy",), lambda net, threads: lambda: 7.0, "")
-    with pytest.raises(WrongResult, match="mlp, batch 5: the losses of the first steps are .* but wrong's"):
+    with pytest.raises(WrongResult, match=r"mlp, batch 5: the losses of the first steps are .* but wrong's"):
         step_timing.measure_steps(SMALL[0], 1, 0.01, [wrong])
 
 

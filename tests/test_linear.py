@@ -134,3 +134,30 @@ def test_linear_backward_bad_gradient():
         F.linear_backward(np.zeros((2, 4)), X, W)
     with pytest.raises(ValueError, match="linear_backward: needs must be three bools"):
         F.linear_backward(np.zeros((2, 3)), X, W, needs=(True, False))
+
+
+def test_linear_backward_writes_the_weights_gradient_where_it_is_told(isa, dtype, rng):
+    for shape in SHAPES:
+        (x, weight, bias), dy = case(rng, shape, dtype)
+        expected = F.linear_backward(dy, x, weight, bias)
+        out = np.full_like(weight, np.nan)
+        gradients = F.linear_backward(dy, x, weight, bias, out=out)
+        assert gradients[1] is out
+        for actual, gradient in zip(gradients, expected, strict=True):
+            np.testing.assert_array_equal(actual, gradient)
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "message"),
+    [
+        (np.zeros((3, 5)), ValueError, r"out must have shape \(3, 4\)"),
+        (np.zeros((3, 4), np.float32), TypeError, "out must have weight's dtype float64, got float32"),
+        ([[0.0] * 4] * 3, TypeError, "out must be"),
+        (np.zeros((4, 3)).T, ValueError, "out must be C-contiguous, got strides"),
+        (np.broadcast_to(0.0, (3, 4)), ValueError, "out is read-only"),
+        (W, ValueError, "out must share no memory with the inputs"),
+    ],
+)
+def test_linear_backward_bad_out(out, error, message):
+    with pytest.raises(error, match=f"linear_backward: {message}"):
+        F.linear_backward(np.zeros((2, 3)), X, W, out=out)

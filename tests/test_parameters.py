@@ -43,6 +43,50 @@ def test_parameters_live_in_one_flat_array(rng):
     assert model.parameters()[0].name == "conv.weight"
 
 
+@pytest.mark.parametrize("by", ["model", "optimizer", "assignment"])
+def test_a_zeroed_gradient_is_written_by_the_next_backward_or_read_as_zeros(by, rng):
+    model, x = images_model(), rng.standard_normal((2, 2, 6, 6)).astype(np.float32)
+    parameters = model.parameters()
+    y = model(x)
+    model.backward(y)
+    expected = [parameter.grad.copy() for parameter in parameters]
+    if by == "model":
+        model.zero_grad()
+    elif by == "optimizer":
+        optim.SGD(parameters, lr=0.1).zero_grad()
+    else:
+        for parameter in parameters:
+            parameter.grad = None
+    parameters[0].storage.grad.fill(np.nan)  # what stands in the arrays now counts for nothing
+    model(x)
+    model.backward(y)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        np.testing.assert_array_equal(parameter.grad, gradient)
+    model(x)
+    model.backward(y)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        np.testing.assert_array_equal(parameter.grad, 2 * gradient)
+
+
+def test_gradients_of_parameters_that_a_backward_leaves_alone_are_zero_once_zeroed(rng):
+    model = small_model()
+    parameters = model.parameters()
+    for parameter in parameters:
+        parameter.grad = np.full(parameter.shape, 3, np.float32)
+    model.zero_grad()
+    assert all(not parameter.grad.any() for parameter in copy.deepcopy(model).parameters())
+    model.zero_grad()
+    model[0].weight.grad += 1  # as a layer of one's own adds
+    model[0].bias.grad = np.full(5, 2, np.float32)
+    assert [float(parameter.grad.max()) for parameter in parameters] == [1, 2, 0, 0]
+    model.zero_grad()
+    ((_, gradients),) = nn.flat_arrays(parameters)
+    assert not gradients.any()
+    before = parameters[2].data.copy()
+    optim.SGD(parameters, lr=0.1).step()
+    np.testing.assert_array_equal(parameters[2].data, before)
+
+
 def test_parameters_stay_flat_after_loading_assigning_and_going_back(rng):
     model = small_model()
     assert_flat(model)

@@ -2,8 +2,16 @@
 
 import math
 
+import numpy as np
+
 from fastnn.backend import implementation
-from fastnn.functional.checks import check_float_array, check_grad_output, check_same_dtype, check_shape
+from fastnn.functional.checks import (
+    check_float_array,
+    check_grad_output,
+    check_same_dtype,
+    check_shape,
+    check_writeable,
+)
 
 __all__ = ["linear", "linear_backward"]
 
@@ -53,7 +61,7 @@ def linear(input, weight, bias=None):
     return y if input.ndim == 2 else y.reshape(*input.shape[:-1], weight.shape[0])
 
 
-def linear_backward(grad_output, input, weight, bias=None, *, needs=(True, True, True)):
+def linear_backward(grad_output, input, weight, bias=None, *, needs=(True, True, True), out=None):
     """Gradients of :func:`linear`: ``dx = dy W``, ``dW = dy^T x``, ``db`` = sum of ``dy`` over the rows.
 
     Parameters
@@ -63,11 +71,13 @@ def linear_backward(grad_output, input, weight, bias=None, *, needs=(True, True,
         The forward's arguments.
     needs : three bools
         Which gradients to compute; the others come back as None.
+    out : ndarray, optional
+        What the weight's gradient is written into: an array like the weight, which shares no memory with the others.
 
     Returns
     -------
     grad_input, grad_weight, grad_bias
-        ``grad_bias`` is None where there is no bias.
+        ``grad_weight`` is ``out``, if that is given; ``grad_bias`` is None where there is no bias.
 
     Raises
     ------
@@ -85,8 +95,21 @@ def linear_backward(grad_output, input, weight, bias=None, *, needs=(True, True,
     check_linear("linear_backward", input, weight, bias)
     check_grad_output("linear_backward", grad_output, input, (*input.shape[:-1], weight.shape[0]))
     needs = check_needs("linear_backward", needs, bias)
-    dx, dw, db = implementation("linear_backward")(rows(grad_output), rows(input), weight, needs)
+    if out is not None:
+        check_out("linear_backward", out, weight, (grad_output, input, weight))
+    dx, dw, db = implementation("linear_backward")(rows(grad_output), rows(input), weight, needs, out)
     return (dx if dx is None else dx.reshape(input.shape)), dw, db
+
+
+def check_out(function, out, like, inputs):
+    """out can take a result like this array, computed from these inputs."""
+    check_same_dtype(function, "out", out, "weight", like)
+    check_shape(function, "out", out, like.shape, "the weight's shape")
+    check_writeable(function, "out", out)
+    if not out.flags.c_contiguous:
+        raise ValueError(f"{function}: out must be C-contiguous, got strides {out.strides} for shape {out.shape}")
+    if any(np.may_share_memory(out, array) for array in inputs):
+        raise ValueError(f"{function}: out must share no memory with the inputs; pass an array of its own")
 
 
 def rows(x):

@@ -199,8 +199,8 @@ def linear(np.ndarray x, np.ndarray weight, bias):
     return y
 
 
-def linear_backward(np.ndarray grad_output, np.ndarray x, np.ndarray weight, needs):
-    """dx = dy weight, dweight = dy^T x, dbias = the sum of dy's rows; None where not needed."""
+def linear_backward(np.ndarray grad_output, np.ndarray x, np.ndarray weight, needs, np.ndarray out):
+    """dx = dy weight, dweight = dy^T x (in out, unless None), dbias = the sum of dy's rows; None where not needed."""
     grad_output = contiguous(grad_output)
     x = contiguous(x)
     weight = contiguous(weight)
@@ -215,7 +215,7 @@ def linear_backward(np.ndarray grad_output, np.ndarray x, np.ndarray weight, nee
         else:
             multiply(rows_of(grad_output), columns_of(weight), None, grad_x, np.PyArray_DIM(weight, 0))
     if needs[1]:
-        grad_weight = empty(2, np.PyArray_DIMS(weight), typenum)
+        grad_weight = empty(2, np.PyArray_DIMS(weight), typenum) if out is None else out
         multiply(columns_of(grad_output), columns_of(x), None, grad_weight, batch)
     if needs[2]:
         row[0], row[1] = 1, np.PyArray_DIM(weight, 0)

@@ -53,7 +53,12 @@ class Linear(Module):
         if not any(needs):
             return None
         dx, dw, db = F.linear_backward(
-            grad_output, input, self.weight.data, None if bias is None else bias.data, needs=needs
+            grad_output,
+            input,
+            self.weight.data,
+            None if bias is None else bias.data,
+            needs=needs,
+            out=self.weight.cleared_grad,
         )
         accumulate(self.weight, dw)
         accumulate(bias, db)

@@ -47,7 +47,8 @@ class Parameter:
     ----------
     data, grad : ndarray
         Value and gradient, of the same shape and dtype. Assigning to either writes into the array (``grad = None``
-        zeroes it), so that it stays part of its model's flat arrays.
+        zeroes it), so that it stays part of its model's flat arrays. The array of a gradient that was zeroed is filled
+        with zeros when it is next read, unless a backward has written it first: read the attribute, keep no array.
     name : str or None
         Its name in the model whose ``parameters()`` was called last, such as "conv1.weight".
 
@@ -62,12 +63,13 @@ class Parameter:
     np.float32(0.0)
     """
 
-    __slots__ = ("_data", "_grad", "name", "offset", "requires_grad", "storage")
+    __slots__ = ("_data", "_grad", "cleared", "name", "offset", "requires_grad", "storage")
 
     def __init__(self, data, requires_grad=True):
         check_float_array("Parameter", "data", data)
         self._data = np.array(data, order="C")
         self._grad = np.zeros(data.shape, data.dtype)
+        self.cleared = False  # whether the gradient is zero whatever stands in its array
         self.requires_grad = requires_grad
         self.name = None
         self.storage = None  # the pair of flat arrays that it lives in, and where
@@ -84,14 +86,36 @@ class Parameter:
 
     @property
     def grad(self):
+        self.fill_cleared()
         return self._grad
 
     @grad.setter
     def grad(self, value):
         if value is None:
-            self._grad.fill(0)
+            self.cleared = True
         elif value is not self._grad:
             self._grad[...] = self.fitting("grad", value)
+            self.cleared = False
+
+    def fill_cleared(self):
+        """Write the zeros of a gradient that was zeroed and is now to be read."""
+        if self.cleared:
+            self._grad.fill(0)
+            self.cleared = False
+
+    @property
+    def cleared_grad(self):
+        """The gradient's array for a backward to write into, where the gradient is zero; None where it adds to it."""
+        return self._grad if self.cleared else None
+
+    def add_grad(self, gradient):
+        """Add to the gradient; what was written into ``cleared_grad`` is there already."""
+        if gradient is not self._grad:
+            if self.cleared:
+                self._grad[...] = gradient
+            else:
+                self._grad += gradient
+        self.cleared = False
 
     def fitting(self, name, value):
         """The value as an array, once it has the parameter's shape."""
@@ -115,9 +139,10 @@ class Parameter:
     def move(self, data, grad, storage=None, offset=0):
         """Live in these arrays from now on."""
         self._data, self._grad, self.storage, self.offset = data, grad, storage, offset
+        self.cleared = False
 
     def __getstate__(self):  # a copy starts outside of any flat array
-        return {"data": self._data, "grad": self._grad, "requires_grad": self.requires_grad, "name": self.name}
+        return {"data": self._data, "grad": self.grad, "requires_grad": self.requires_grad, "name": self.name}
 
     def __setstate__(self, state):
         self.move(state["data"], state["grad"])
@@ -184,6 +209,7 @@ def flat_arrays(parameters):
     """
     pieces: list = []  # [storage, begin, end], or a parameter that lives outside of any storage
     for parameter in parameters:
+        parameter.fill_cleared()
         last = pieces[-1] if pieces else None
         end = parameter.offset + parameter.size
         if parameter.storage is None:
@@ -521,9 +547,9 @@ class Module:
         return self
 
     def zero_grad(self):
-        """Set all gradients to zero."""
-        for _, gradient in flat_arrays(self.parameters()):
-            gradient.fill(0)
+        """Set all gradients to zero. Nothing is written: a backward writes them next, instead of adding to them."""
+        for parameter in self.parameters():
+            parameter.grad = None
 
     def to(self, dtype):
         """Turn parameters and floating-point buffers into float32 or float64, in place.
@@ -725,7 +751,7 @@ class Transform(Module):
 def accumulate(parameter, gradient):
     """Add to the gradient of a parameter that is there (not None) and not frozen."""
     if trainable(parameter):
-        parameter.grad += gradient
+        parameter.add_grad(gradient)
 
 
 def trainable(parameter):

@@ -7,6 +7,7 @@ import numpy as np
 
 from fastnn.functional.checks import check_float_array, check_same_dtype, check_shape, check_writeable
 from fastnn.functional.optim import check_arrays, check_disjoint, check_hyperparameters, check_masks
+from fastnn.nn import Parameter
 
 __all__ = ["Optimizer"]
 
@@ -232,10 +233,10 @@ class Optimizer:
         raise NotImplementedError
 
     def zero_grad(self):
-        """Sets the gradients of all parameters to zero, in place."""
+        """Sets the gradients of all parameters to zero."""
         for group in self.param_groups:
             for p in group["params"]:
-                if isinstance(p, Array):
+                if isinstance(p, Array | Parameter):
                     p.grad = None
                 elif p.grad is not None:
                     p.grad.fill(0)

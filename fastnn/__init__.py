@@ -8,7 +8,7 @@ data         readers of MNIST's and CIFAR-10's files, digits that come with the 
 models       ``LeNet5``
 
 ``set_num_threads``, ``set_backend`` ("native" or "reference", which is NumPy) and ``set_conv_algorithm`` choose how
-functions run; ``manual_seed`` makes all that is random repeat.
+functions run; ``manual_seed`` makes all that is random repeat; ``with profile()`` notes which kernels run for how long.
 
 >>> import numpy as np
 >>> from fastnn import nn, optim
@@ -37,6 +37,7 @@ try:
     from fastnn import functional, seed
     from fastnn.backend import backend, get_backend, set_backend
     from fastnn.conv_algorithm import conv_algorithm, get_conv_algorithm, set_conv_algorithm
+    from fastnn.profiler import profile
     from fastnn.runtime import empty_cache, get_num_threads, memory_stats, set_num_threads, threads
     from fastnn.seed import manual_seed
 except (ValueError, RuntimeError) as error:  # a wrong environment variable
@@ -63,6 +64,7 @@ __all__ = [
     "models",
     "nn",
     "optim",
+    "profile",
     "seed",
     "set_backend",
     "set_conv_algorithm",

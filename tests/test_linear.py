@@ -23,6 +23,8 @@ SHAPES = [
     (8, 4608, 20),
     (513, 31, 65),
     (130, 130, 1),
+    (9, 1100, 1000),  # a large weight's gradient: written row by row
+    (128, 1025, 1030),
 ]
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 import fastnn
 from fastnn.bench.conv_timing import Row, WrongResult, fresh_process, measure
-from fastnn.bench.machine import Limits, measure_limits
 from fastnn.bench.report import geometric_mean, limits_line
+from fastnn.machine import Limits, measure_limits
 from fastnn.native import runtime
 
 INTRODUCTION = """\

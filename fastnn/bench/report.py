@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 
 import fastnn
-from fastnn.bench.machine import measure_limits
 from fastnn.bench.timing import medians_in_turn
 from fastnn.bench.workloads import WORKLOADS
+from fastnn.machine import measure_limits
 from fastnn.native import runtime
 
 

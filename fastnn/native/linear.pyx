@@ -26,6 +26,10 @@ cdef ptrdiff_t FEW_ROWS = 64
 cdef ptrdiff_t DOT_ROWS = 4
 cdef ptrdiff_t STREAM_ROWS = 8
 cdef ptrdiff_t TASK_BYTES = 64 << 10
+# Results of so many bytes are written row by row, as memory takes them fastest, where sums are so short that the packed
+# columns stay in half of a core's own cache.
+cdef ptrdiff_t LARGE_BYTES = 4 << 20
+cdef ptrdiff_t SHALLOW = 128
 cdef double FLOP_PER_NANOSECOND = 80.0
 cdef double BYTES_PER_NANOSECOND = 20.0
 
@@ -61,11 +65,13 @@ cdef multiply(operand a, operand b, np.ndarray bias, np.ndarray c, ptrdiff_t dep
     if depth == 0:
         c[...] = 0
         return
+    cdef bint by_rows = depth <= SHALLOW and rows * columns * itemsize >= LARGE_BYTES
     # A short matrix is packed at all its depth, so that a small product is packed and multiplied once.
     cdef ptrdiff_t deepest = ROW_BYTES // (min(round_up(rows, row_tile), MOST_ROWS) * itemsize)
     cdef ptrdiff_t depth_block = min(depth, max(deepest // kernel.depth_block, 1) * kernel.depth_block)
     cdef ptrdiff_t row_block = even_block(rows, ROW_BYTES // (depth_block * itemsize), row_tile)
-    cdef ptrdiff_t column_block = even_block(columns, COLUMN_BYTES // (depth_block * itemsize), column_tile)
+    cdef ptrdiff_t column_bytes = 2 * ROW_BYTES if by_rows else COLUMN_BYTES
+    cdef ptrdiff_t column_block = even_block(columns, column_bytes // (depth_block * itemsize), column_tile)
     cdef Block memory = scratch((row_block + column_block) * depth_block * itemsize)
     cdef char *packed_a = <char *> memory.data
     cdef char *packed_b = packed_a + row_block * depth_block * itemsize
@@ -100,15 +106,19 @@ cdef multiply(operand a, operand b, np.ndarray bias, np.ndarray c, ptrdiff_t dep
                                        depth_start, block_depth, row_tile, itemsize,
                                        packed_a + (step - fresh) * row_tile * block_depth * itemsize)
                     # A task is one panel of columns by a few panels of rows.
-                    rows_each = 4 * row_tile
+                    rows_each = row_tile if by_rows else 4 * row_tile
                     while rows_each > row_tile and column_panels * ceil_div(block_rows, rows_each) < ENOUGH_TASKS:
                         rows_each = rows_each // 2
                     row_tasks = ceil_div(block_rows, rows_each)
                     # Neighbours share the panel: a few of them in turn to each thread.
                     for task in prange(column_panels * row_tasks, num_threads=threads, schedule="dynamic",
-                                       chunksize=4):
-                        step = task // row_tasks * column_tile
-                        first = task % row_tasks * rows_each
+                                       chunksize=column_panels if by_rows else 4):
+                        if by_rows:
+                            step = task % column_panels * column_tile
+                            first = task // column_panels * rows_each
+                        else:
+                            step = task // row_tasks * column_tile
+                            first = task % row_tasks * rows_each
                         kernel.tile(
                             min(rows_each, block_rows - first), min(column_tile, block_columns - step), block_depth,
                             packed_a + first * block_depth * itemsize, packed_b + step * block_depth * itemsize,

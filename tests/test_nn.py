@@ -424,6 +424,26 @@ def test_fusing_batch_norm_and_relu_changes_nothing(training, dtype, rng):
     assert not any(layer._saved for layer in layers)
 
 
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, 1)], ids=repr)
+def test_a_relu_behind_the_max_pool_that_it_stands_before_changes_nothing(pool, dtype, rng):
+    layers = [nn.ReLU(), pool, nn.ReLU(), nn.ReLU(), pool]
+    x = rng.integers(-2, 3, (4, 3, 11, 10)).astype(dtype)  # many ties, zeros, windows without a positive element
+    x[0, 0, :2, :2] = [[np.nan, -1], [np.inf, -np.inf]]
+    model = nn.Sequential(layers)
+    y = model(x)
+    assert [len(layer._saved) for layer in layers[:2]] == [1, 2]
+    assert layers[0]._saved[0][0].size < x.size or pool.stride == 1
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    dx = model.backward(dy)
+    expected, expected_dx = x, dy
+    for layer in layers:
+        expected = layer(expected)
+    for layer in reversed(layers):
+        expected_dx = layer.backward(expected_dx)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(dx, expected_dx)
+
+
 def test_no_grad_and_eval_keep_nothing_and_enable_grad_keeps(rng):
     model = small_model().to(np.float64)
     x = rng.standard_normal((3, 4))

@@ -7,6 +7,7 @@ import numpy as np
 from fastnn.nn.activation import ReLU
 from fastnn.nn.module import Module
 from fastnn.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from fastnn.nn.pool import MaxPool1d, MaxPool2d, MaxPool3d
 from fastnn.runtime import empty
 
 __all__ = ["Identity", "Residual", "Sequential"]
@@ -97,11 +98,15 @@ def place(chain, layer, what, value):
 
 
 def fused(layers):
-    """The steps of a chain, as pairs of a layer and its options: a batch norm takes a ReLU after it along."""
+    """The steps of a chain, as pairs of a layer and its options: a batch norm takes a ReLU after it along, a ReLU goes
+    behind a max-pool after it, where fewer elements are left: no maximum changes its place."""
     steps: list[tuple[Module, dict]] = []
     for layer in layers:
+        last = type(steps[-1][0]) if steps else None
         if type(layer) is ReLU and steps and fuses_relu(*steps[-1]):
             steps[-1] = (steps[-1][0], {"relu": True})
+        elif last is ReLU and type(layer) in (MaxPool1d, MaxPool2d, MaxPool3d):
+            steps.insert(-1, (layer, {}))
         else:
             steps.append((layer, {}))
     return steps

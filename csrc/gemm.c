@@ -12,8 +12,8 @@
 /* Longer sums are taken in blocks of so many terms, which keeps their rounding errors small, and a packed panel of B
  * (16 to 48 columns, 16 to 48 KiB in float32) in or near the first-level cache. */
 enum { DEPTH_BLOCK = 256 };
-/* stream_rows() keeps so many sums in the first-level cache, and adds so many rows of B at once. */
-enum { STREAM_SUMS = 4096, STREAM_DEPTH = 4 };
+/* stream_rows() keeps so many sums in the first-level cache, and adds so many rows of B at once to so many rows of C. */
+enum { STREAM_SUMS = 4096, STREAM_DEPTH = 4, STREAM_ROWS = VEC_BYTES == 64 ? 4 : 2 };
 
 /* Packs `lines` rows of A (tile = row_tile) or columns of B (tile = column_tile). */
 static void pack(const void *source, ptrdiff_t line_stride, ptrdiff_t depth_stride, ptrdiff_t lines, ptrdiff_t depth,
@@ -127,15 +127,22 @@ static void dot_rows(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const v
     }
 }
 
-/* sum[column] += sum over STREAM_DEPTH rows of B of a[d] * b[d][column]. */
-INLINE void stream_row(const real *a, const real *b, ptrdiff_t b_row, ptrdiff_t columns, real *sum)
+/* sum[i][column] += sum over STREAM_DEPTH rows of B of a[i][d] * b[d][column], for some rows i, which share what is
+ * loaded of B. */
+INLINE void stream_some(const int rows, const real a[][STREAM_DEPTH], const real *b, ptrdiff_t b_row, ptrdiff_t columns,
+                        real *sum, ptrdiff_t sum_row)
 {
-    vec factor[STREAM_DEPTH];
-    for (int d = 0; d < STREAM_DEPTH; d++) factor[d] = vec_set(a[d]);
+    vec factor[STREAM_ROWS][STREAM_DEPTH];
+    for (int i = 0; i < rows; i++)
+        for (int d = 0; d < STREAM_DEPTH; d++) factor[i][d] = vec_set(a[i][d]);
     for (ptrdiff_t j = 0; j < columns; j += LANES) {
-        vec total = vec_load(sum + j);
-        for (int d = 0; d < STREAM_DEPTH; d++) total += factor[d] * vec_load_rest(b + d * b_row + j, columns - j);
-        vec_store(sum + j, total);
+        vec line[STREAM_DEPTH];
+        for (int d = 0; d < STREAM_DEPTH; d++) line[d] = vec_load_rest(b + d * b_row + j, columns - j);
+        for (int i = 0; i < rows; i++) {
+            vec total = vec_load(sum + i * sum_row + j);
+            for (int d = 0; d < STREAM_DEPTH; d++) total += factor[i][d] * line[d];
+            vec_store(sum + i * sum_row + j, total);
+        }
     }
 }
 
@@ -144,7 +151,7 @@ INLINE void stream_row(const real *a, const real *b, ptrdiff_t b_row, ptrdiff_t 
 static void stream_rows(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void *a, const void *b,
                         ptrdiff_t b_row, void *output, ptrdiff_t row_stride)
 {
-    real sums[STREAM_SUMS], factor[STREAM_DEPTH];
+    real sums[STREAM_SUMS], factor[STREAM_ROWS][STREAM_DEPTH];
     ptrdiff_t sum_row = (columns + LANES - 1) / LANES * LANES;
     for (ptrdiff_t start = 0; start < depth || start == 0; start += DEPTH_BLOCK) {
         ptrdiff_t end = smaller(start + DEPTH_BLOCK, depth);
@@ -152,14 +159,21 @@ static void stream_rows(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, cons
         for (ptrdiff_t d = start; d < end; d += STREAM_DEPTH) {
             const real *from = (const real *)b + d * b_row;
             ptrdiff_t count = smaller(STREAM_DEPTH, end - d);
-            for (ptrdiff_t i = 0; i < rows; i++) {
+            for (ptrdiff_t i = 0, some; i < rows; i += some) {
                 real *sum = sums + i * sum_row;
-                for (ptrdiff_t k = 0; k < count; k++) factor[k] = a ? ((const real *)a)[i * depth + d + k] : 1;
-                if (count == STREAM_DEPTH)
-                    stream_row(factor, from, b_row, columns, sum);
-                else
+                some = count < STREAM_DEPTH ? 1 : rows - i >= STREAM_ROWS ? STREAM_ROWS : smaller(2, rows - i);
+                for (ptrdiff_t row = 0; row < some; row++)
                     for (ptrdiff_t k = 0; k < count; k++)
-                        for (ptrdiff_t j = 0; j < columns; j++) sum[j] += factor[k] * from[k * b_row + j];
+                        factor[row][k] = a ? ((const real *)a)[(i + row) * depth + d + k] : 1;
+                if (count < STREAM_DEPTH)
+                    for (ptrdiff_t k = 0; k < count; k++)
+                        for (ptrdiff_t j = 0; j < columns; j++) sum[j] += factor[0][k] * from[k * b_row + j];
+                else if (some == STREAM_ROWS)
+                    stream_some(STREAM_ROWS, factor, from, b_row, columns, sum, sum_row);
+                else if (some == 2)
+                    stream_some(2, factor, from, b_row, columns, sum, sum_row);
+                else
+                    stream_some(1, factor, from, b_row, columns, sum, sum_row);
             }
         }
         for (ptrdiff_t i = 0; i < rows; i++)

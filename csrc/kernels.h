@@ -348,7 +348,7 @@ struct norm_kernels {
                                 const double *inverse_deviation, const void *weight, const void *bias,
                                 void *coefficients);
     void (*affine)(const struct norm_shape *shape, const struct norm_tile *tile, const void *input,
-                   const void *coefficients, int relu, void *output);
+                   const void *coefficients, const void *residual, int relu, void *output);
     void (*gradient_sums)(const struct norm_shape *shape, const struct norm_tile *tile, const void *grad_output,
                           const void *input, const void *affine, int relu, double *sums);
     void (*gradient_coefficients)(const struct norm_shape *shape, ptrdiff_t first, ptrdiff_t count, double *sums,

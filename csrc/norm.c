@@ -1,6 +1,6 @@
 /* Normalisation: batch, instance, group and layer norm, forward and backward.
  *
- *     xhat = (x - mean) / sqrt(variance + eps)        y = xhat * weight + bias, then perhaps max(0, y)
+ *     xhat = (x - mean) / sqrt(variance + eps)        y = xhat * weight + bias, then perhaps max(0, y + residual)
  *     dbias = sum(dy)    dweight = sum(dy * xhat)
  *     dx = weight / deviation * (dy - mean(dy) - xhat * mean(dy * xhat))      (training: through mean and variance)
  *
@@ -64,10 +64,11 @@ INLINE vec only(ivec taken, vec v) { return vec_select(taken, v, (vec){0}); }
  * The steps that planes, columns and rows have in common
  * ------------------------------------------------------------------------------------------------------------- */
 
-/* y = (x - center) * scale + shift */
-INLINE vec affine_step(vec x, vec center, vec scale, vec shift, int relu)
+/* y = (x - center) * scale + shift + residual (unless NULL), of which up to `lanes` lanes are there */
+INLINE vec affine_step(vec x, vec center, vec scale, vec shift, const real *residual, ptrdiff_t lanes, int relu)
 {
     vec y = (x - center) * scale + shift;
+    if (residual) y += load(residual, lanes);
     return relu ? vec_max((vec){0}, y) : y;
 }
 
@@ -215,18 +216,21 @@ INLINE void plane_moments(struct runs runs, const real *x, double *moments)
     }
 }
 
-INLINE void plane_affine(struct runs runs, const real *x, vec center, vec scale, vec shift, int relu, real *y)
+INLINE void plane_affine(struct runs runs, const real *x, vec center, vec scale, vec shift, const real *residual,
+                         int relu, real *y)
 {
     while (previous_run(&runs)) {
-        const real *from = x + runs.at;
+        const real *from = x + runs.at, *added = residual ? residual + runs.at : NULL;
         real *to = y + runs.at;
         ptrdiff_t n = runs.length, i = 0;
 #pragma GCC unroll 4
         for (; i + LANES <= n; i += LANES)
-            vec_store(to + i, affine_step(vec_load(from + i), center, scale, shift, relu));
+            vec_store(to + i,
+                      affine_step(vec_load(from + i), center, scale, shift, added ? added + i : NULL, LANES, relu));
         if (i == n) continue;
         i = start_at(i, n);
-        store(to + i, affine_step(load(from + i, n - i), center, scale, shift, relu), n - i);
+        store(to + i, affine_step(load(from + i, n - i), center, scale, shift, added ? added + i : NULL, n - i, relu),
+              n - i);
     }
 }
 
@@ -357,13 +361,13 @@ static void column_moments(const real *x, ptrdiff_t row_stride, ptrdiff_t rows, 
 }
 
 INLINE void column_affine(const real *x, ptrdiff_t row_stride, ptrdiff_t rows, ptrdiff_t columns, const real *center,
-                          const real *scale, const real *shift, int relu, real *y)
+                          const real *scale, const real *shift, const real *residual, int relu, real *y)
 {
     for (ptrdiff_t row = rows - 1; row >= 0; row--)
         for (ptrdiff_t column = 0; column < columns; column += LANES) {
             ptrdiff_t at = row * row_stride + column, lanes = columns - column;
             vec result = affine_step(load(x + at, lanes), vec_load(center + column), vec_load(scale + column),
-                                     vec_load(shift + column), relu);
+                                     vec_load(shift + column), residual ? residual + at : NULL, lanes, relu);
             store(y + at, result, lanes);
         }
 }
@@ -447,7 +451,7 @@ static void moments(const struct norm_shape *shape, const struct norm_tile *tile
 }
 
 INLINE void affine_tile(const struct norm_shape *shape, const struct norm_tile *tile, const real *x, const real *affine,
-                        int relu, real *y)
+                        const real *residual, int relu, real *y)
 {
     const ptrdiff_t end = tile->channel + tile->channels;
     const real *center = affine, *scale = affine + shape->channels, *shift = affine + 2 * shape->channels;
@@ -458,25 +462,28 @@ INLINE void affine_tile(const struct norm_shape *shape, const struct norm_tile *
             for (int i = 0; i < 3; i++)
                 expand(affine + i * shape->channels + channel, block.channels, shape->positions, columns[i]);
             column_affine(x + block.offset, block.row_stride, block.rows, block.columns, columns[0], columns[1],
-                          columns[2], relu, y + block.offset);
+                          columns[2], residual ? residual + block.offset : NULL, relu, y + block.offset);
             channel += block.channels;
         }
         return;
     }
     for (ptrdiff_t channel = end - 1; channel >= tile->channel; channel--) {
         struct runs runs = runs_of(shape, channel, tile->start + tile->count, tile->count);
-        plane_affine(runs, x, vec_set(center[channel]), vec_set(scale[channel]), vec_set(shift[channel]), relu, y);
+        plane_affine(runs, x, vec_set(center[channel]), vec_set(scale[channel]), vec_set(shift[channel]), residual,
+                     relu, y);
     }
 }
 
-/* y = (x - center) * scale + shift, then perhaps max(0, y) */
+/* y = (x - center) * scale + shift, then perhaps max(0, y), or max(0, y + residual) */
 static void affine(const struct norm_shape *shape, const struct norm_tile *tile, const void *input,
-                   const void *coefficients, int relu, void *output)
+                   const void *coefficients, const void *residual, int relu, void *output)
 {
-    if (relu)
-        affine_tile(shape, tile, input, coefficients, 1, output);
+    if (residual)
+        affine_tile(shape, tile, input, coefficients, residual, 1, output);
+    else if (relu)
+        affine_tile(shape, tile, input, coefficients, NULL, 1, output);
     else
-        affine_tile(shape, tile, input, coefficients, 0, output);
+        affine_tile(shape, tile, input, coefficients, NULL, 0, output);
 }
 
 INLINE void sums_tile(const struct norm_shape *shape, const struct norm_tile *tile, const real *dy, const real *x,
@@ -689,7 +696,7 @@ static void layer(const void *input, const void *weight, const void *bias, ptrdi
         const struct row row = measure_row(x, length, eps);
         for (ptrdiff_t i = 0; i < length; i += LANES) {
             const ptrdiff_t at = start_at(i, length), lanes = length - at;
-            vec result = affine_step(load(x + at, lanes), row.center, row.scale, row.shift, 0);
+            vec result = affine_step(load(x + at, lanes), row.center, row.scale, row.shift, NULL, LANES, 0);
             if (w) result *= load(w + at, lanes);
             if (b) result += load(b + at, lanes);
             store(y + at, result, lanes);
@@ -704,7 +711,7 @@ INLINE void layer_sums_step(const real *dy, const real *x, const real *w, const 
 {
     const ptrdiff_t at = start_at(i, length), lanes = length - at;
     vec gradient = load(dy + at, lanes),
-        xhat = affine_step(load(x + at, lanes), row->center, row->scale, row->shift, 0);
+        xhat = affine_step(load(x + at, lanes), row->center, row->scale, row->shift, NULL, LANES, 0);
     if (lanes <= LANES) { /* the last vector */
         gradient = only(taken_lanes(i, length), gradient);
         xhat = only(taken_lanes(i, length), xhat);

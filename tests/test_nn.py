@@ -424,6 +424,51 @@ def test_fusing_batch_norm_and_relu_changes_nothing(training, dtype, rng):
     assert not any(layer._saved for layer in layers)
 
 
+def residual_block(end, shortcut):
+    body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1), *end)
+    return nn.Residual(body, shortcut)
+
+
+@pytest.mark.parametrize(
+    ("end", "fused"),
+    [([nn.BatchNorm2d(3)], True), ([nn.BatchNorm2d(3), nn.ReLU()], False), ([], False)],
+    ids=["batch norm", "batch norm, ReLU", "convolution"],
+)
+@pytest.mark.parametrize("shortcut", [None, nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))], ids=["", "shortcut"])
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_fusing_a_residual_block_and_its_relu_changes_nothing(end, fused, shortcut, training, dtype, rng):
+    block, relu = residual_block(end, shortcut), nn.ReLU()
+    model = nn.Sequential(block, relu).to(dtype).train(training)
+    x, dy = rng.standard_normal((2, 2, 3, 7, 6)).astype(dtype)
+    state, results = model.state_dict(), []
+    for run in ("fused", "one by one"):
+        model.load_state_dict(state)
+        model.zero_grad()
+        with nn.enable_grad():
+            if run == "fused":
+                with fastnn.profile() as p:
+                    y = model(x)
+                assert not relu._saved
+                assert ("relu" in [call.kernel for call in p.calls]) != fused
+                dx = model.backward(dy)
+            else:
+                y = relu(block(x))
+                dx = block.backward(relu.backward(dy))
+        results.append([y, dx, *(parameter.grad.copy() for parameter in model.parameters()), *model.buffers()])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, **close(dtype))
+    assert not any(module._saved for module in model.modules())
+
+
+def test_a_fused_residual_block_tells_shapes_that_do_not_fit():
+    block = nn.Residual(nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)))
+    with pytest.raises(
+        ValueError, match=r"residual must have shape \(2, 3, 3, 3\) \(input's\), got \(2, 3, 5, 5\)"
+    ) as caught:
+        nn.Sequential(block, nn.ReLU())(np.ones((2, 3, 5, 5), np.float32))
+    assert any("of a Residual" in note or "Residual" in note for note in caught.value.__notes__)
+
+
 @pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, 1)], ids=repr)
 def test_a_relu_behind_the_max_pool_that_it_stands_before_changes_nothing(pool, dtype, rng):
     layers = [nn.ReLU(), pool, nn.ReLU(), nn.ReLU(), pool]

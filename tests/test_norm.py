@@ -265,6 +265,34 @@ def test_batch_norm_inference_keeps_special_values(isa, dtype):
     )
 
 
+@pytest.mark.parametrize("layout", ["first", "last", "gaps"])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("shape", SHAPES, ids=IDENTITY)
+def test_batch_norm_relu_adds_a_residual(isa, dtype, rng, shape, training, layout):
+    x, residual = input_and_gradient(rng, shape, dtype)
+    if layout == "gaps":
+        residual = np.repeat(residual, 2, axis=-1)[..., ::2]
+    elif layout == "last" and len(shape) > 2:
+        x = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+    arguments = channel_arguments(rng, shape[1], dtype)
+    running, plain_running = [np.copy(arguments[:2]) for _ in range(2)]
+    y = F.batch_norm_relu(x, *running, *arguments[2:], training, residual=residual)
+    expected = F.batch_norm(double(x), *plain_running.astype(np.float64), *map(double, arguments[2:]), training)
+    assert_matches(y, np.maximum(expected + residual, 0), "batch_norm")
+    F.batch_norm(x, *plain_running, *arguments[2:], training)
+    np.testing.assert_array_equal(running, plain_running)
+
+
+def test_batch_norm_relu_bad_residual():
+    x = np.ones((3, 2, 4))
+    with pytest.raises(
+        ValueError, match=r"batch_norm_relu: residual must have shape \(3, 2, 4\) \(input's\), got \(3, 2, 1\)"
+    ):
+        F.batch_norm_relu(x, None, None, training=True, residual=x[:, :, :1])
+    with pytest.raises(TypeError, match="batch_norm_relu: residual must have input's dtype float64, got float32"):
+        F.batch_norm_relu(x, None, None, training=True, residual=x.astype(np.float32))
+
+
 def same_bits_for_any_threads(function):
     results = []
     for count in (1, 2, 5):
@@ -280,6 +308,7 @@ def test_batch_norm_has_the_same_bits_for_any_number_of_threads(rng, shape):
     x, dy = input_and_gradient(rng, shape, np.float32)
     weight, bias = rng.standard_normal((2, shape[1])).astype(np.float32)
     same_bits_for_any_threads(lambda: [F.batch_norm(x, None, None, weight, bias, True)])
+    same_bits_for_any_threads(lambda: [F.batch_norm_relu(x, None, None, weight, bias, True, residual=dy)])
     same_bits_for_any_threads(lambda: F.batch_norm_relu_backward(dy, x, None, None, weight, bias, True))
 
 

@@ -123,16 +123,19 @@ def empty_gradients(input, weight, bias):
 
 
 def run_batch_norm(
-    function, input, running_mean, running_var, weight, bias, training, momentum, eps, return_saved, relu
+    function, input, running_mean, running_var, weight, bias, training, momentum, eps, return_saved, relu, residual=None
 ):
     training, momentum, eps = check_batch_norm(
         function, input, running_mean, running_var, weight, bias, training, momentum, eps, updates=True
     )
+    if residual is not None:
+        check_same_dtype(function, "residual", residual, "input", input)
+        check_shape(function, "residual", residual, input.shape, "input's")
     if input.size == 0:
         y, saved = np.empty_like(input, order="C"), (np.zeros(input.shape[1]), np.zeros(input.shape[1]))
     else:
         y, saved = implementation("batch_norm")(
-            input, running_mean, running_var, weight, bias, training, momentum, eps, relu
+            input, running_mean, running_var, weight, bias, training, momentum, eps, relu, residual
         )
     return (y, saved) if return_saved else y
 
@@ -294,14 +297,20 @@ def batch_norm_relu(
     momentum=0.1,
     eps=1e-5,
     *,
+    residual=None,
     return_saved=False,
 ):
-    """``max(0, batch_norm(...))`` in one pass; arguments, results and errors are those of :func:`batch_norm`.
+    """``max(0, batch_norm(...) + residual)`` in one pass; other arguments and errors are those of :func:`batch_norm`.
+
+    Backward, :func:`batch_norm_relu_backward` where there is no residual. Else ``g = relu_backward(grad_output, y)`` is
+    the gradient by the residual, and :func:`batch_norm_backward` of g gives the others.
 
     Parameters
     ----------
     input, running_mean, running_var, weight, bias, training, momentum, eps, return_saved
         As in :func:`batch_norm`.
+    residual : ndarray of the input's shape and dtype, optional
+        Added before the ReLU, as at the end of a residual block.
 
     Returns
     -------
@@ -334,6 +343,7 @@ def batch_norm_relu(
         eps,
         return_saved,
         relu=True,
+        residual=residual,
     )
 
 
@@ -350,7 +360,7 @@ def batch_norm_relu_backward(
     *,
     saved=None,
 ):
-    """Gradients of :func:`batch_norm_relu`; which outputs ReLU kept is computed again from ``input``.
+    """Gradients of :func:`batch_norm_relu` without residual; which outputs ReLU kept is computed again from ``input``.
 
     Parameters
     ----------

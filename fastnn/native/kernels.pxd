@@ -333,7 +333,7 @@ cdef extern from "kernels.h" nogil:
                                     const double *inverse_deviation, const void *weight, const void *bias,
                                     void *coefficients) noexcept nogil
         void (*affine)(const norm_shape *shape, const norm_tile *tile, const void *input, const void *coefficients,
-                       int relu, void *output) noexcept nogil
+                       const void *residual, int relu, void *output) noexcept nogil
         void (*gradient_sums)(const norm_shape *shape, const norm_tile *tile, const void *grad_output,
                               const void *input, const void *affine, int relu, double *sums) noexcept nogil
         void (*gradient_coefficients)(const norm_shape *shape, ptrdiff_t first, ptrdiff_t count, double *sums,

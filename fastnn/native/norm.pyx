@@ -43,6 +43,7 @@ cdef struct Work:
     Split grouped_split
     const void *x
     const void *dy
+    const void *residual     # or NULL
     void *result             # y or dx
     const void *weight
     const void *bias
@@ -109,7 +110,7 @@ cdef void settle(const Work *work, ptrdiff_t first, ptrdiff_t count) noexcept no
 cdef void transform(const Work *work, ptrdiff_t unit) noexcept nogil:
     unit = work.split.blocks * work.split.parts - 1 - unit
     cdef norm_tile tile = tile_of(&work.shape, &work.split, unit // work.split.parts, unit % work.split.parts)
-    work.kernel.affine(&work.shape, &tile, work.x, work.affine, work.relu, work.result)
+    work.kernel.affine(&work.shape, &tile, work.x, work.affine, work.residual, work.relu, work.result)
 
 
 cdef void add_up(const Work *work, ptrdiff_t unit) noexcept nogil:
@@ -140,7 +141,7 @@ cdef void forward_block(const Work *work, ptrdiff_t block) noexcept nogil:
     if not work.known:
         measure(work, block)
     settle(work, tile.channel // work.shape.group, tile.channels // work.shape.group)
-    work.kernel.affine(&work.shape, &tile, work.x, work.affine, work.relu, work.result)
+    work.kernel.affine(&work.shape, &tile, work.x, work.affine, work.residual, work.relu, work.result)
 
 
 cdef void backward_block(const Work *work, ptrdiff_t block) noexcept nogil:
@@ -244,8 +245,9 @@ cdef class Norm:
                                           self.work.eps, self.work.mean, self.work.inverse_deviation)
         self.work.known = True
 
-    cdef np.ndarray forward(self, bint relu, running_mean=None, running_var=None, double momentum=0):
-        """The output; updates the running statistics where they are given."""
+    cdef np.ndarray forward(self, bint relu, np.ndarray residual, running_mean=None, running_var=None,
+                            double momentum=0):
+        """The output; updates the running statistics where they are given. A residual is contiguous, and wants relu."""
         cdef np.ndarray y = empty_like(self.x)
         cdef const Work *work = &self.work
         means = None if running_mean is None else contiguous(running_mean)
@@ -254,6 +256,7 @@ cdef class Norm:
         self.work.running_var = pointer(variances)
         self.work.momentum = momentum
         self.work.relu = relu
+        self.work.residual = pointer(residual)
         self.work.result = np.PyArray_DATA(y)
         self.work.nanoseconds = FORWARD_COST * np.PyArray_SIZE(y)
         with nogil:
@@ -296,19 +299,21 @@ def channels_last(np.ndarray x):
 
 
 def batch_norm(np.ndarray x, running_mean, running_var, weight, bias, bint training, double momentum, double eps,
-               bint relu):
+               bint relu, residual=None):
     cdef Norm norm
     cdef ptrdiff_t channels = x.shape[1], images = x.shape[0]
     cdef bint last = channels_last(x)
     x = np.moveaxis(x, 1, -1) if last else contiguous(x)
+    if residual is not None:
+        residual = contiguous(np.moveaxis(residual, 1, -1) if last else residual)
     if last:
         images = x.size // channels
     norm = Norm(x, images, channels, 1, channels, weight, bias, eps)
     if training:
-        y = norm.forward(relu, running_mean, running_var, momentum)
+        y = norm.forward(relu, residual, running_mean, running_var, momentum)
     else:
         norm.fix(running_mean, running_var)
-        y = norm.forward(relu)
+        y = norm.forward(relu, residual)
     return np.moveaxis(y, -1, 1) if last else y, (norm.mean, norm.inverse_deviation)
 
 
@@ -333,7 +338,7 @@ def group_norm(np.ndarray x, ptrdiff_t num_groups, weight, bias, double eps):
     cdef ptrdiff_t images = x.shape[0], channels = x.shape[1]
     x = contiguous(x)
     norm = Norm(x, 1, images * channels, channels // num_groups, channels, weight, bias, eps)
-    return norm.forward(False)
+    return norm.forward(False, None)
 
 
 def group_norm_backward(np.ndarray grad_output, np.ndarray x, ptrdiff_t num_groups, weight, bias, double eps):
@@ -353,9 +358,9 @@ def instance_norm(np.ndarray x, running_mean, running_var, weight, bias, bint us
     x = contiguous(x)
     norm = Norm(x, 1, images * channels, 1, channels, weight, bias, eps)
     if running_mean is None:
-        return norm.forward(False)
+        return norm.forward(False, None)
     means, variances = np.tile(running_mean, images), np.tile(running_var, images)
-    y = norm.forward(False, means, variances, momentum)
+    y = norm.forward(False, None, means, variances, momentum)
     running_mean[...] = means.reshape(images, channels).mean(0)
     running_var[...] = variances.reshape(images, channels).mean(0)
     return y

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+import fastnn.functional as F
 from fastnn.nn.activation import ReLU
 from fastnn.nn.module import Module
 from fastnn.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
@@ -44,8 +45,12 @@ class Sequential(Module):
         for name, layer in named.items():
             self.add_module(name, layer)
 
-    def forward(self, input):
-        for layer, options in fused(self.children()):
+    def forward(self, input, last=None):
+        """The output; `last` are options of the last step."""
+        steps = fused(self.children())
+        if last:
+            steps[-1] = (steps[-1][0], last)
+        for layer, options in steps:
             try:
                 input = layer(input, **options)
             except Exception as error:
@@ -98,8 +103,8 @@ def place(chain, layer, what, value):
 
 
 def fused(layers):
-    """The steps of a chain, as pairs of a layer and its options: a batch norm takes a ReLU after it along, a ReLU goes
-    behind a max-pool after it, where fewer elements are left: no maximum changes its place."""
+    """The steps of a chain, as pairs of a layer and its options: a batch norm or a Residual takes a ReLU after it
+    along, a ReLU goes behind a max-pool after it, where fewer elements are left: no maximum changes its place."""
     steps: list[tuple[Module, dict]] = []
     for layer in layers:
         last = type(steps[-1][0]) if steps else None
@@ -112,8 +117,11 @@ def fused(layers):
     return steps
 
 
+BATCH_NORMS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
+
+
 def fuses_relu(layer, options):
-    return type(layer) in (BatchNorm1d, BatchNorm2d, BatchNorm3d) and not options
+    return type(layer) in (*BATCH_NORMS, Residual) and not options
 
 
 def first_trainable(layers):
@@ -152,21 +160,37 @@ class Residual(Module):
         else:
             self.shortcut = None
 
-    def forward(self, input):
-        output = self.body(input)
+    def forward(self, input, relu=False):
         skipped = input if self.shortcut is None else self.shortcut(input)
-        if output.shape != skipped.shape:
-            raise ValueError(
-                f"Residual: the body's output has shape {output.shape}, but the shortcut's {skipped.shape}; "
-                "give a shortcut that maps the input to the body's output shape"
-            )
-        return add(output, skipped)
+        if relu and ends_in_batch_norm(self.body):
+            output = self.body(input, last={"relu": True, "residual": skipped})
+        else:
+            output = self.body(input)
+            if output.shape != skipped.shape:
+                raise ValueError(
+                    f"Residual: the body's output has shape {output.shape}, but the shortcut's {skipped.shape}; "
+                    "give a shortcut that maps the input to the body's output shape"
+                )
+            output = add(output, skipped)
+            output = F.relu(output) if relu else output
+        if relu:
+            self.save_for_backward(output)
+        return output
 
-    def backward(self, grad_output, needs_input_grad=True):
+    def backward(self, grad_output, needs_input_grad=True, relu=False):
         options = {} if needs_input_grad else {"needs_input_grad": False}
-        skipped = grad_output if self.shortcut is None else self.shortcut.backward(grad_output, **options)
+        if relu:
+            (output,) = self.pop_saved()
+            grad_output = F.relu_backward(grad_output, output)
         gradient = self.body.backward(grad_output, **options)
+        skipped = grad_output if self.shortcut is None else self.shortcut.backward(grad_output, **options)
         return add(gradient, skipped) if needs_input_grad else None
+
+
+def ends_in_batch_norm(module):
+    """Whether this is a Sequential whose last step is a batch norm without a ReLU, which can add a residual."""
+    steps = fused(module.children()) if type(module) is Sequential else []
+    return bool(steps) and type(steps[-1][0]) in BATCH_NORMS and not steps[-1][1]
 
 
 def add(a, b):

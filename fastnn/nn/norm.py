@@ -100,15 +100,16 @@ class StatisticsNorm(Norm):
 class BatchNorm(StatisticsNorm):
     """Batch normalisation (Ioffe and Szegedy 2015); the subclasses differ in the dimensions that they take.
 
-    ``relu=True`` has a ReLU follow in the same pass: a Sequential that holds the two asks for it.
+    ``relu=True`` has a ReLU follow in the same pass: a Sequential that holds the two asks for it. A Residual followed
+    by a ReLU has the batch norm at its end add the shortcut before it: that ReLU's backward is then the Residual's.
     """
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True):
         super().__init__(num_features, eps, momentum, affine, track_running_stats)
 
-    def forward(self, input, relu=False):
+    def forward(self, input, relu=False, residual=None):
         self.check(input)
-        function = F.batch_norm_relu if relu else F.batch_norm
+        function, options = (F.batch_norm_relu, {"residual": residual}) if relu else (F.batch_norm, {})
         by_batch = self.training or self.running_mean is None
         batches = self.num_batches_tracked if self.training else None
         momentum = self.momentum
@@ -116,10 +117,10 @@ class BatchNorm(StatisticsNorm):
             momentum = 0.0 if batches is None else 1 / (int(batches) + 1)
         arguments = (self.running_mean, self.running_var, *self.affine_data(), by_batch, momentum, self.eps)
         if self.recording:
-            output, saved = function(input, *arguments, return_saved=True)
+            output, saved = function(input, *arguments, return_saved=True, **options)
             self.save_for_backward(input, by_batch, saved)
         else:
-            output = function(input, *arguments)
+            output = function(input, *arguments, **options)
         if batches is not None:
             batches += 1
         return output

@@ -45,7 +45,7 @@ def batch_statistics(x, eps):
     return mean, variance, 1 / np.sqrt(variance + eps)
 
 
-def batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps, relu):
+def batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps, relu, residual=None):
     """Returns the output and (mean, inverse deviation); updates the running statistics when training."""
     if training:
         mean, variance, inverse_deviation = batch_statistics(x, eps)
@@ -56,6 +56,7 @@ def batch_norm(x, running_mean, running_var, weight, bias, training, momentum, e
     else:
         mean, inverse_deviation = fixed_statistics(running_mean, running_var, eps)
     y = batch_output(x, mean, inverse_deviation, weight, bias)
+    y = y if residual is None else y + residual
     y = np.maximum(y, 0) if relu else y
     return y.astype(x.dtype), (mean, inverse_deviation)
 

@@ -199,8 +199,8 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
     by_fft = fft_cost(operation, *shape) if fft_runs else math.inf
     if min(by_winograd, by_fft) < 0.93 * others_cost(operation, *shape):  # which threads share more evenly
         return "fft" if by_fft < fft_margin(operation, kernel, most_taps) * by_winograd else "winograd"
-    shape = (images, channels // groups, out_channels // groups, out_size, kernel, stride, dilation, lanes)
-    if direct_runs and direct_gains(operation, *shape):
+    group = (images, channels // groups, out_channels // groups, out_size, kernel, stride, dilation, lanes)
+    if direct_runs and direct_gains(operation, *group):
         return "direct"
     return "im2col"
 

@@ -24,8 +24,8 @@ GLUE_FLAGS = ["-O2"]
 COMMON_FLAGS = ["-g0", "-fvisibility=hidden", "-ffp-contract=fast", "-Wall", "-Wno-psabi"]
 # Nobody reads errno: without it a loop of square roots over lanes becomes one vector instruction.
 CORE_FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-Wextra", "-Wno-unused-function"]
-# Written in vectors, and as fast with -O2, which makes a third less of it.
-SMALL_SOURCES = {"layout.c"}
+# Written in vectors, and as fast with -O2, which makes a third to a half less of them.
+SMALL_SOURCES = {"layout.c", "pixels.c"}
 DTYPES = {"f32": [], "f64": ["-DFASTNN_F64"]}
 # The widest last. A variant is built where the compiler can build it for the target.
 X86_VARIANTS = {

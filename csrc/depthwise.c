@@ -4,25 +4,28 @@
  *   backward-data     the same for each phase of the stride, with the gradient as `in`
  *   backward-weights  dw[t,c] = sum over images, p of dout[p,c] * in[p * stride + tap(t), c]
  *
- * C channels, T filter positions (taps), weights [T][C]. Rows of outputs are counted through all images. Outputs are computed in
- * windows of some rows and columns. What a window sees of a vector of channels is copied, with zeros beside the image, to
+ * C channels, T filter positions (taps), weights [T][C]. Rows of outputs are counted through all images, and some neighbouring
+ * outputs of a row are computed together. Arrays with channels last, (N, height, width, C), are used where they stand. Of those with
+ * channels first, what a window of outputs sees of a vector of channels is copied, transposed and with zeros beside the image, to
  *
  *   copy[row][column][LANES]
  *
- * from arrays with channels last, (N, height, width, C), or transposed, as the outputs are again when they are stored, from
- * those with channels first. Backward-weights reads arrays with channels last where they stand.
+ * and the outputs are transposed again when they are stored. Backward-weights is of arrays with channels last.
  */
 #include "epilogue.h"
 #include "kernels.h"
 
-/* Outputs of a row that are computed together, rows and columns of a window at most, and taps whose gradients are summed
- * together. */
-enum { OUTPUTS = 8, ROWS = 8, COLUMNS = 64, GRADIENT_TAPS = 9 };
+/* Outputs of a row that are computed together, and taps whose gradients are. */
+enum { OUTPUTS = 8, GRADIENT_TAPS = 9 };
+/* Rows and columns of a window's outputs at most. */
+enum { ROWS = 8, COLUMNS = 64 };
 /* Sums over more rows than have so many pixels are cut. */
 enum { SUM_PIXELS = 256 };
 
-INLINE vec load_channels(const real *from, const int whole, ptrdiff_t count)
-{ return whole ? vec_load(from) : vec_load_rest(from, count); }
+/* Where a vector of channels begins: the last one of arrays with channels last, of which there is at least one, begins earlier, and
+ * some channels are computed twice. */
+INLINE ptrdiff_t vector_start(const struct depthwise_geometry *g, ptrdiff_t c)
+{ return smaller(c, g->channels - LANES); }
 
 INLINE int is_inside(ptrdiff_t position, ptrdiff_t size) { return position >= 0 && position < size; }
 
@@ -30,6 +33,95 @@ INLINE int is_inside(ptrdiff_t position, ptrdiff_t size) { return position >= 0 
 struct range {
     ptrdiff_t first, end;
 };
+
+/* ---- Channels last ---- */
+
+/* A tap that some neighbouring outputs see: where it stands under the first of them, its weights, and which of them (bits) see it
+ * inside the image. */
+struct seen_tap {
+    const real *from, *weight;
+    size_t outputs;
+};
+enum { ALL_OUTPUTS = (1 << OUTPUTS) - 1 };
+
+/* Fills the taps that outputs x .. x + OUTPUTS - 1 of row y see, and returns their number. */
+static ptrdiff_t find_taps(const struct depthwise_geometry *g, const real *image, const real *weight, ptrdiff_t y,
+                           ptrdiff_t x, struct seen_tap *tap)
+{
+    ptrdiff_t taps = 0;
+    for (ptrdiff_t t = 0; t < g->taps; t++) {
+        const ptrdiff_t row = y * g->stride[0] + g->tap[t].y, column = x * g->stride[1] + g->tap[t].x;
+        size_t outputs = 0;
+        if (!is_inside(row, g->in_size[0])) continue;
+        for (int i = 0; i < OUTPUTS; i++) outputs |= (size_t)is_inside(column + i * g->stride[1], g->in_size[1]) << i;
+        if (outputs != 0)
+            tap[taps++] = (struct seen_tap){image + (row * g->in_size[1] + column) * g->channels,
+                                            weight + g->tap[t].index * g->channels, outputs};
+    }
+    return taps;
+}
+
+/* sum[i] += the taps of a vector of channels from c on, of outputs whose pixels are `step` elements apart. */
+INLINE void add_seen(const struct seen_tap *tap, ptrdiff_t taps, ptrdiff_t c, ptrdiff_t step, vec sum[OUTPUTS])
+{
+    const real zeros[LANES] = {0};
+    for (ptrdiff_t t = 0; t < taps; t++) {
+        const vec value = vec_load(tap[t].weight + c);
+        const real *from = tap[t].from + c;
+        if (tap[t].outputs == ALL_OUTPUTS) {
+#pragma GCC unroll 8
+            for (int i = 0; i < OUTPUTS; i++) sum[i] += value * vec_load(from + i * step);
+        } else {
+#pragma GCC unroll 8
+            for (int i = 0; i < OUTPUTS; i++)
+                sum[i] += value * vec_load(tap[t].outputs >> i & 1 ? from + i * step : zeros);
+        }
+    }
+}
+
+/* `outputs` neighbours, of a vector of channels from c on; `place` is that of the first one's first channel. */
+INLINE void compute_pixels(const struct depthwise_geometry *g, const struct seen_tap *tap, ptrdiff_t taps,
+                           ptrdiff_t outputs, ptrdiff_t c, const struct conv_epilogue *epilogue, ptrdiff_t place,
+                           real *output, struct channel_sums *sums)
+{
+    const real *residual = epilogue->residual;
+    const vec bias = epilogue->bias ? vec_load((const real *)epilogue->bias + c) : (vec){0};
+    vec sum[OUTPUTS], stored[OUTPUTS];
+#pragma GCC unroll 8
+    for (int i = 0; i < OUTPUTS; i++) sum[i] = bias;
+    add_seen(tap, taps, c, g->stride[1] * g->channels, sum);
+#pragma GCC unroll 8
+    for (int i = 0; i < OUTPUTS; i++) stored[i] = sum[i];
+    for (ptrdiff_t i = 0; i < outputs; i++, place += g->out_pixel)
+        epilogue_store_pixel(stored[i], LANES, residual ? residual + place + c : NULL, (real)epilogue->slope,
+                             output + place + c, sums);
+}
+
+static ptrdiff_t tap_bytes(const struct depthwise_geometry *g)
+{ return round_up(g->taps * (ptrdiff_t)sizeof(struct seen_tap), 64); }
+
+/* Rows start .. + rows of outputs, which are `unit` to the epilogue's sums. */
+static void tile_last(const struct depthwise_geometry *g, const real *input, const real *weight, ptrdiff_t start,
+                      ptrdiff_t rows, const struct conv_epilogue *epilogue, ptrdiff_t unit, real *output, void *scratch)
+{
+    struct seen_tap *tap = scratch;
+    struct channel_sums *sums = (void *)((char *)scratch + tap_bytes(g));
+    for (ptrdiff_t c = 0; c < g->channels; c += LANES) sums[c / LANES] = (struct channel_sums){0};
+    for (ptrdiff_t row = start; row < start + rows; row++) {
+        const ptrdiff_t n = row / g->grid[0], y = row % g->grid[0];
+        const real *image = input + n * g->in_size[0] * g->in_size[1] * g->channels;
+        for (ptrdiff_t x = 0; x < g->grid[1]; x += OUTPUTS) {
+            const ptrdiff_t taps = find_taps(g, image, weight, y, x, tap), outputs = smaller(OUTPUTS, g->grid[1] - x);
+            const ptrdiff_t place = g->target + n * g->out_image + y * g->out_row + x * g->out_pixel;
+            for (ptrdiff_t c = 0; c < g->channels; c += LANES)
+                compute_pixels(g, tap, taps, outputs, vector_start(g, c), epilogue, place, output, &sums[c / LANES]);
+        }
+    }
+    for (ptrdiff_t c = 0; c < (epilogue->sums ? g->channels : 0); c += LANES)
+        epilogue_store_channels(epilogue, unit, vector_start(g, c), LANES, &sums[c / LANES]);
+}
+
+/* ---- Channels first ---- */
 
 /* The positions that taps add to an output's, along one dimension; 0 without taps. */
 static struct range reach_of(const struct depthwise_geometry *g, int dimension)
@@ -58,32 +150,16 @@ static struct window window_of(const struct depthwise_geometry *g)
     return w;
 }
 
-/* Bytes for tile(): the copy, and what the last square of pixels leaves behind it, a vector of weights and an offset per tap,
- * and outputs that wait for being transposed. */
-static ptrdiff_t scratch_size(const struct depthwise_geometry *g)
-{
-    const struct window w = window_of(g);
-    const ptrdiff_t vectors = w.height * w.width + LANES + g->taps + ROWS * COLUMNS + OUTPUTS;
-    return round_up(vectors * VEC_BYTES + g->taps * (ptrdiff_t)sizeof(ptrdiff_t), 64);
-}
-
-/* One row of the copy: columns seen.first .. seen.end - 1 are inside the image, the first of them at `from`. */
-INLINE void copy_row(const struct depthwise_geometry *g, const real *from, struct range seen, ptrdiff_t width,
+/* One row of the copy: columns seen.first .. seen.end - 1 are inside the image, the first of them at `from`. The rows that the next
+ * window sees are sent for. */
+static void copy_row(const struct depthwise_geometry *g, const real *from, struct range seen, ptrdiff_t width,
                      ptrdiff_t count, real *to)
 {
-    const ptrdiff_t plane = g->in_size[0] * g->in_size[1], end = seen.end * LANES;
-    const ptrdiff_t next = ROWS * g->stride[0] * g->in_size[1]; /* rows, with channels first */
+    const ptrdiff_t plane = g->in_size[0] * g->in_size[1], next = ROWS * g->stride[0] * g->in_size[1];
+    const ptrdiff_t columns = seen.end - seen.first, end = seen.end * LANES;
     memset(to, 0, (size_t)(seen.first * LANES) * sizeof(real));
     memset(to + end, 0, (size_t)(width * LANES - end) * sizeof(real));
     to += seen.first * LANES;
-    const ptrdiff_t columns = seen.end - seen.first;
-    if (g->channels_last) {
-        for (ptrdiff_t i = 0; i < columns; i++, from += g->channels) {
-            vec_store(to + i * LANES, vec_load_rest(from, count));
-            __builtin_prefetch(from + LANES); /* the next channels of the pixel */
-        }
-        return;
-    }
     for (ptrdiff_t i = 0; i < columns; i += LANES) {
         vec square[LANES];
         for (ptrdiff_t c = 0; c < LANES; c++)
@@ -102,12 +178,27 @@ static void copy_window(const struct depthwise_geometry *g, const struct window 
     const ptrdiff_t top = y * g->stride[0] + w->reach[0].first, left = x * g->stride[1] + w->reach[1].first;
     const ptrdiff_t first = smaller(larger(0, -left), w->width), end = smaller(w->width, g->in_size[1] - left);
     const struct range all = {first, larger(first, end)}, none = {w->width, w->width};
-    const ptrdiff_t pixel = g->channels_last ? g->channels : 1;
     for (ptrdiff_t row = 0; row < height; row++, copy += w->pitch) {
         const int inside = is_inside(top + row, g->in_size[0]);
-        const real *from = inside ? image + ((top + row) * g->in_size[1] + left + first) * pixel : image;
+        const real *from = inside ? image + (top + row) * g->in_size[1] + left + first : image;
         copy_row(g, from, inside ? all : none, w->width, count, copy);
     }
+}
+
+/* A window of outputs: products[row][column][LANES], and where the first goes in the array of outputs. */
+struct outputs {
+    ptrdiff_t rows, columns, count;
+    vec bias;
+    real *products;
+    ptrdiff_t target;
+};
+
+/* The lines of a row of outputs come while it is computed. */
+INLINE void send_for_row(const struct depthwise_geometry *g, const struct outputs *o, const real *output)
+{
+    for (ptrdiff_t c = 0; c < o->count; c++)
+        for (ptrdiff_t i = 0; i < o->columns; i += LANES)
+            __builtin_prefetch(output + c * g->grid[0] * g->grid[1] + i, 1);
 }
 
 /* sum[i] += the taps of the outputs whose windows begin at from, `step` elements apart. */
@@ -123,42 +214,10 @@ INLINE void add_taps(ptrdiff_t taps, const ptrdiff_t *offset, const real *weight
     }
 }
 
-/* A window of outputs: products[row][column][LANES], and where the first goes in the array of outputs. */
-struct outputs {
-    ptrdiff_t rows, columns, count;
-    vec bias;
-    real *products;
-    ptrdiff_t target;
-};
-
-/* The lines of a row of outputs come while it is computed. */
-INLINE void send_for_row(const struct depthwise_geometry *g, const struct outputs *o, const real *output)
-{
-    const ptrdiff_t plane = g->grid[0] * g->grid[1];
-    if (g->channels_last)
-        for (ptrdiff_t i = 0; i < o->columns; i++) __builtin_prefetch(output + i * g->out_pixel + LANES, 1);
-    else
-        for (ptrdiff_t c = 0; c < o->count; c++)
-            for (ptrdiff_t i = 0; i < o->columns; i += LANES) __builtin_prefetch(output + c * plane + i, 1);
-}
-
-/* Stores a row of outputs with channels last. */
-static void store_last(const struct depthwise_geometry *g, const struct outputs *o, ptrdiff_t row,
-                       const struct conv_epilogue *epilogue, real *output, struct channel_sums *sums)
-{
-    const real *residual = epilogue->residual, *from = o->products + row * o->columns * LANES;
-    ptrdiff_t place = o->target + row * g->out_row;
-    struct channel_sums own = *sums; /* in registers */
-    for (ptrdiff_t x = 0; x < o->columns; x++, place += g->out_pixel)
-        epilogue_store_pixel(vec_load(from + x * LANES), o->count, residual ? residual + place : NULL,
-                             (real)epilogue->slope, output + place, &own);
-    *sums = own;
-}
-
 /* Columns behind the last one are computed for nothing, and overwritten by the next row. */
 INLINE void compute_window(const struct depthwise_geometry *g, const struct window *w, const struct outputs *o,
                            const ptrdiff_t *offset, const real *weight, const real *copy, ptrdiff_t step,
-                           const struct conv_epilogue *epilogue, real *output, struct channel_sums *sums)
+                           const real *output)
 {
     for (ptrdiff_t row = 0; row < o->rows; row++) {
         send_for_row(g, o, output + o->target + row * g->out_row);
@@ -171,11 +230,10 @@ INLINE void compute_window(const struct depthwise_geometry *g, const struct wind
 #pragma GCC unroll 8
             for (int i = 0; i < OUTPUTS; i++) vec_store(products + i * LANES, sum[i]);
         }
-        if (g->channels_last) store_last(g, o, row, epilogue, output, sums);
     }
 }
 
-/* Stores `pixels` neighbouring outputs with channels first. */
+/* Stores `pixels` neighbouring outputs. */
 static void store_first(const struct depthwise_geometry *g, const real *products, ptrdiff_t pixels, ptrdiff_t count,
                         const struct conv_epilogue *epilogue, ptrdiff_t target, real *output,
                         struct channel_sums sums[LANES])
@@ -202,40 +260,44 @@ static void compute_channels(const struct depthwise_geometry *g, const struct wi
                              ptrdiff_t rows, const struct conv_epilogue *epilogue, ptrdiff_t unit, real *output,
                              real *copy, real *products)
 {
-    const ptrdiff_t image_size = g->in_size[0] * g->in_size[1] * g->channels;
-    const ptrdiff_t in_channel = g->channels_last ? 1 : g->in_size[0] * g->in_size[1];
-    const ptrdiff_t out_channel = g->channels_last ? 1 : g->grid[0] * g->grid[1];
-    struct channel_sums pixel_sums = {0}, plane_sums[LANES] = {0};
+    const ptrdiff_t plane = g->in_size[0] * g->in_size[1], out_plane = g->grid[0] * g->grid[1];
+    struct channel_sums sums[LANES] = {0};
     struct outputs o = {.count = count, .products = products};
     o.bias = epilogue->bias ? vec_load_rest((const real *)epilogue->bias + c, count) : (vec){0};
     for (ptrdiff_t row = start; row < start + rows; row += o.rows) {
         const ptrdiff_t n = row / g->grid[0], y = row % g->grid[0];
-        const real *image = input + n * image_size + c * in_channel;
         o.rows = smaller(smaller(ROWS, g->grid[0] - y), start + rows - row);
         for (ptrdiff_t x = 0; x < g->grid[1]; x += COLUMNS) {
             o.columns = smaller(COLUMNS, g->grid[1] - x);
-            o.target = g->target + n * g->out_image + y * g->out_row + x * g->out_pixel + c * out_channel;
-            copy_window(g, w, image, y, x, o.rows, count, copy);
+            o.target = g->target + n * g->out_image + y * g->out_row + x + c * out_plane;
+            copy_window(g, w, input + (n * g->channels + c) * plane, y, x, o.rows, count, copy);
             if (g->stride[1] == 1)
-                compute_window(g, w, &o, offset, weight, copy, LANES, epilogue, output, &pixel_sums);
+                compute_window(g, w, &o, offset, weight, copy, LANES, output);
             else
-                compute_window(g, w, &o, offset, weight, copy, g->stride[1] * LANES, epilogue, output, &pixel_sums);
-            if (g->channels_last) continue;
+                compute_window(g, w, &o, offset, weight, copy, g->stride[1] * LANES, output);
             const ptrdiff_t runs = o.columns == g->grid[1] ? 1 : o.rows, length = o.rows * o.columns / runs;
             for (ptrdiff_t i = 0; i < runs; i++)
                 store_first(g, products + i * length * LANES, length, count, epilogue, o.target + i * g->out_row,
-                            output, plane_sums);
+                            output, sums);
         }
     }
-    if (!epilogue->sums) return;
-    if (g->channels_last) epilogue_store_channels(epilogue, unit, c, count, &pixel_sums);
-    for (ptrdiff_t i = 0; i < (g->channels_last ? 0 : count); i++)
-        epilogue_store_sums(epilogue, unit, c + i, &plane_sums[i]);
+    for (ptrdiff_t i = 0; i < (epilogue->sums ? count : 0); i++) epilogue_store_sums(epilogue, unit, c + i, &sums[i]);
 }
 
-/* Rows start .. + rows of outputs, which are `unit` to the epilogue's sums. */
-static void tile(const struct depthwise_geometry *g, const void *input, const void *weight, ptrdiff_t start,
-                 ptrdiff_t rows, const struct conv_epilogue *epilogue, ptrdiff_t unit, void *output, void *scratch)
+/* tile_last()'s or tile_first()'s: taps and sums; or the copy, and what the last square of pixels leaves behind it, a vector of
+ * weights and an offset per tap, and outputs that wait for being transposed. */
+static ptrdiff_t scratch_size(const struct depthwise_geometry *g)
+{
+    const ptrdiff_t groups = (g->channels + LANES - 1) / LANES;
+    if (g->channels_last) return tap_bytes(g) + groups * (ptrdiff_t)sizeof(struct channel_sums);
+    const struct window w = window_of(g);
+    const ptrdiff_t vectors = w.height * w.width + LANES + g->taps + ROWS * COLUMNS + OUTPUTS;
+    return round_up(vectors * VEC_BYTES + g->taps * (ptrdiff_t)sizeof(ptrdiff_t), 64);
+}
+
+static void tile_first(const struct depthwise_geometry *g, const real *input, const real *weight, ptrdiff_t start,
+                       ptrdiff_t rows, const struct conv_epilogue *epilogue, ptrdiff_t unit, real *output,
+                       void *scratch)
 {
     const struct window w = window_of(g);
     real *copy = scratch, *own = copy + w.height * w.pitch + LANES * LANES, *products = own + g->taps * LANES;
@@ -245,10 +307,22 @@ static void tile(const struct depthwise_geometry *g, const void *input, const vo
     for (ptrdiff_t c = 0; c < g->channels; c += LANES) {
         const ptrdiff_t count = smaller(LANES, g->channels - c);
         for (ptrdiff_t t = 0; t < g->taps; t++)
-            vec_store(own + t * LANES, vec_load_rest((const real *)weight + g->tap[t].index * g->channels + c, count));
+            vec_store(own + t * LANES, vec_load_rest(weight + g->tap[t].index * g->channels + c, count));
         compute_channels(g, &w, input, offset, own, c, count, start, rows, epilogue, unit, output, copy, products);
     }
 }
+
+/* Rows start .. + rows of outputs, which are `unit` to the epilogue's sums. */
+static void tile(const struct depthwise_geometry *g, const void *input, const void *weight, ptrdiff_t start,
+                 ptrdiff_t rows, const struct conv_epilogue *epilogue, ptrdiff_t unit, void *output, void *scratch)
+{
+    if (g->channels_last)
+        tile_last(g, input, weight, start, rows, epilogue, unit, output, scratch);
+    else
+        tile_first(g, input, weight, start, rows, epilogue, unit, output, scratch);
+}
+
+/* ---- Backward-weights ---- */
 
 /* Those under which all of some taps stand inside the image's row. */
 static struct range inside_row(const struct depthwise_geometry *g, ptrdiff_t tap, ptrdiff_t taps)
@@ -263,9 +337,8 @@ static struct range inside_row(const struct depthwise_geometry *g, ptrdiff_t tap
 
 /* sum[t] += gradient * image for `taps` taps from `tap` on and outputs x.first .. x.end - 1 of row y. Taps are looked at unless
  * all of them are inside. */
-INLINE void add_gradients(const struct depthwise_geometry *g, const int taps, const int whole, const int all_inside,
-                          const real *image, const real *grad, ptrdiff_t y, struct range x, ptrdiff_t tap,
-                          ptrdiff_t count, vec sum[GRADIENT_TAPS])
+INLINE void add_gradients(const struct depthwise_geometry *g, const int taps, const int all_inside, const real *image,
+                          const real *grad, ptrdiff_t y, struct range x, ptrdiff_t tap, vec sum[GRADIENT_TAPS])
 {
     const ptrdiff_t step = g->stride[1] * g->channels;
     const real *from[GRADIENT_TAPS];
@@ -273,18 +346,18 @@ INLINE void add_gradients(const struct depthwise_geometry *g, const int taps, co
     for (int t = 0; t < taps; t++)
         from[t] = image + ((y * g->stride[0] + g->tap[tap + t].y) * g->in_size[1] + g->tap[tap + t].x) * g->channels;
     for (ptrdiff_t i = x.first; i < x.end; i++) {
-        vec value = load_channels(grad + i * g->out_pixel, whole, count);
+        vec value = vec_load(grad + i * g->out_pixel);
 #pragma GCC unroll 9
         for (int t = 0; t < taps; t++)
             if (all_inside || (is_inside(y * g->stride[0] + g->tap[tap + t].y, g->in_size[0]) &&
                                is_inside(i * g->stride[1] + g->tap[tap + t].x, g->in_size[1])))
-                sum[t] += value * load_channels(from[t] + i * step, whole, count);
+                sum[t] += value * vec_load(from[t] + i * step);
     }
 }
 
-/* partial[t][c] = the sums over the rows, for `count` channels and `taps` taps, to which the arguments point. */
-INLINE void sum_taps(const struct depthwise_geometry *g, const int taps, const int whole, const real *image,
-                     const real *grad, ptrdiff_t start, ptrdiff_t rows, ptrdiff_t tap, ptrdiff_t count, real *partial)
+/* partial[t][c] = the sums over the rows, for a vector of channels and `taps` taps, to which the arguments point. */
+INLINE void sum_taps(const struct depthwise_geometry *g, const int taps, const real *image, const real *grad,
+                     ptrdiff_t start, ptrdiff_t rows, ptrdiff_t tap, real *partial)
 {
     const ptrdiff_t image_size = g->in_size[0] * g->in_size[1] * g->channels;
     const ptrdiff_t together = larger(1, SUM_PIXELS / larger(1, g->grid[1])), end = start + rows;
@@ -298,29 +371,29 @@ INLINE void sum_taps(const struct depthwise_geometry *g, const int taps, const i
             const real *from = image + n * image_size, *by = grad + n * g->out_image + y * g->out_row;
             for (int t = 0; t < taps; t++) all &= is_inside(y * g->stride[0] + g->tap[tap + t].y, g->in_size[0]);
             const struct range edges[] = {{0, all ? inside.first : g->grid[1]}, {inside.end, all ? g->grid[1] : 0}};
-            for (int i = 0; i < 2; i++) add_gradients(g, taps, whole, 0, from, by, y, edges[i], tap, count, sum);
-            if (all) add_gradients(g, taps, whole, 1, from, by, y, inside, tap, count, sum);
+            for (int i = 0; i < 2; i++) add_gradients(g, taps, 0, from, by, y, edges[i], tap, sum);
+            if (all) add_gradients(g, taps, 1, from, by, y, inside, tap, sum);
         }
 #pragma GCC unroll 9
         for (int t = 0; t < taps; t++) {
             real *to = partial + t * g->channels;
-            if (first > start) sum[t] += load_channels(to, whole, count);
-            vec_store_rest(to, sum[t], count);
+            if (first > start) sum[t] += vec_load(to);
+            vec_store(to, sum[t]);
         }
     }
 }
 
-INLINE void sum_some_taps(const struct depthwise_geometry *g, const int whole, const real *image, const real *grad,
-                          ptrdiff_t start, ptrdiff_t rows, ptrdiff_t count, real *partial)
+INLINE void sum_some_taps(const struct depthwise_geometry *g, const real *image, const real *grad, ptrdiff_t start,
+                          ptrdiff_t rows, real *partial)
 {
     for (ptrdiff_t t = 0, taps; t < g->taps; t += taps, partial += taps * g->channels) {
         taps = g->taps - t >= GRADIENT_TAPS ? GRADIENT_TAPS : g->taps - t >= 4 ? 4 : 1;
         if (taps == GRADIENT_TAPS)
-            sum_taps(g, GRADIENT_TAPS, whole, image, grad, start, rows, t, count, partial);
+            sum_taps(g, GRADIENT_TAPS, image, grad, start, rows, t, partial);
         else if (taps == 4)
-            sum_taps(g, 4, whole, image, grad, start, rows, t, count, partial);
+            sum_taps(g, 4, image, grad, start, rows, t, partial);
         else
-            sum_taps(g, 1, whole, image, grad, start, rows, t, count, partial);
+            sum_taps(g, 1, image, grad, start, rows, t, partial);
     }
 }
 
@@ -329,12 +402,8 @@ static void weight_tile(const struct depthwise_geometry *g, const void *input, c
                         ptrdiff_t rows, void *partial)
 {
     for (ptrdiff_t c = 0; c < g->channels; c += LANES) {
-        const ptrdiff_t count = smaller(LANES, g->channels - c);
-        const real *image = (const real *)input + c, *grad = (const real *)grad_output + c;
-        if (count == LANES)
-            sum_some_taps(g, 1, image, grad, start, rows, count, (real *)partial + c);
-        else
-            sum_some_taps(g, 0, image, grad, start, rows, count, (real *)partial + c);
+        const ptrdiff_t at = vector_start(g, c);
+        sum_some_taps(g, (const real *)input + at, (const real *)grad_output + at, start, rows, (real *)partial + at);
     }
 }
 

@@ -11,9 +11,10 @@ import pytest
 import fastnn
 import fastnn.functional as F
 from fastnn.__main__ import main
-from fastnn.bench import command, conv_choice, conv_report, conv_timing, machine, peers, timing
+from fastnn.bench import command, conv_choice, conv_report, conv_timing, peers, timing
 from fastnn.bench.conv_layers import LAYERS, Layer, select
 from fastnn.bench.workloads import conv2d_arrays
+from fastnn.machine import Limits
 
 TINY = "lenet N1 C6"
 COLUMNS = "layer forward d input d weight fwd ms bwd ms GF/s fwd bwd % fwd bwd"
@@ -71,7 +72,7 @@ def test_the_arrays_of_a_layer_are_not_equal_where_their_shapes_are():
 
 
 def fewer_flops_on_more_threads(threads):
-    return machine.Limits(1e9 / threads, 1e9)
+    return Limits(1e9 / threads, 1e9)
 
 
 def test_without_peers_the_table_has_fastnn_alone_and_its_files_are_written(capsys, tmp_path):

@@ -388,12 +388,13 @@ cdef bint takes_last(str by, np.ndarray like, ptrdiff_t channels, ptrdiff_t out_
 
 cdef bint is_depthwise(str by, np.ndarray like, ptrdiff_t channels, ptrdiff_t out_channels, ptrdiff_t groups, kernel,
                        dilation):
-    """Whether csrc/depthwise.c computes groups of so many channels: with channels first if they fill half a vector."""
+    """Whether csrc/depthwise.c computes groups of so many channels, which fill a vector, or half of one where they are
+    first."""
     if by != "direct" or groups == 1 or channels != 1 or out_channels != 1 or like.ndim != 4:
         return False
     if prod(dilation[i] * (kernel[i] - 1) + 1 for i in range(2)) > MOST_REACH:
         return False
-    return is_channels_last(like) or 2 * groups >= kernels_for(like).conv.lanes
+    return groups * (1 if is_channels_last(like) else 2) >= kernels_for(like).conv.lanes
 
 
 cdef bint is_pointwise(np.ndarray like, np.ndarray weight, out_size, stride, padding, ptrdiff_t groups):

@@ -460,6 +460,16 @@ def test_fusing_a_residual_block_and_its_relu_changes_nothing(end, fused, shortc
     assert not any(module._saved for module in model.modules())
 
 
+def test_leading_frozen_residual_blocks_are_skipped_and_leave_nothing_behind(rng):
+    blocks = [layer for _ in range(2) for layer in (residual_block([nn.BatchNorm2d(3)], nn.Conv2d(3, 3, 1)), nn.ReLU())]
+    model = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(3 * 4 * 4, 2)).requires_grad_(False)
+    model[-1].requires_grad_(True)
+    y = model(rng.standard_normal((2, 3, 4, 4)).astype(np.float32))
+    assert model.backward(np.ones_like(y), needs_input_grad=False) is None
+    assert model[-1].weight.grad.any()
+    assert not any(module._saved for module in model.modules())
+
+
 def test_a_fused_residual_block_tells_shapes_that_do_not_fit():
     block = nn.Residual(nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)))
     with pytest.raises(

@@ -181,7 +181,8 @@ class Residual(Module):
         options = {} if needs_input_grad else {"needs_input_grad": False}
         if relu:
             (output,) = self.pop_saved()
-            grad_output = F.relu_backward(grad_output, output)
+            if grad_output is not None:  # where nothing is trainable, nobody may have computed it
+                grad_output = F.relu_backward(grad_output, output)
         gradient = self.body.backward(grad_output, **options)
         skipped = grad_output if self.shortcut is None else self.shortcut.backward(grad_output, **options)
         return add(gradient, skipped) if needs_input_grad else None

@@ -90,6 +90,7 @@ INLINE void compute_pixels(const struct depthwise_geometry *g, const struct seen
 #pragma GCC unroll 8
     for (int i = 0; i < OUTPUTS; i++) sum[i] = bias;
     add_seen(tap, taps, c, g->stride[1] * g->channels, sum);
+    /* an array that a variable counts is in memory: the sums, which are not, stay in registers */
 #pragma GCC unroll 8
     for (int i = 0; i < OUTPUTS; i++) stored[i] = sum[i];
     for (ptrdiff_t i = 0; i < outputs; i++, place += g->out_pixel)
@@ -240,18 +241,9 @@ static void store_first(const struct depthwise_geometry *g, const real *products
 {
     const real *residual = epilogue->residual;
     const ptrdiff_t plane = g->grid[0] * g->grid[1];
-    for (ptrdiff_t q = 0; q < pixels; q += LANES, target += LANES) {
-        _Alignas(64) real squares[LANES * LANES];
-        vec square[LANES];
-        for (int i = 0; i < LANES; i++) square[i] = q + i < pixels ? vec_load(products + (q + i) * LANES) : (vec){0};
-        vec_transpose(square);
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; i++) vec_store(squares + i * LANES, square[i]);
-        for (ptrdiff_t c = 0; c < count; c++)
-            epilogue_store(squares + c * LANES, smaller(LANES, pixels - q),
-                           residual ? residual + target + c * plane : NULL, (real)epilogue->slope,
-                           output + target + c * plane, &sums[c]);
-    }
+    for (ptrdiff_t q = 0; q < pixels; q += LANES, target += LANES)
+        epilogue_store_turned(products + q * LANES, LANES, smaller(LANES, pixels - q), count, (vec){0}, plane,
+                              residual ? residual + target : NULL, (real)epilogue->slope, output + target, sums);
 }
 
 /* Rows start .. + rows of outputs, of `count` channels from c on. */

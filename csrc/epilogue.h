@@ -49,6 +49,23 @@ INLINE void epilogue_store_sums(const struct conv_epilogue *epilogue, ptrdiff_t 
     to[epilogue->channels] = vec_sum(sums->squares);
 }
 
+/* Stores `count` outputs, at most LANES, of `channels` neighbouring channels with this bias, from rows [pixel][channel], `stride`
+ * elements apart, in planes of channels. `residual` (or NULL) and `to` point at the first one. */
+INLINE void epilogue_store_turned(const real *pixels, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t channels, vec bias,
+                                  ptrdiff_t plane, const real *residual, real slope, real *to,
+                                  struct channel_sums sums[LANES])
+{
+    _Alignas(64) real lines[LANES * LANES];
+    vec square[LANES];
+    for (int i = 0; i < LANES; i++) square[i] = i < count ? vec_load(pixels + i * stride) + bias : (vec){0};
+    vec_transpose(square);
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) vec_store(lines + i * LANES, square[i]);
+    for (ptrdiff_t c = 0; c < channels; c++)
+        epilogue_store(lines + c * LANES, count, residual ? residual + c * plane : NULL, slope, to + c * plane,
+                       &sums[c]);
+}
+
 /* Stores one pixel of `count` channels, at most LANES, bias included. */
 INLINE void epilogue_store_pixel(vec v, ptrdiff_t count, const real *residual, real slope, real *to,
                                  struct channel_sums *sums)

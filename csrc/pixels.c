@@ -167,24 +167,16 @@ INLINE ptrdiff_t find_plane(const struct patches_geometry *g, ptrdiff_t start, p
 static void store_first(const struct patches_geometry *g, const real *products, ptrdiff_t start, ptrdiff_t count,
                         const struct conv_epilogue *epilogue, ptrdiff_t unit, real *output)
 {
-    const real *bias = epilogue->bias, *residual = epilogue->residual, slope = (real)epilogue->slope;
-    const ptrdiff_t plane = g->out_size[0] * g->out_size[1];
+    const real *bias = epilogue->bias, *residual = epilogue->residual;
+    const ptrdiff_t plane = g->out_size[0] * g->out_size[1], row = partial_row(g);
     for (ptrdiff_t k = 0; k < g->out_channels; k += LANES) {
         const ptrdiff_t channels = smaller(LANES, g->out_channels - k);
         const vec first = bias ? vec_load_rest(bias + k, channels) : (vec){0};
         struct channel_sums sums[LANES] = {0};
         for (ptrdiff_t q = 0, some; q < count; q += some) {
             const ptrdiff_t place = find_plane(g, start + q, smaller(LANES, count - q), &some) + k * plane;
-            _Alignas(64) real squares[LANES * LANES];
-            vec square[LANES];
-            for (int i = 0; i < LANES; i++)
-                square[i] = i < some ? vec_load(products + (q + i) * partial_row(g) + k) + first : (vec){0};
-            vec_transpose(square);
-#pragma GCC unroll 16
-            for (int i = 0; i < LANES; i++) vec_store(squares + i * LANES, square[i]);
-            for (ptrdiff_t i = 0; i < channels; i++)
-                epilogue_store(squares + i * LANES, some, residual ? residual + place + i * plane : NULL, slope,
-                               output + place + i * plane, &sums[i]);
+            epilogue_store_turned(products + q * row + k, row, some, channels, first, plane,
+                                  residual ? residual + place : NULL, (real)epilogue->slope, output + place, sums);
         }
         for (ptrdiff_t i = 0; i < (epilogue->sums ? channels : 0); i++)
             epilogue_store_sums(epilogue, unit, k + i, &sums[i]);

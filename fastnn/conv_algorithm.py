@@ -14,6 +14,14 @@ WINOGRAD_BLOCKS = 4  # as in csrc/kernels.h
 # stays in the second-level cache, and rows are not cut.
 DIRECT_COPY = 1 << 18
 DIRECT_WEIGHTS = 1 << 20
+# Bytes of arrays that are copied at a time, where an algorithm does not take them as they stand.
+COPY_BYTES = 4 << 20
+# Patches as rows of a matrix product: bytes of weights, elements of a patch and bytes of a pixel's outputs at most, so
+# that the memory of a call stays small; and input channels of those that the matrix product would compute otherwise.
+PATCH_WEIGHT_BYTES = 4 << 20
+PATCH_DEPTH = 4096
+PATCH_OUTPUT_BYTES = 16 << 10
+PATCH_CHANNELS = 8
 active = "auto"
 
 
@@ -109,12 +117,25 @@ def check_algorithm(source, name):
     return name
 
 
-def choose(operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes):
+def choose(
+    operation,
+    images,
+    channels,
+    out_channels,
+    out_size,
+    kernel,
+    stride,
+    dilation,
+    groups,
+    lanes,
+    layout="first",
+    itemsize=4,
+):
     """The algorithm for one operation ("conv", "conv_input_grad", "conv_weight_grad"): "im2col", "direct",
-    "winograd" or "fft".
+    "winograd", "fft", or "patches", which the user knows as a kind of "im2col", see packs_patches().
 
     The shapes are those of the convolution that is computed: backward-data convolves the output's gradient. A vector
-    has `lanes` elements.
+    has `lanes` elements; all arrays have channels "first" or "last", or None of both.
     ``python -m fastnn bench conv --algorithms`` measures this table, and those below, anew: every algorithm on every
     layer, the chosen one marked, and what the choice has lost.
     Measured on a Zen 4 core with AVX-512 (AVX2 is within 5 %), float32, GFLOP/s of the three operations:
@@ -157,12 +178,41 @@ def choose(operation, images, channels, out_channels, out_size, kernel, stride, 
     ================================  =============  =============  =============
     """
     sizes = (tuple(out_size), tuple(kernel), tuple(stride), tuple(dilation))
-    return choose_once(active, operation, images, channels, out_channels, *sizes, groups, lanes)
+    return choose_once(active, operation, images, channels, out_channels, *sizes, groups, lanes, layout, itemsize)
 
 
 @lru_cache(maxsize=4096)  # a small layer takes no longer than the choice
-def choose_once(wanted, operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes):
+def choose_once(
+    wanted,
+    operation,
+    images,
+    channels,
+    out_channels,
+    out_size,
+    kernel,
+    stride,
+    dilation,
+    groups,
+    lanes,
+    layout,
+    itemsize,
+):
     """choose(), where `wanted` is the algorithm that the user asks for."""
+    shape = (operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes)
+    by = choose_by_shape(wanted, *shape)
+    bytes_of_image = itemsize * math.prod(out_size) * (channels * math.prod(stride) + out_channels)
+    if by == "direct" != wanted and layout == "last" and bytes_of_image > COPY_BYTES and keeps_groups(*shape):
+        by = "im2col"
+    exact = (by == "im2col" and channels <= PATCH_CHANNELS) or by == "direct" != wanted  # who asks for it gets it
+    if exact and packs_patches(*shape, layout, itemsize):
+        return "patches"
+    return by
+
+
+def choose_by_shape(
+    wanted, operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes
+):
+    """choose_once() of arrays in any layout."""
     blocks = winograd_blocks(kernel, stride)[1]
     turned = operation == "conv_input_grad" and stride != (1, 1)
     most_taps = max(taps_per_phase(kernel, stride))
@@ -203,6 +253,48 @@ def choose_once(wanted, operation, images, channels, out_channels, out_size, ker
     if direct_runs and direct_gains(operation, *group):
         return "direct"
     return "im2col"
+
+
+def keeps_groups(operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes):
+    """Whether the matrix product takes groups of a large image with channels last as they stand, which the direct
+    kernels have copied one by one: (1, 128, 128, 112, 3) of 8 groups 16.5 -> 7.0 ms."""
+    reads = operation == "conv" or (operation == "conv_input_grad" and max(stride) == 1)
+    return reads and groups > 1 and 2 * min(channels, out_channels) >= lanes * groups
+
+
+def packs_patches(
+    operation,
+    images,
+    channels,
+    out_channels,
+    out_size,
+    kernel,
+    stride,
+    dilation,
+    groups,
+    lanes,
+    layout,
+    itemsize,
+):
+    """Whether a convolution packs patches as rows of its product, see csrc/pixels.c: with channels last of few channels
+    to more than a vector of them, with channels first of patches that hardly overlap.
+
+    Against the direct kernels, one core with AVX-512, milliseconds forward and backward-weights: (32, 3, 32, 32, 3)
+    0.75 1.06 -> 0.56 0.66; (16, 3, 32, 224, 3) with stride 2 8.6 9.8 -> 3.7 5.3; (8, 3, 96, 224, 16) with stride 16
+    3.6 23 -> 1.7 2.0; (32, 3, 16, 32, 7) 1.1 1.4 -> 1.9 2.1; (32, 3, 8, 32, 3) 0.27 0.32 -> 0.44 0.39. With channels
+    first: (8, 3, 768, 224, 16) with stride 16 18.7 15.7 -> 15.3 14.5; (8, 3, 192, 224, 16) 5.4 6.0 -> 3.7 3.9;
+    (64, 3, 16, 112, 5) with stride 5 4.3 5.3 -> 2.6 2.1; (8, 3, 64, 224, 7) with stride 4 4.4 8.7 -> 5.0 6.3.
+    """
+    depth = math.prod(kernel) * channels
+    if layout is None or operation == "conv_input_grad" or len(kernel) != 2 or groups > 1 or max(dilation) > 1:
+        return False
+    if math.prod(kernel) == 1 or not 0 < depth <= PATCH_DEPTH or depth * out_channels * itemsize > PATCH_WEIGHT_BYTES:
+        return False
+    if layout == "last":  # a vector of outputs is enough for short patches
+        return out_channels >= (lanes if depth <= 64 else 2 * lanes)
+    long_rows = operation == "conv" and out_size[1] > lanes
+    # Products of a few patches stand in memory before they are stored.
+    return min(stride) >= (5 if long_rows else 4) and out_channels * itemsize <= PATCH_OUTPUT_BYTES
 
 
 def fft_margin(operation, kernel, most_taps):

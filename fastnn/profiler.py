@@ -56,8 +56,9 @@ class Profile:
     ----------
     calls : list of Call
         In the order in which they ended.
-    seconds : float
-        Of the whole block.
+    seconds, noting_seconds : float
+        Of the whole block, and what of it went into noting the calls, which the table counts nowhere but in the last
+        line.
     threads : int
         The number of threads at its beginning.
     """
@@ -67,6 +68,7 @@ class Profile:
         self.threads = get_num_threads()
         self.began = time.perf_counter()
         self.seconds = 0.0
+        self.noting_seconds = 0.0
 
     def table(self, by="kernel"):
         """Calls, time, rates, and the part of the limits reached, the longest first.
@@ -97,7 +99,7 @@ class Profile:
             limits = limits_of(self.threads)
             for name, calls in sorted(groups.items(), key=lambda item: -sum(call.seconds for call in item[1])):
                 lines.append(f"{name:{width}} {figures(calls, self.seconds, limits)}")
-        elsewhere = max(0.0, self.seconds - within)
+        elsewhere = max(0.0, self.seconds - self.noting_seconds - within)
         lines.append(f"{'elsewhere: Python, NumPy':{width}}        {milliseconds(elsewhere, self.seconds)}")
         lines.append(f"{'all':{width}} {len(self.calls):6} {milliseconds(self.seconds, self.seconds)}")
         return "\n".join(lines)
@@ -149,6 +151,7 @@ class Profile:
                     threading.get_ident(),
                 )
             )
+            self.noting_seconds += time.perf_counter() - start - seconds
             return result
 
         return noted

@@ -102,12 +102,7 @@ def run_conv(arguments, threads):
     missing = [peer for peer in PEERS if arguments.peers and not peer.version]
     conv_report.print_introduction(peers, missing)
     tables = conv_report.print_tables(layers, threads, arguments.seconds, peers)
-    if arguments.json:
-        conv_report.write_json(tables, peers, arguments.json)
-        print(f"written into {arguments.json}")
-    if arguments.plot:
-        conv_report.plot_bars(tables, arguments.plot)
-        print(f"drawn in {arguments.plot}")
+    keep(arguments, conv_report, tables, peers)
 
 
 def run_steps(arguments, threads):
@@ -121,11 +116,15 @@ def run_steps(arguments, threads):
     missing = [peer for peer in step_peers.PEERS if arguments.peers and not peer.version]
     step_report.print_introduction(peers, missing)
     tables = step_report.print_tables(nets, threads, arguments.seconds, peers)
+    keep(arguments, step_report, tables, peers)
+
+
+def keep(arguments, report, tables, peers):
     if arguments.json:
-        step_report.write_json(tables, peers, arguments.json)
+        report.write_json(tables, peers, arguments.json)
         print(f"written into {arguments.json}")
     if arguments.plot:
-        step_report.plot(tables, arguments.plot)
+        report.plot(tables, arguments.plot)
         print(f"drawn in {arguments.plot}")
 
 

@@ -138,7 +138,7 @@ def write_json(tables, peers, path):
         json.dump(report, file, indent=1)
 
 
-def plot_bars(tables, path):
+def plot(tables, path):
     """A bar per row and column of ratios, from 1 on a logarithmic scale; without peers, percent of the peak instead."""
     import matplotlib
 

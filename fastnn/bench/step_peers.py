@@ -100,6 +100,7 @@ def torch_layer(layers, module):
             return layers.ReLU(inplace=True)
         case nn.Flatten():
             return layers.Flatten()
+    # a new net of step_nets.py may need one more case: the tests build every net
     raise NotImplementedError(f"bench steps: there is no translation of {type(module).__name__}")
 
 
@@ -216,6 +217,7 @@ def jax_layer(module, parameters, x, key):
             return jax.nn.relu(x)
         case nn.Flatten():
             return (x.transpose(0, 3, 1, 2) if x.ndim == 4 else x).reshape(len(x), -1)
+    # a new net of step_nets.py may need one more case: the tests build every net
     raise NotImplementedError(f"bench steps: there is no translation of {type(module).__name__}")
 
 

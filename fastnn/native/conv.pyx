@@ -19,7 +19,8 @@ from math import prod
 
 import numpy as np
 
-from fastnn.conv_algorithm import choose, get_conv_algorithm
+from fastnn import conv_algorithm
+from fastnn.conv_algorithm import choose
 from fastnn.native import depthwise, direct, fft, winograd
 from fastnn.native.pixels import patches_conv, patches_weight_grad, pointwise_conv, pointwise_input_grad
 
@@ -53,20 +54,11 @@ cdef ptrdiff_t SPREAD_PIXELS = 800
 cdef ptrdiff_t SPREAD_BYTES = 8 << 20
 cdef ptrdiff_t SPREAD_DEPTH = 128
 cdef ptrdiff_t TASK_WEIGHTS = 144
-# Bytes of arrays that are copied at a time, where an algorithm does not take them as they stand.
-cdef ptrdiff_t COPY_BYTES = 4 << 20
+cdef ptrdiff_t COPY_BYTES = conv_algorithm.COPY_BYTES
 # Bytes of outputs that are summed up at a time, about: the sums of their parts take up to 3 % of it.
 cdef ptrdiff_t STATISTICS_BYTES = 32 << 20
-# packs_patches(): weights and elements of a patch at most, and of how many one vector of output channels is enough.
-cdef ptrdiff_t PATCH_WEIGHT_BYTES = 4 << 20
-cdef ptrdiff_t MOST_DEPTH = 4096
-cdef ptrdiff_t MOST_CHANNELS = 8  # of those that the matrix product would compute otherwise
-cdef ptrdiff_t FEW_DEPTH = 64
 # is_depthwise(): positions that a filter spans.
 cdef ptrdiff_t MOST_REACH = 2048
-# ... with channels first: strides at least, of rows of more than a vector of outputs, and of all else.
-cdef ptrdiff_t LONG_ROW_STRIDE = 5
-cdef ptrdiff_t LEAST_STRIDE = 4
 # Pixels of channels-last arrays that are summed up together.
 cdef ptrdiff_t SUM_PIXELS = 256
 cdef double FLOP_PER_NANOSECOND = 40.0
@@ -355,20 +347,14 @@ def forward_geometry(in_shape, out_size, kernel, stride, padding, dilation, grou
                     three(padding, 0), three(dilation, 1), groups, out_channels, in_last, out_last)
 
 
-cdef str algorithm(str operation, np.ndarray source, ptrdiff_t out_channels, out_size, kernel, stride, dilation,
+cdef str algorithm(str operation, np.ndarray source, layout, ptrdiff_t out_channels, out_size, kernel, stride, dilation,
                    ptrdiff_t groups):
-    """What choose() says; but where groups of a large image with channels last would be copied for the direct kernels
-    one by one, the matrix product takes them as they stand: (1, 128, 128, 112, 3) of 8 groups 16.5 -> 7.0 ms."""
-    cdef ptrdiff_t lanes = kernels_for(source).conv.lanes
-    cdef str by = choose(operation, source.shape[0], source.shape[1], out_channels, out_size, kernel, stride, dilation,
-                         groups, lanes)
-    if (by == "direct" and groups > 1 and get_conv_algorithm() == "auto" and is_channels_last(source)
-            and (operation == "conv" or operation == "conv_input_grad" and max(stride) == 1)
-            and 2 * min(source.shape[1], out_channels) >= lanes * groups
-            and (source.nbytes // max(1, source.shape[0])
-                 + prod(out_size) * out_channels * np.PyArray_ITEMSIZE(source) > COPY_BYTES)):
-        return "im2col"
-    return by
+    return choose(operation, source.shape[0], source.shape[1], out_channels, out_size, kernel, stride, dilation, groups,
+                  kernels_for(source).conv.lanes, layout, np.PyArray_ITEMSIZE(source))
+
+
+cdef str layout_of(np.ndarray x):
+    return "last" if is_channels_last(x) else "first"
 
 
 cdef bint takes_last(str by, np.ndarray like, ptrdiff_t channels, ptrdiff_t out_channels, ptrdiff_t groups, kernel,
@@ -379,6 +365,8 @@ cdef bint takes_last(str by, np.ndarray like, ptrdiff_t channels, ptrdiff_t out_
     in the lanes: with less than half a vector of them, copies take less time.
     """
     cdef ptrdiff_t lanes = kernels_for(like).conv.lanes
+    if by == "patches":
+        return True
     if by == "im2col":
         return product(tuple(kernel)) == 1 or 2 * min(channels, out_channels) >= lanes
     if by == "winograd":
@@ -402,30 +390,6 @@ cdef bint is_pointwise(np.ndarray like, np.ndarray weight, out_size, stride, pad
     weights for."""
     return (product((<object> weight).shape[2:]) == 1 and groups == 1 and max(padding) == 0
             and like.shape[0] * product(tuple(out_size)) > FEW_PIXELS)
-
-
-cdef bint packs_patches(str by, np.ndarray x, bint last, ptrdiff_t out_channels, ptrdiff_t row, kernel, stride,
-                        dilation, ptrdiff_t groups):
-    """Whether a convolution packs patches as rows of its product: with channels last of few channels to more than a
-    vector of them, with channels first of patches that hardly overlap. `row`: outputs in one, 0 in backward-weights.
-
-    Against the direct kernels, one core with AVX-512, milliseconds forward and backward-weights: (32, 3, 32, 32, 3)
-    0.75 1.06 -> 0.56 0.66; (16, 3, 32, 224, 3) with stride 2 8.6 9.8 -> 3.7 5.3; (8, 3, 96, 224, 16) with stride 16
-    3.6 23 -> 1.7 2.0; (32, 3, 16, 32, 7) 1.1 1.4 -> 1.9 2.1; (32, 3, 8, 32, 3) 0.27 0.32 -> 0.44 0.39. With channels
-    first: (8, 3, 768, 224, 16) with stride 16 18.7 15.7 -> 15.3 14.5; (8, 3, 192, 224, 16) 5.4 6.0 -> 3.7 3.9;
-    (64, 3, 16, 112, 5) with stride 5 4.3 5.3 -> 2.6 2.1; (8, 3, 64, 224, 7) with stride 4 4.4 8.7 -> 5.0 6.3.
-    """
-    cdef ptrdiff_t lanes = kernels_for(x).conv.lanes, channels = x.shape[1], taps = product(tuple(kernel))
-    if by not in ("direct", "im2col") or x.ndim != 4 or groups > 1 or max(dilation) > 1 or channels == 0 or taps == 1:
-        return False
-    if channels > MOST_CHANNELS if by == "im2col" else get_conv_algorithm() == "direct":  # who asks for it gets it
-        return False
-    if taps * channels > MOST_DEPTH or taps * channels * out_channels * np.PyArray_ITEMSIZE(x) > PATCH_WEIGHT_BYTES:
-        return False
-    if not last:  # products of a few patches stand in memory before they are stored
-        return (min(stride) >= (LONG_ROW_STRIDE if row > lanes else LEAST_STRIDE)
-                and out_channels * np.PyArray_ITEMSIZE(x) <= ROWS_BYTES)
-    return out_channels >= (lanes if taps * channels <= FEW_DEPTH else 2 * lanes)
 
 
 cdef list copied_parts(np.ndarray x, np.ndarray y, ptrdiff_t groups):
@@ -479,12 +443,10 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
     """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel), through an epilogue. `kept`
     are KeptWeights: what an algorithm makes of the weights stays there for the next call."""
     cdef ptrdiff_t out_channels = weight.shape[0], image
-    cdef str by = algorithm("conv", x, out_channels, out_size, (<object> weight).shape[2:], stride, dilation, groups)
-    cdef Epilogue epilogue
     cdef tuple kernel = (<object> weight).shape[2:]
-    if (is_channels_last(x)
-            and not packs_patches(by, x, True, out_channels, out_size[-1], kernel, stride, dilation, groups)
-            and not takes_last(by, x, weight.shape[1], out_channels // groups, groups, kernel, dilation)):
+    cdef str by = algorithm("conv", x, layout_of(x), out_channels, out_size, kernel, stride, dilation, groups)
+    cdef Epilogue epilogue
+    if is_channels_last(x) and not takes_last(by, x, weight.shape[1], out_channels // groups, groups, kernel, dilation):
         return conv_by_parts(x, weight, bias, out_size, stride, padding, dilation, groups, residual, slope, statistics)
     cdef np.ndarray y = empty_in_layout(x, (x.shape[0], out_channels, *out_size)), sums
     cdef ptrdiff_t together = images_together(x, y, residual, statistics)
@@ -512,7 +474,7 @@ cdef fill(str by, np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarray
     cdef tuple out_size = (<object> y).shape[2:]
     cdef bint last = is_channels_last(x)
     cdef tuple kernel = (<object> weight).shape[2:]
-    if packs_patches(by, x, last, weight.shape[0], out_size[-1], kernel, stride, dilation, groups):
+    if by == "patches":
         return patches_conv(x, weight, epilogue, y, stride, padding)
     if by == "winograd":
         return winograd.conv(x, weight, epilogue, y, stride[0], padding, kept)
@@ -584,8 +546,8 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     cdef bint last = is_channels_last(grad)
     if grad.shape[0] * rows * product(tuple(in_size)) == 0:
         return empty_in_layout(grad, (grad.shape[0], rows * groups, *in_size))
-    cdef str by = algorithm("conv_input_grad", grad, rows * groups, in_size, (<object> weight).shape[2:], stride,
-                            dilation, groups)
+    cdef str by = algorithm("conv_input_grad", grad, layout_of(grad), rows * groups, in_size,
+                            (<object> weight).shape[2:], stride, dilation, groups)
     if (last and not takes_last(by, grad, out_channels // groups, rows, groups, (<object> weight).shape[2:], dilation)
             or copies_much(grad)):
         return input_grad_by_parts(grad, weight, bias, in_size, stride, padding, dilation, groups)
@@ -729,18 +691,17 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
     if grad.shape[1] * np.PyArray_ITEMSIZE(grad) > ROWS_BYTES and grad.shape[1] > groups:
         return weight_grad_by_rows(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
     cdef np.ndarray bias_sums
-    cdef str by = algorithm("conv_weight_grad", x, grad.shape[1], (<object> grad).shape[2:], kernel, stride, dilation,
-                            groups)
     cdef bint last = is_channels_last(x)
     cdef bint grad_last = is_channels_last(grad)
     cdef bint alike = last == grad_last or grad_last and x.shape[1] == 1
-    cdef bint patches = (stands(x) and stands(grad) and alike
-                         and packs_patches(by, x, grad_last, grad.shape[1], 0, kernel, stride, dilation, groups))
-    if copies_much(x) or copies_much(grad) or (last or grad_last) and not patches and (
+    cdef str layout = layout_of(grad) if stands(x) and stands(grad) and alike else None
+    cdef str by = algorithm("conv_weight_grad", x, layout, grad.shape[1], (<object> grad).shape[2:], kernel, stride,
+                            dilation, groups)
+    if copies_much(x) or copies_much(grad) or (last or grad_last) and (
             not takes_last(by, x, x.shape[1] // groups, grad.shape[1] // groups, groups, kernel, dilation)
-            or (last != grad_last and by != "im2col")):
+            or (last != grad_last and by not in ("im2col", "patches"))):
         return weight_grad_by_parts(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
-    if patches:
+    if by == "patches":
         return patches_weight_grad(grad, x, tuple(kernel), stride, padding), own_bias_sums(grad, bias_grad)
     if by == "winograd":
         return winograd.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)

@@ -38,7 +38,7 @@ sanitize: $(VENV)/installed-test,build
 	rm -f build/sanitize/fastnn/native/*.so
 	cd build/sanitize && CFLAGS="-g $(SANITIZERS)" LDFLAGS="$(SANITIZERS)" \
 	    $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
-	cd build/sanitize && PYTHONPATH=. ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+	cd build/sanitize && PYTHONPATH=. ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	    $(CURDIR)/$(BIN)/python -m pytest tests --ignore tests/test_packaging.py -k "not torch and not resident" --capture=sys $(PYTEST_ARGUMENTS)
 

@@ -516,24 +516,29 @@ struct pixels_kernels {
                         ptrdiff_t start, ptrdiff_t count, void *partial, void *scratch);
 };
 
-/* csrc/depthwise.c */
-struct depthwise_tap {
+/* csrc/grouped.c, and csrc/depthwise.c for groups of one channel and one output channel */
+struct group_tap {
     ptrdiff_t y, x, index; /* position in the image under the first output, and number in the filter */
+    ptrdiff_t
+        run; /* this tap and so many - 1 behind it, at most 3, are a step of the outputs apart; 0 inside of a run */
 };
-struct depthwise_geometry {
-    ptrdiff_t channels, channels_last;        /* with channels first, outputs are neighbours: out_pixel is 1 */
+struct group_geometry {
+    ptrdiff_t groups, channels, out_channels; /* the last two per group */
+    ptrdiff_t channels_last; /* only depthwise: with channels first, outputs are neighbours, out_pixel is 1 */
     ptrdiff_t in_size[2], grid[2], stride[2]; /* height, width: of the image, of the outputs that are computed */
     ptrdiff_t target;                         /* of the first of them in the array of outputs */
     ptrdiff_t out_image, out_row, out_pixel;  /* elements from one of these to the next */
     ptrdiff_t taps;
-    const struct depthwise_tap *tap;
+    const struct group_tap *tap;
 };
-struct depthwise_kernels {
-    ptrdiff_t (*scratch_size)(const struct depthwise_geometry *geometry);
-    void (*tile)(const struct depthwise_geometry *geometry, const void *input, const void *weight, ptrdiff_t start,
+/* Weights, and sums of their gradients, are [tap of the filter][channel of a group][all output channels]; rows of outputs are
+ * counted through all images. */
+struct group_kernels {
+    ptrdiff_t (*scratch_size)(const struct group_geometry *geometry);
+    void (*tile)(const struct group_geometry *geometry, const void *input, const void *weight, ptrdiff_t start,
                  ptrdiff_t rows, const struct conv_epilogue *epilogue, ptrdiff_t unit, void *output, void *scratch);
-    void (*weight_tile)(const struct depthwise_geometry *geometry, const void *input, const void *grad_output,
-                        ptrdiff_t start, ptrdiff_t rows, void *partial);
+    void (*weight_tile)(const struct group_geometry *geometry, const void *input, const void *grad_output,
+                        ptrdiff_t start, ptrdiff_t rows, void *partial, void *scratch);
 };
 
 /* csrc/layout.c */
@@ -557,7 +562,7 @@ struct kernels {
     const struct fft_kernels *fft;
     const struct direct_kernels *direct;
     const struct pixels_kernels *pixels;
-    const struct depthwise_kernels *depthwise;
+    const struct group_kernels *depthwise, *grouped;
     const struct fold_kernels *fold;
     const struct pool_kernels *pool;
     const struct norm_kernels *norm;

@@ -18,7 +18,7 @@ extern const struct random_kernels FASTNN_TABLE(random);
 extern const struct optim_kernels FASTNN_TABLE(optim);
 extern const struct layout_kernels FASTNN_TABLE(layout);
 extern const struct pixels_kernels FASTNN_TABLE(pixels);
-extern const struct depthwise_kernels FASTNN_TABLE(depthwise);
+extern const struct group_kernels FASTNN_TABLE(depthwise), FASTNN_TABLE(grouped);
 extern const struct machine_kernels FASTNN_TABLE(machine);
 
 const struct kernels FASTNN_TABLE(kernels) = {
@@ -41,5 +41,6 @@ const struct kernels FASTNN_TABLE(kernels) = {
     .layout = &FASTNN_TABLE(layout),
     .pixels = &FASTNN_TABLE(pixels),
     .depthwise = &FASTNN_TABLE(depthwise),
+    .grouped = &FASTNN_TABLE(grouped),
     .machine = &FASTNN_TABLE(machine),
 };

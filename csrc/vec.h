@@ -167,6 +167,18 @@ INLINE void vec_store_from_lane_4(real *p, vec v)
 #define VEC_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
 #endif
 
+/* The lanes of v at these indices. */
+INLINE vec vec_permute(vec v, ivec lane)
+{
+#ifdef __clang__
+    vec result = {0};
+    for (int i = 0; i < LANES; i++) result[i] = v[lane[i]];
+    return result;
+#else
+    return __builtin_shuffle(v, lane);
+#endif
+}
+
 /* VEC_ZIP_LOW and VEC_ZIP_HIGH: a0 b0 a1 b1 ... from the lower halves of a and b, and from their upper halves;
  * VEC_EVEN and VEC_ODD: every second lane of a, then of b. */
 #if VEC_BYTES == 64 && !defined(FASTNN_F64)

@@ -15,13 +15,12 @@ from fastnn.native.runtime cimport (
     is_channels_last, kernels_for, scratch, stands, threads_for)
 
 from functools import lru_cache
-from math import prod
 
 import numpy as np
 
 from fastnn import conv_algorithm
 from fastnn.conv_algorithm import choose
-from fastnn.native import depthwise, direct, fft, winograd
+from fastnn.native import direct, fft, grouped, winograd
 from fastnn.native.pixels import patches_conv, patches_weight_grad, pointwise_conv, pointwise_input_grad
 
 np.import_array()
@@ -57,8 +56,6 @@ cdef ptrdiff_t TASK_WEIGHTS = 144
 cdef ptrdiff_t COPY_BYTES = conv_algorithm.COPY_BYTES
 # Bytes of outputs that are summed up at a time, about: the sums of their parts take up to 3 % of it.
 cdef ptrdiff_t STATISTICS_BYTES = 32 << 20
-# is_depthwise(): positions that a filter spans.
-cdef ptrdiff_t MOST_REACH = 2048
 # Pixels of channels-last arrays that are summed up together.
 cdef ptrdiff_t SUM_PIXELS = 256
 cdef double FLOP_PER_NANOSECOND = 40.0
@@ -357,32 +354,20 @@ cdef str layout_of(np.ndarray x):
     return "last" if is_channels_last(x) else "first"
 
 
-cdef bint takes_last(str by, np.ndarray like, ptrdiff_t channels, ptrdiff_t out_channels, ptrdiff_t groups, kernel,
-                     dilation):
+cdef bint takes_last(str by, np.ndarray like, ptrdiff_t channels, ptrdiff_t out_channels, ptrdiff_t groups, kernel):
     """Whether this algorithm takes arrays with channels last as they stand, from so many of a group to so many.
 
     Matrix products transpose squares of channels and pixels, for each tap, and Winograd's algorithm has output channels
     in the lanes: with less than half a vector of them, copies take less time.
     """
     cdef ptrdiff_t lanes = kernels_for(like).conv.lanes
-    if by == "patches":
+    if by in ("patches", "grouped"):
         return True
     if by == "im2col":
         return product(tuple(kernel)) == 1 or 2 * min(channels, out_channels) >= lanes
     if by == "winograd":
         return 2 * out_channels >= lanes
-    return groups == 1 or is_depthwise(by, like, channels, out_channels, groups, kernel, dilation)
-
-
-cdef bint is_depthwise(str by, np.ndarray like, ptrdiff_t channels, ptrdiff_t out_channels, ptrdiff_t groups, kernel,
-                       dilation):
-    """Whether csrc/depthwise.c computes groups of so many channels, which fill a vector, or half of one where they are
-    first."""
-    if by != "direct" or groups == 1 or channels != 1 or out_channels != 1 or like.ndim != 4:
-        return False
-    if prod(dilation[i] * (kernel[i] - 1) + 1 for i in range(2)) > MOST_REACH:
-        return False
-    return groups * (1 if is_channels_last(like) else 2) >= kernels_for(like).conv.lanes
+    return groups == 1
 
 
 cdef bint is_pointwise(np.ndarray like, np.ndarray weight, out_size, stride, padding, ptrdiff_t groups):
@@ -446,7 +431,8 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
     cdef tuple kernel = (<object> weight).shape[2:]
     cdef str by = algorithm("conv", x, layout_of(x), out_channels, out_size, kernel, stride, dilation, groups)
     cdef Epilogue epilogue
-    if is_channels_last(x) and not takes_last(by, x, weight.shape[1], out_channels // groups, groups, kernel, dilation):
+    cdef ptrdiff_t rows = out_channels // groups
+    if is_channels_last(x) and not takes_last(by, x, weight.shape[1], rows, groups, kernel):
         return conv_by_parts(x, weight, bias, out_size, stride, padding, dilation, groups, residual, slope, statistics)
     cdef np.ndarray y = empty_in_layout(x, (x.shape[0], out_channels, *out_size)), sums
     cdef ptrdiff_t together = images_together(x, y, residual, statistics)
@@ -480,8 +466,8 @@ cdef fill(str by, np.ndarray x, np.ndarray weight, Epilogue epilogue, np.ndarray
         return winograd.conv(x, weight, epilogue, y, stride[0], padding, kept)
     if by == "fft":
         return fft.conv(x, weight, epilogue, y, stride[0], padding)
-    if is_depthwise(by, x, weight.shape[1], rows, groups, kernel, dilation):
-        return depthwise.conv(x, weight, epilogue, y, stride, padding, dilation)
+    if by == "grouped":
+        return grouped.conv(x, weight, epilogue, y, stride, padding, dilation, groups)
     if by == "direct":
         return direct.conv(x, weight, epilogue, y, stride, padding, dilation, groups)
     if last and is_pointwise(x, weight, out_size, stride, padding, groups):
@@ -546,9 +532,9 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     cdef bint last = is_channels_last(grad)
     if grad.shape[0] * rows * product(tuple(in_size)) == 0:
         return empty_in_layout(grad, (grad.shape[0], rows * groups, *in_size))
-    cdef str by = algorithm("conv_input_grad", grad, layout_of(grad), rows * groups, in_size,
+    cdef str by = algorithm("conv_input_grad", grad, layout_of(grad) if stands(grad) else None, rows * groups, in_size,
                             (<object> weight).shape[2:], stride, dilation, groups)
-    if (last and not takes_last(by, grad, out_channels // groups, rows, groups, (<object> weight).shape[2:], dilation)
+    if (last and not takes_last(by, grad, out_channels // groups, rows, groups, (<object> weight).shape[2:])
             or copies_much(grad)):
         return input_grad_by_parts(grad, weight, bias, in_size, stride, padding, dilation, groups)
     epilogue = Epilogue(bias, None, 1, False, rows * groups)
@@ -556,9 +542,8 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
         return winograd.conv_input_grad(grad, weight, epilogue, in_size, stride[0], padding)
     if by == "fft":
         return fft.conv_input_grad(grad, weight, epilogue, in_size, padding)
-    if ((last or max(stride) == 1 and stands(grad)) and is_depthwise(
-            by, grad, out_channels // groups, rows, groups, (<object> weight).shape[2:], dilation)):
-        return depthwise.conv_input_grad(grad, weight, epilogue, in_size, stride, padding, dilation)
+    if by == "grouped":
+        return grouped.conv_input_grad(grad, weight, epilogue, in_size, stride, padding, dilation, groups)
     if by == "direct":
         return direct.conv_input_grad(grad, weight, epilogue, in_size, stride, padding, dilation, groups)
     if (last and max(stride) == 1 and tuple(in_size) == (<object> grad).shape[2:]
@@ -698,7 +683,7 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
     cdef str by = algorithm("conv_weight_grad", x, layout, grad.shape[1], (<object> grad).shape[2:], kernel, stride,
                             dilation, groups)
     if copies_much(x) or copies_much(grad) or (last or grad_last) and (
-            not takes_last(by, x, x.shape[1] // groups, grad.shape[1] // groups, groups, kernel, dilation)
+            not takes_last(by, x, x.shape[1] // groups, grad.shape[1] // groups, groups, kernel)
             or (last != grad_last and by not in ("im2col", "patches"))):
         return weight_grad_by_parts(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
     if by == "patches":
@@ -707,8 +692,8 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
         return winograd.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
     if by == "fft":
         return fft.conv_weight_grad(grad, x, tuple(kernel), stride[0], padding)
-    if last and is_depthwise(by, x, x.shape[1] // groups, grad.shape[1] // groups, groups, kernel, dilation):
-        weights = depthwise.conv_weight_grad(grad, x, tuple(kernel), stride, padding, dilation)
+    if by == "grouped":
+        weights = grouped.conv_weight_grad(grad, x, tuple(kernel), stride, padding, dilation, groups)
         return weights, own_bias_sums(grad, bias_grad)
     if by == "direct":
         return direct.conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups, bias_grad)

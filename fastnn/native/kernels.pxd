@@ -516,13 +516,16 @@ cdef extern from "kernels.h" nogil:
         void (*weight_tile)(const patches_geometry *geometry, const void *input, const void *grad_output,
                             ptrdiff_t start, ptrdiff_t count, void *partial, void *scratch) noexcept nogil
 
-    struct depthwise_tap:
+    struct group_tap:
         ptrdiff_t y
         ptrdiff_t x
         ptrdiff_t index
+        ptrdiff_t run
 
-    struct depthwise_geometry:
+    struct group_geometry:
+        ptrdiff_t groups
         ptrdiff_t channels
+        ptrdiff_t out_channels
         ptrdiff_t channels_last
         ptrdiff_t in_size[2]
         ptrdiff_t grid[2]
@@ -532,15 +535,15 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t out_row
         ptrdiff_t out_pixel
         ptrdiff_t taps
-        const depthwise_tap *tap
+        const group_tap *tap
 
-    struct depthwise_kernels:
-        ptrdiff_t (*scratch_size)(const depthwise_geometry *geometry) noexcept nogil
-        void (*tile)(const depthwise_geometry *geometry, const void *input, const void *weight, ptrdiff_t start,
+    struct group_kernels:
+        ptrdiff_t (*scratch_size)(const group_geometry *geometry) noexcept nogil
+        void (*tile)(const group_geometry *geometry, const void *input, const void *weight, ptrdiff_t start,
                      ptrdiff_t rows, const conv_epilogue *epilogue, ptrdiff_t unit, void *output,
                      void *scratch) noexcept nogil
-        void (*weight_tile)(const depthwise_geometry *geometry, const void *input, const void *grad_output,
-                            ptrdiff_t start, ptrdiff_t rows, void *partial) noexcept nogil
+        void (*weight_tile)(const group_geometry *geometry, const void *input, const void *grad_output,
+                            ptrdiff_t start, ptrdiff_t rows, void *partial, void *scratch) noexcept nogil
 
     struct layout_kernels:
         void (*transpose)(const void *source, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t source_stride, void *target,
@@ -569,7 +572,8 @@ cdef extern from "kernels.h" nogil:
         const optim_kernels *optim
         const layout_kernels *layout
         const pixels_kernels *pixels
-        const depthwise_kernels *depthwise
+        const group_kernels *depthwise
+        const group_kernels *grouped
         const machine_kernels *machine
 
     enum:

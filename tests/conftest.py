@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: every instruction set this CPU runs, both dtypes, several thread counts."""
+"""Fixtures shared by all tests: every instruction set this CPU runs, both dtypes, every algorithm of convolutions."""
 
 import os
 
@@ -31,6 +31,13 @@ def isa(request):
 @pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
 def dtype(request):
     return np.dtype(request.param)
+
+
+@pytest.fixture(params=["im2col", "direct", "winograd", "fft"])
+def algorithm(request):
+    """Runs the test once by each algorithm (where it cannot run, by im2col)."""
+    fastnn.set_conv_algorithm(request.param)
+    return request.param
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ CONVOLUTIONS_FEW = [
     (2, 5, 16, (12, 10), (2, 1), 2, 0, 1, 1),  # a pair of which one phase sees no tap
     (1, 4, 18, (5, 6, 8), (3, 3, 3), 2, 1, 1, 1),
     (5, 9, 13, (10, 9), (3, 3), 1, 1, 1, 1),  # too many: blocks of pixels run across small images
+    (2, 3, 33, (12, 40), (3, 9), 1, (1, 0), (1, 4), 1),  # more results than three for a gradient: most see padding
 ]
 # What Winograd's algorithm computes, in tiles of 4x4 outputs.
 CONVOLUTIONS_WINOGRAD = [
@@ -146,4 +147,31 @@ CONVOLUTIONS_DEPTHWISE = [
     (2, 40, 40, (9, 7), (2, 6), (3, 1), (0, 5), 1, 40),  # rows between the steps
     (1, 16, 16, (70, 66), (3, 3), 1, 30, 30, 16),  # reaches too far for a window
     (0, 16, 16, (5, 6), (3, 3), 1, 1, 1, 16),
+]
+# Groups of arrays with channels last: a bundle of output channels is a vector of one group or some whole groups.
+CONVOLUTIONS_GROUPED = [
+    (2, 36, 36, (9, 17), (3, 3), 1, 1, 1, 9),  # four channels a group: bundles of whole groups, the last one not full
+    (1, 24, 24, (11, 33), (3, 3), 1, 1, 1, 3),  # eight
+    (
+        2,
+        34,
+        66,
+        (7, 9),
+        (3, 3),
+        1,
+        1,
+        1,
+        2,
+    ),  # of one group each, one past vectors; half as many outputs as are computed together
+    (1, 66, 34, (12, 70), (3, 2), 1, (1, 0), 1, 2),  # strips of columns
+    (3, 4, 20, (13, 18), (5, 4), (2, 1), (2, 3), 1, 4),  # multipliers, runs of three taps and two
+    (2, 63, 6, (8, 19), (7, 7), 1, 3, 1, 3),  # more channels than a vector has; runs of three, three and one
+    (2, 30, 15, (19, 14), (3, 5), (1, 2), (0, 4), (1, 2), 5),  # runs across a stride and a dilation alike
+    (1, 16, 16, (20, 21), (3, 3), (4, 3), 1, (1, 3), 2),  # no rows, or taps, in common
+    (2, 6, 6, (1, 40), (3, 3), 1, 1, 1, 3),  # one row of images
+    (1, 10, 30, (9, 8), (3, 3), 1, (30, 1), (30, 1), 5),  # taps that see no row of the image
+    (3, 9, 9, (5, 6), (1, 1), 1, 0, 1, 3),
+    (1, 6, 8, (5, 6), (5, 6), 1, 0, 1, 2),  # kernel = input
+    (0, 6, 8, (5, 6), (3, 3), 1, 1, 1, 2),
+    (1, 2, 2, (9, 9), (3, 3), 1, 1, 1, 2),  # depthwise of less than a vector
 ]

@@ -206,7 +206,6 @@ def test_auto_takes_direct_where_it_was_measured_to_gain():
 
     for operation in ("conv", "conv_input_grad", "conv_weight_grad"):
         assert by(operation, 3, 16, 112, 3) == "direct"
-        assert by(operation, 64, 64, 7, 3, groups=64) == "direct"
         assert by(operation, 256, 512, 7, 3, images=1) == "im2col"
         assert by(operation, 3, 64, 28, 1) == "im2col"  # nothing to pack
         assert by(operation, 16, 120, 1, 5) == "im2col"  # a single position
@@ -215,6 +214,64 @@ def test_auto_takes_direct_where_it_was_measured_to_gain():
     assert by("conv_weight_grad", 8, 64, 7, 3) == "im2col"
     assert by("conv_weight_grad", 8, 64, 7, 3, images=32) == "direct"
     assert choose("conv", 8, 3, 8, (9, 9, 9), (3, 3, 3), (1, 1, 1), (1, 1, 1), 1, 16) == "im2col"  # three dimensions
+
+
+def test_auto_takes_direct_for_few_outputs_where_it_was_measured_to_gain():
+    def by(operation, channels, out_channels, size, kernel, stride=1, dilation=1):
+        sizes = ((size, size), (kernel, kernel), (stride, stride), (dilation, dilation))
+        return choose(operation, 1, channels, out_channels, *sizes, 1, 16)
+
+    assert by("conv", 64, 4, 56, 5, stride=3) == "direct"
+    assert by("conv", 256, 4, 56, 3, stride=2) == by("conv", 128, 1, 56, 3, dilation=4) == "im2col"
+    assert by("conv_weight_grad", 60, 4, 56, 5, stride=3) == "direct"
+    assert by("conv_weight_grad", 512, 6, 85, 3, stride=2) == "im2col"
+    assert by("conv_weight_grad", 256, 1, 56, 3, dilation=4) == "direct"
+    assert by("conv_weight_grad", 257, 1, 56, 3, dilation=4) == "im2col"
+
+
+def test_auto_takes_the_kernels_of_groups_where_they_were_measured_to_gain():
+    def by(operation, channels, out_channels, groups, size=28, kernel=3, stride=1, **layout):
+        sizes = ((size, size), (kernel, kernel), (stride, stride), (1, 1))
+        return choose(operation, 8, channels, out_channels, *sizes, groups, 16, **layout)
+
+    last, first = dict(layout="last"), dict(layout="first")
+    for operation in ("conv", "conv_input_grad", "conv_weight_grad"):
+        assert by(operation, 128, 128, 32, **last) == by(operation, 128, 128, 8, **last) == "grouped"
+        assert by(operation, 256, 256, 2, size=14, **last) == by(operation, 256, 256, 2, **last) == "im2col"
+        assert by(operation, 33, 33, 33, **last) == by(operation, 2, 2, 2, **last) == "grouped"
+        assert by(operation, 128, 128, 32, **first) == by(operation, 128, 128, 32, layout=None) == "direct"
+        assert by(operation, 64, 64, 32, kernel=201, **last) == "im2col"  # too much to copy
+        for wanted in ("im2col", "winograd", "fft"):
+            with fastnn.conv_algorithm(wanted):
+                assert by(operation, 128, 128, 32, **last) == "im2col"
+        with fastnn.conv_algorithm("direct"):
+            assert by(operation, 256, 256, 2, **last) == "grouped"
+    assert by("conv", 128, 128, 4, **last) == by("conv_input_grad", 128, 128, 4, **last) == "grouped"
+    assert by("conv", 128, 128, 4, size=7, **last) == by("conv_weight_grad", 128, 128, 4, **last) == "im2col"
+    assert by("conv", 33, 33, 33, **first) == by("conv_input_grad", 33, 33, 33, **first) == "grouped"
+    assert by("conv", 7, 7, 7, **first) == by("conv_weight_grad", 33, 33, 33, **first) == "direct"
+    assert by("conv_input_grad", 33, 33, 33, stride=2, **first) == "direct"
+
+
+def test_patches_are_packed_where_it_was_measured_to_gain():
+    def by(operation, channels, out_channels, size, kernel, stride, layout, **itemsize):
+        sizes = ((size, size), (kernel, kernel), (stride, stride), (1, 1))
+        return choose(operation, 8, channels, out_channels, *sizes, 1, 16, layout, **itemsize)
+
+    for operation in ("conv", "conv_weight_grad"):
+        assert by(operation, 3, 32, 112, 3, 2, "last") == by(operation, 3, 768, 14, 16, 16, "first") == "patches"
+        assert by(operation, 3, 32, 112, 3, 2, "first") == by(operation, 3, 8, 112, 3, 2, "last") == "direct"
+        assert by(operation, 3, 32, 112, 3, 2, None) == "direct"
+        assert by(operation, 8, 1030, 14, 11, 11, "last", itemsize=4) == "patches"
+        assert by(operation, 8, 1030, 14, 11, 11, "last", itemsize=8) != "patches"  # weights of 8 MB
+        with fastnn.conv_algorithm("im2col"):
+            assert by(operation, 3, 32, 112, 3, 2, "last") == "patches"
+            assert by(operation, 9, 32, 112, 3, 2, "last") == "im2col"
+        with fastnn.conv_algorithm("direct"):
+            assert by(operation, 3, 32, 112, 3, 2, "last") == "direct"
+    assert by("conv_input_grad", 3, 32, 112, 3, 2, "last") == "direct"
+    assert by("conv", 3, 64, 55, 7, 4, "first") != "patches"  # long rows of them
+    assert by("conv_weight_grad", 3, 64, 55, 5, 4, "first") == "patches"
 
 
 def test_set_conv_algorithm_refuses_unknown_names():

@@ -51,6 +51,8 @@ def test_conv2d_has_the_same_bits_for_any_number_of_threads(isa, dtype, rng, alg
         (1, 50, 40, (30, 31), (5, 5), 1, 2, 1, 1),  # ... of those of blocks
         (5, 16, 17, (26, 28), (3, 3), 2, (1, 2), 1, 1),  # ... of which the last task has few tiles
         (5, 3, 40, (29, 31), (3, 3), 1, 1, 1, 1),  # packed patches
+        (3, 48, 48, (29, 31), (3, 3), 1, 1, 1, 12),  # groups: bundles of some, and bundles of one
+        (3, 40, 60, (17, 33), (3, 5), (2, 1), 1, 1, 2),
     ],
     ids=str,
 )

@@ -423,12 +423,49 @@ cdef ptrdiff_t images_together(np.ndarray x, np.ndarray y, residual, bint statis
     return max(1, ceil_div(images, parts))
 
 
+cdef tuple seen_part(in_size, out_size, kernel, stride, padding, dilation):
+    """(index of a part of the weights, padding before the image) without the taps at either end of a dimension that no
+    output has inside the image, which many are where a small image has much padding; None if all of them are needed."""
+    cdef ptrdiff_t inside, outputs, taps, before, gap, step, first, end, i
+    cdef list sides = [slice(None), slice(None)], paddings = []
+    for i in range(len(kernel)):
+        inside, outputs, taps = in_size[i], out_size[i], kernel[i]
+        before, gap, step = padding[i], dilation[i], stride[i]
+        if inside == 0 or outputs == 0 or taps == 0:
+            return None
+        first = min(ceil_div(max(0, before - (outputs - 1) * step), gap), before // gap)
+        end = min(taps, (inside - 1 + before) // gap + 1)
+        if first >= end - (before > first * gap):  # no tap, or only one that may be beside the image
+            first, end = 0, taps
+        sides.append(slice(first, end))
+        paddings.append(before - first * gap)
+    return tuple(sides), tuple(paddings)
+
+
+cdef tuple seen_weights(in_size, out_size, kernel, stride, padding, dilation):
+    """seen_part(), or at once None where no tap of any dimension is beside all images: of most convolutions."""
+    for i in range(len(kernel)):
+        if (padding[i] > (out_size[i] - 1) * stride[i]
+                or (kernel[i] - 1) * dilation[i] - padding[i] >= in_size[i]):
+            break
+    else:
+        return None
+    part = seen_part(in_size, out_size, kernel, stride, padding, dilation)
+    if part is None or all(side.stop - side.start == size for side, size in zip(part[0][2:], kernel)):
+        return None
+    return part
+
+
 def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilation, ptrdiff_t groups, residual=None,
          double slope=1, bint statistics=False, kept=None):
     """y of shape (N, K, *out_size) from x (N, C, *in) and weight (K, C / groups, *kernel), through an epilogue. `kept`
     are KeptWeights: what an algorithm makes of the weights stays there for the next call."""
     cdef ptrdiff_t out_channels = weight.shape[0], image
     cdef tuple kernel = (<object> weight).shape[2:]
+    cdef tuple part = seen_weights((<object> x).shape[2:], out_size, kernel, stride, padding, dilation)
+    if part is not None:
+        return conv(x, (<object> weight)[part[0]], bias, out_size, stride, part[1], dilation, groups, residual,
+                    slope, statistics)
     cdef str by = algorithm("conv", x, layout_of(x), out_channels, out_size, kernel, stride, dilation, groups)
     cdef Epilogue epilogue
     cdef ptrdiff_t rows = out_channels // groups
@@ -532,6 +569,10 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     cdef bint last = is_channels_last(grad)
     if grad.shape[0] * rows * product(tuple(in_size)) == 0:
         return empty_in_layout(grad, (grad.shape[0], rows * groups, *in_size))
+    cdef tuple kernel = (<object> weight).shape[2:]
+    cdef tuple part = seen_weights(in_size, (<object> grad).shape[2:], kernel, stride, padding, dilation)
+    if part is not None:
+        return conv_input_grad(grad, (<object> weight)[part[0]], bias, in_size, stride, part[1], dilation, groups)
     cdef str by = algorithm("conv_input_grad", grad, layout_of(grad) if stands(grad) else None, rows * groups, in_size,
                             (<object> weight).shape[2:], stride, dilation, groups)
     if (last and not takes_last(by, grad, out_channels // groups, rows, groups, (<object> weight).shape[2:])
@@ -553,7 +594,8 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     grad = either_layout(grad)
     cdef ptrdiff_t grad_pixel = out_channels if last else 1, pixel = rows * groups if last else 1
     cdef np.ndarray result = empty_in_layout(grad, (grad.shape[0], rows * groups, *in_size))
-    cdef tuple kernel = three((<object> weight).shape[2:], 1), grad_size = three((<object> grad).shape[2:], 1)
+    kernel = three(kernel, 1)
+    cdef tuple grad_size = three((<object> grad).shape[2:], 1)
     cdef tuple size = three(in_size, 1)
     if size == grad_size and product(kernel) == 1 and max(stride) == 1:  # see forward_geometry()
         size = grad_size = (1, 1, product(size))
@@ -673,15 +715,22 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
                        bint bias_grad):
     """The gradient by the weight, and sums of the output's gradient, (parts, K) in float64: zeros where they would cost
     time that nobody asks for."""
+    cdef np.ndarray result, bias_sums
+    cdef tuple in_size = (<object> x).shape[2:], out_size = (<object> grad).shape[2:]
+    cdef tuple needed = seen_weights(in_size, out_size, kernel, stride, padding, dilation)
+    if needed is not None:
+        kernel_part = tuple([side.stop - side.start for side in needed[0][2:]])
+        some, bias_sums = weight_grad(grad, x, kernel_part, stride, needed[1], dilation, groups, bias_grad)
+        result = np.zeros((grad.shape[1], x.shape[1] // groups, *kernel), x.dtype)
+        (<object> result)[needed[0]] = some
+        return result, bias_sums
     if grad.shape[1] * np.PyArray_ITEMSIZE(grad) > ROWS_BYTES and grad.shape[1] > groups:
         return weight_grad_by_rows(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
-    cdef np.ndarray bias_sums
     cdef bint last = is_channels_last(x)
     cdef bint grad_last = is_channels_last(grad)
     cdef bint alike = last == grad_last or grad_last and x.shape[1] == 1
     cdef str layout = layout_of(grad) if stands(x) and stands(grad) and alike else None
-    cdef str by = algorithm("conv_weight_grad", x, layout, grad.shape[1], (<object> grad).shape[2:], kernel, stride,
-                            dilation, groups)
+    cdef str by = algorithm("conv_weight_grad", x, layout, grad.shape[1], out_size, kernel, stride, dilation, groups)
     if copies_much(x) or copies_much(grad) or (last or grad_last) and (
             not takes_last(by, x, x.shape[1] // groups, grad.shape[1] // groups, groups, kernel)
             or (last != grad_last and by not in ("im2col", "patches"))):
@@ -699,7 +748,7 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
         return direct.conv_weight_grad(grad, x, kernel, stride, padding, dilation, groups, bias_grad)
     x, grad = either_layout(x), either_layout(grad)
     cdef ptrdiff_t out_channels = grad.shape[1], rows = out_channels // groups
-    cdef np.ndarray result = empty_of_shape((out_channels, x.shape[1] // groups, *kernel), np.PyArray_TYPE(x))
+    result = empty_of_shape((out_channels, x.shape[1] // groups, *kernel), np.PyArray_TYPE(x))
     cdef Geometry made = forward_geometry((<object> x).shape, (<object> grad).shape[2:], kernel, stride, padding,
                                           dilation, groups, out_channels, last, grad_last)
     cdef const conv_geometry *geometry = &made.values

@@ -14,6 +14,9 @@ WINOGRAD_BLOCKS = 4  # as in csrc/kernels.h
 # stays in the second-level cache, and rows are not cut.
 DIRECT_COPY = 1 << 18
 DIRECT_WEIGHTS = 1 << 20
+# Elements of a dilation's phases, of image and outputs, that are copied at a time; multiply-adds in the time of one.
+PHASE_ELEMENTS = 2 << 20
+COPY_COST = 130
 # Elements that are copied for the neighbouring outputs of some groups' channels at most.
 GROUPED_COPY = 1 << 17
 # Bytes of arrays that are copied at a time, where an algorithm does not take them as they stand.
@@ -216,6 +219,10 @@ def choose_by_shape(
     wanted, operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes
 ):
     """choose_once() of arrays in any layout."""
+    if len(kernel) == 2 and max(dilation) > 1 == max(stride) and groups == 1:
+        by = choose_for_phases(wanted, operation, images, channels, out_channels, out_size, kernel, dilation, lanes)
+        if by in ("winograd", "fft"):
+            return by
     blocks = winograd_blocks(kernel, stride)[1]
     turned = operation == "conv_input_grad" and stride != (1, 1)
     most_taps = max(taps_per_phase(kernel, stride))
@@ -256,6 +263,34 @@ def choose_by_shape(
     if direct_runs and direct_gains(operation, *group):
         return "direct"
     return "im2col"
+
+
+def phases_together(channels, out_channels, out_size, dilation):
+    """How many phases of images, see native/dilated.py, are computed together: as many as are copied at a time."""
+    elements = (channels + out_channels) * math.prod(-(-n // d) for n, d in zip(out_size, dilation, strict=True))
+    return max(1, PHASE_ELEMENTS // max(1, elements))
+
+
+def choose_for_phases(wanted, operation, images, channels, out_channels, out_size, kernel, dilation, lanes):
+    """What computes a dilated convolution by its phases, or something else where that is not faster than im2col.
+
+    One core with AVX-512, milliseconds of im2col and of phases, forward: (1, 512, 512, 33, 3) with dilation 2 28.4 and
+    20; (2, 64, 64, 56, 3) 2.8 and 1.6; tiles of 4x4 waste too much of smaller phases.
+    """
+    stride, phases = (1, 1), images * math.prod(dilation)
+    size = tuple(-(-n // d) for n, d in zip(out_size, dilation, strict=True))
+    together = phases_together(channels, out_channels, out_size, dilation)
+    elements = (channels + out_channels) * math.prod(size)
+    if elements > PHASE_ELEMENTS:
+        return None
+    part = (operation, min(phases, together), channels, out_channels, size, kernel, stride)
+    by = choose_by_shape(wanted, *part, (1, 1), 1, lanes)
+    if wanted != "auto" or by not in ("winograd", "fft"):
+        return by
+    cost = -(-phases // together) * {"winograd": winograd_cost, "fft": fft_cost}[by](*part, lanes)
+    cost += COPY_COST * phases * elements
+    shape = (images, channels, out_channels, out_size, kernel, stride, lanes)
+    return by if cost < 0.93 * others_cost(operation, *shape) else None
 
 
 def grouped_runs(operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes, layout):

@@ -20,7 +20,7 @@ import numpy as np
 
 from fastnn import conv_algorithm
 from fastnn.conv_algorithm import choose
-from fastnn.native import direct, fft, grouped, winograd
+from fastnn.native import dilated, direct, fft, grouped, winograd
 from fastnn.native.pixels import patches_conv, patches_weight_grad, pointwise_conv, pointwise_input_grad
 
 np.import_array()
@@ -350,6 +350,11 @@ cdef str algorithm(str operation, np.ndarray source, layout, ptrdiff_t out_chann
                   kernels_for(source).conv.lanes, layout, np.PyArray_ITEMSIZE(source))
 
 
+cdef bint dilates(str by, dilation):
+    """Whether this algorithm, which knows no dilation, computes its phases."""
+    return by in ("winograd", "fft") and max(dilation) > 1
+
+
 cdef str layout_of(np.ndarray x):
     return "last" if is_channels_last(x) else "first"
 
@@ -462,11 +467,15 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
     are KeptWeights: what an algorithm makes of the weights stays there for the next call."""
     cdef ptrdiff_t out_channels = weight.shape[0], image
     cdef tuple kernel = (<object> weight).shape[2:]
-    cdef tuple part = seen_weights((<object> x).shape[2:], out_size, kernel, stride, padding, dilation)
-    if part is not None:
-        return conv(x, (<object> weight)[part[0]], bias, out_size, stride, part[1], dilation, groups, residual,
+    cdef tuple needed = seen_weights((<object> x).shape[2:], out_size, kernel, stride, padding, dilation)
+    if needed is not None:
+        return conv(x, (<object> weight)[needed[0]], bias, out_size, stride, needed[1], dilation, groups, residual,
                     slope, statistics)
     cdef str by = algorithm("conv", x, layout_of(x), out_channels, out_size, kernel, stride, dilation, groups)
+    if dilates(by, dilation):
+        if residual is None and not statistics:
+            return dilated.conv(x, weight, bias, out_size, padding, dilation, slope, kept, conv)
+        by = "im2col"
     cdef Epilogue epilogue
     cdef ptrdiff_t rows = out_channels // groups
     if is_channels_last(x) and not takes_last(by, x, weight.shape[1], rows, groups, kernel):
@@ -570,11 +579,13 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     if grad.shape[0] * rows * product(tuple(in_size)) == 0:
         return empty_in_layout(grad, (grad.shape[0], rows * groups, *in_size))
     cdef tuple kernel = (<object> weight).shape[2:]
-    cdef tuple part = seen_weights(in_size, (<object> grad).shape[2:], kernel, stride, padding, dilation)
-    if part is not None:
-        return conv_input_grad(grad, (<object> weight)[part[0]], bias, in_size, stride, part[1], dilation, groups)
+    cdef tuple needed = seen_weights(in_size, (<object> grad).shape[2:], kernel, stride, padding, dilation)
+    if needed is not None:
+        return conv_input_grad(grad, (<object> weight)[needed[0]], bias, in_size, stride, needed[1], dilation, groups)
     cdef str by = algorithm("conv_input_grad", grad, layout_of(grad) if stands(grad) else None, rows * groups, in_size,
                             (<object> weight).shape[2:], stride, dilation, groups)
+    if dilates(by, dilation):
+        return dilated.conv_input_grad(grad, weight, bias, in_size, padding, dilation, conv_input_grad)
     if (last and not takes_last(by, grad, out_channels // groups, rows, groups, (<object> weight).shape[2:])
             or copies_much(grad)):
         return input_grad_by_parts(grad, weight, bias, in_size, stride, padding, dilation, groups)
@@ -731,6 +742,8 @@ cdef tuple weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, d
     cdef bint alike = last == grad_last or grad_last and x.shape[1] == 1
     cdef str layout = layout_of(grad) if stands(x) and stands(grad) and alike else None
     cdef str by = algorithm("conv_weight_grad", x, layout, grad.shape[1], out_size, kernel, stride, dilation, groups)
+    if dilates(by, dilation):
+        return dilated.conv_weight_grad(grad, x, tuple(kernel), padding, dilation, bias_grad, conv_weight_grad)
     if copies_much(x) or copies_much(grad) or (last or grad_last) and (
             not takes_last(by, x, x.shape[1] // groups, grad.shape[1] // groups, groups, kernel)
             or (last != grad_last and by not in ("im2col", "patches"))):

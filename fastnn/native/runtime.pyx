@@ -343,7 +343,7 @@ cdef np.ndarray either_layout(np.ndarray x):
     return x if is_channels_last(x) else contiguous(x)
 
 
-cdef np.ndarray empty_in_layout(np.ndarray x, tuple shape):
+cpdef np.ndarray empty_in_layout(np.ndarray x, tuple shape):
     """An array for a result that has its channels where x has them, contents undefined."""
     if is_channels_last(x):
         return empty_channels_last(shape, np.PyArray_TYPE(x))

@@ -14,8 +14,10 @@ WINOGRAD_BLOCKS = 4  # as in csrc/kernels.h
 # stays in the second-level cache, and rows are not cut.
 DIRECT_COPY = 1 << 18
 DIRECT_WEIGHTS = 1 << 20
-# Elements of a dilation's phases, of image and outputs, that are copied at a time; multiply-adds in the time of one.
-PHASE_ELEMENTS = 2 << 20
+# Elements of a dilation's phases, of image and outputs, that are copied at a time; weights whose gradients are added up
+# from them at most; multiply-adds in the time of copying an element.
+PHASE_ELEMENTS = 1 << 20
+PHASE_WEIGHTS = 1 << 18
 COPY_COST = 130
 # Elements that are copied for the neighbouring outputs of some groups' channels at most.
 GROUPED_COPY = 1 << 17
@@ -281,7 +283,8 @@ def choose_for_phases(wanted, operation, images, channels, out_channels, out_siz
     size = tuple(-(-n // d) for n, d in zip(out_size, dilation, strict=True))
     together = phases_together(channels, out_channels, out_size, dilation)
     elements = (channels + out_channels) * math.prod(size)
-    if elements > PHASE_ELEMENTS:
+    large = operation == "conv_weight_grad" and channels * out_channels * math.prod(kernel) > PHASE_WEIGHTS
+    if large or elements > PHASE_ELEMENTS:
         return None
     part = (operation, min(phases, together), channels, out_channels, size, kernel, stride)
     by = choose_by_shape(wanted, *part, (1, 1), 1, lanes)
@@ -315,9 +318,12 @@ def grouped_gains(operation, images, channels, out_channels, out_size, kernel, s
     Channels last, one core with AVX-512, milliseconds of this and of the matrix product, forward, backward-data and
     backward-weights of 8 images, 3x3, groups of C to K channels at H: (4, 4, 28) 1.2 1.3 1.3, 3.8 4.1 7.1; (8, 8, 28)
     2.1 2.1 2.4, 4.8 4.9 6.1; (16, 16, 28) 2.0 2.1 3.1, 3.5 3.8 3.9; (32, 32, 28) 3.7 3.7 6.0, 4.5 4.6 4.8; (32, 32, 7)
-    0.76 0.71 2.8, 0.60 0.64 1.3; (64, 64, 28) 7.4 7.4 10.3, 7.0 7.2 8.0; (64, 4, 28) 8.0 5.2 9.3, 7.1 4.0 13.9.
+    0.76 0.71 2.8, 0.60 0.64 1.3; (64, 64, 28) 7.4 7.4 10.3, 7.0 7.2 8.0; of more channels than a vector has, which are
+    spread over lanes one by one, (48, 2, 28) 2.8 0.36 2.7, 1.1 0.51 2.2.
     """
-    k, wide = out_channels // groups, out_size[-1] >= 16
+    c, k, wide = channels // groups, out_channels // groups, out_size[-1] >= 16
+    if 2 * k <= lanes < c:
+        return False
     if operation == "conv_weight_grad":
         return 2 * k <= lanes or (k <= lanes and wide)
     return k <= lanes or (k <= 3 * lanes and wide)

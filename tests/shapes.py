@@ -77,6 +77,9 @@ CONVOLUTIONS_WINOGRAD = [
     (7, 17, 9, (10, 9), (4, 4), 1, 0, 1, 1),  # panels across images, channels one past a vector
     (3, 2, 7, (27, 39), (3, 3), 2, 1, 1, 1),  # blocks smaller than 2x2
     (1, 9, 4, (40, 41), (7, 8), 4, (2, 3), 1, 1),
+    (2, 3, 5, (17, 18), (3, 3), 1, 2, 2, 1),  # dilation: phases, all of a size and some one smaller
+    (1, 2, 3, (13, 23), (5, 2), 1, (3, 1), (2, 3), 1),  # ... that begin before the image
+    (2, 5, 4, (5, 6), (2, 3), 1, (4, 2), (4, 1), 1),  # ... without an element
 ]
 CONVOLUTIONS_WINOGRAD_LARGE = [
     (1, 512, 24, (14, 14), (3, 3), 1, 1, 1, 1),  # the most channels for which an error is promised: forward
@@ -91,6 +94,7 @@ CONVOLUTIONS_WINOGRAD_LARGE = [
     (1, 70, 260, (14, 9), (5, 5), 1, 2, 1, 1),  # ... in blocks, whose channels are not those of the parts
     (1, 140, 150, (15, 14), (3, 3), 2, 1, 1, 1),  # ... in phases
     (1, 70, 40, (8, 5), (5, 5), 1, 2, 1, 1),  # very few tiles, whose weights are used as they are transformed
+    (5, 60, 70, (43, 45), (3, 3), 1, 4, 4, 1),  # phases of a dilation, several times
 ]
 # What Fourier transforms compute, in patches of 16x16 pixels.
 CONVOLUTIONS_FFT = [
@@ -108,6 +112,7 @@ CONVOLUTIONS_FFT = [
     (1, 2, 4, (71, 70), (11, 11), 4, (2, 0), 1, 1),
     (3, 2, 5, (36, 15), (36, 3), 4, (6, 2), 1, 1),  # the most taps, and less than a stride the other way
     (2, 3, 3, (11, 9), (3, 1), 2, (4, 0), 1, 1),  # a phase without taps
+    (2, 3, 5, (17, 18), (5, 1), 1, (5, 0), (3, 2), 1),  # phases of a dilation
 ]
 CONVOLUTIONS_FFT_LARGE = [
     (1, 512, 24, (14, 14), (3, 3), 1, 1, 1, 1),  # the most channels: forward

@@ -113,7 +113,7 @@ def test_conv2d_by_fft_spreads_an_infinity_to_the_outputs_of_its_tile_as_its_doc
 
 
 @pytest.mark.parametrize("by", ["winograd", "fft"])
-@pytest.mark.parametrize("change", [dict(stride=3), dict(stride=(2, 1)), dict(dilation=2), dict(groups=2)])
+@pytest.mark.parametrize("change", [dict(stride=3), dict(stride=(2, 1)), dict(stride=2, dilation=2), dict(groups=2)])
 def test_conv2d_forced_to_transforms_falls_back_where_they_cannot_run(rng, change, by):
     x, weight = rng.standard_normal((2, 4, 9, 8)), rng.standard_normal((6, 4 // change.get("groups", 1), 3, 3))
     results = []
@@ -199,6 +199,19 @@ def test_auto_takes_fft_where_it_was_measured_to_gain():
     assert by(8, 600, 64, (48, 48), kernel=7) != "fft"  # too many channels
 
 
+def test_auto_takes_the_phases_of_a_dilation_where_it_was_measured_to_gain():
+    def by(channels, size, dilation, operation="conv", images=1, stride=1):
+        sizes = ((size, size), (3, 3), (stride, stride), (dilation, dilation))
+        return choose(operation, images, channels, channels, *sizes, 1, 16)
+
+    for operation in ("conv", "conv_input_grad", "conv_weight_grad"):
+        assert by(64, 56, 2, operation) == by(128, 112, 4, operation) == "winograd"
+        assert by(512, 14, 6, operation) == "im2col"  # phases smaller than a tile
+        assert by(64, 1024, 2, operation) == by(64, 56, 2, operation, stride=2) == "im2col"  # phases too large to copy
+    assert by(512, 65, 4) == "winograd"
+    assert by(512, 65, 4, "conv_weight_grad") == "im2col"  # weights too large to add up
+
+
 def test_auto_takes_direct_where_it_was_measured_to_gain():
     def by(operation, channels, out_channels, size, kernel, groups=1, images=8):
         sizes = ((size, size), (kernel, kernel), (2, 2), (1, 1))
@@ -238,6 +251,7 @@ def test_auto_takes_the_kernels_of_groups_where_they_were_measured_to_gain():
     for operation in ("conv", "conv_input_grad", "conv_weight_grad"):
         assert by(operation, 128, 128, 32, **last) == by(operation, 128, 128, 8, **last) == "grouped"
         assert by(operation, 256, 256, 2, size=14, **last) == by(operation, 256, 256, 2, **last) == "im2col"
+        assert by(operation, 96, 4, 2, **last) == "im2col"  # more channels than lanes for few outputs
         assert by(operation, 33, 33, 33, **last) == by(operation, 2, 2, 2, **last) == "grouped"
         assert by(operation, 128, 128, 32, **first) == by(operation, 128, 128, 32, layout=None) == "direct"
         assert by(operation, 64, 64, 32, kernel=201, **last) == "im2col"  # too much to copy

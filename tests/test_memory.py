@@ -53,7 +53,7 @@ def test_200_training_steps_leave_resident_memory_flat(rng, norm):
 EXTRA_MEMORY = """
 import sys, numpy as np, fastnn, fastnn.functional as F
 
-images, channels, out_channels, size, kernel, stride, padding, threads, last, groups = map(int, sys.argv[4:])
+images, channels, out_channels, size, kernel, stride, padding, threads, last, groups, dilation = map(int, sys.argv[4:])
 fastnn.set_conv_algorithm(sys.argv[2])
 fastnn.set_num_threads(threads)
 
@@ -67,13 +67,13 @@ def ones(shape):
 
 x = ones((images, channels, size, size))
 weight = np.ones((out_channels, channels // groups, kernel, kernel), x.dtype)
-out_size = (size + 2 * padding - kernel) // stride + 1
+out_size = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 if sys.argv[1] == "forward":
-    results = F.conv2d(x, weight, None, stride, padding, 1, groups)
+    results = F.conv2d(x, weight, None, stride, padding, dilation, groups)
 else:
     needs = {"input": (True, False, False), "weight": (False, True, True)}[sys.argv[1]]
     grad, bias = ones((images, out_channels, out_size, out_size)), weight[:, 0, 0, 0]
-    results = F.conv2d_backward(grad, x, weight, bias, stride, padding, 1, groups, needs=needs)
+    results = F.conv2d_backward(grad, x, weight, bias, stride, padding, dilation, groups, needs=needs)
 peak, used = fastnn.memory_stats()["peak_bytes"], fastnn.memory_stats()["used_bytes"]
 del results
 print(peak - (used - fastnn.memory_stats()["used_bytes"]))  # results take what they are rounded up to
@@ -81,9 +81,9 @@ print(peak - (used - fastnn.memory_stats()["used_bytes"]))  # results take what 
 PASSES = ("forward", "input", "weight")
 
 
-def extra_memory(algorithm, dtype, layer, threads, channels_last=False, passes=PASSES, groups=1):
+def extra_memory(algorithm, dtype, layer, threads, channels_last=False, passes=PASSES, groups=1, dilation=1):
     """The most that one of the passes takes."""
-    numbers = [str(number) for number in (*layer, threads, int(channels_last), groups)]
+    numbers = [str(number) for number in (*layer, threads, int(channels_last), groups, dilation)]
     found = []
     for name in passes:
         command = [sys.executable, "-c", EXTRA_MEMORY, name, algorithm, np.dtype(dtype).name, *numbers]
@@ -145,10 +145,18 @@ def test_a_convolution_with_channels_last_uses_at_most_16_mb_beside_its_result(l
         ((1, 33, 66, 512, 3, 1, 1), 33),  # groups of an image of 35 MB
         ((16, 64, 64, 112, 3, 2, 1), 64),
         ((16, 64, 128, 112, 3, 2, 1), 64),
+        ((8, 128, 128, 56, 3, 1, 1), 32),  # bundles of some groups
+        ((4, 512, 512, 28, 7, 1, 3), 2),
     ],
 )
 def test_groups_with_channels_last_use_at_most_16_mb_beside_their_result(layer, groups):
     assert extra_memory("auto", np.float32, layer, 1, channels_last=True, groups=groups) <= 16 << 20
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["channels first", "last"])
+@pytest.mark.parametrize("layer", [(1, 512, 512, 65, 3, 1, 4), (2, 64, 64, 256, 5, 1, 8), (4, 160, 180, 65, 3, 1, 4)])
+def test_a_dilated_convolution_uses_at_most_16_mb_beside_its_result(layer, channels_last):
+    assert extra_memory("auto", np.float32, layer, 1, channels_last, dilation=4) <= 16 << 20
 
 
 def test_gradients_of_arrays_with_different_layouts_use_at_most_16_mb_beside_their_result():

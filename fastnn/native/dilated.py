@@ -72,34 +72,47 @@ def split(padding, dilation):
 
 def conv(x, weight, bias, out_size, padding, dilation, slope, kept, convolve):
     whole, lead = split(padding, dilation)
+    size = phase_size(out_size, dilation, (0, 0))
     y = empty_in_layout(x, (len(x), len(weight), *out_size))
-    none = (0, 0)
-    for part in parts_of(len(x), dilation, x.shape[1], len(weight), out_size):
+
+    def compute(part):  # whose arrays are gone before those of the next
         some = gather(x, part, dilation, lead)
-        size = phase_size(out_size, dilation, none)
         outputs = convolve(some, weight, bias, size, (1, 1), whole, (1, 1), 1, None, slope, False, kept)
-        scatter(outputs, part, dilation, none, y)
+        scatter(outputs, part, dilation, (0, 0), y)
+
+    for part in parts_of(len(x), dilation, x.shape[1], len(weight), out_size):
+        compute(part)
     return y
 
 
 def conv_input_grad(grad, weight, bias, in_size, padding, dilation, convolve):
     whole, lead = split(padding, dilation)
+    size = phase_size(in_size, dilation, lead)
     result = empty_in_layout(grad, (len(grad), weight.shape[1], *in_size))
-    for part in parts_of(len(grad), dilation, grad.shape[1], weight.shape[1], in_size):
+
+    def compute(part):
         some = gather(grad, part, dilation, (0, 0))
-        size = phase_size(in_size, dilation, lead)
         scatter(convolve(some, weight, bias, size, (1, 1), whole, (1, 1), 1), part, dilation, lead, result)
+
+    for part in parts_of(len(grad), dilation, grad.shape[1], weight.shape[1], in_size):
+        compute(part)
     return result
 
 
 def conv_weight_grad(grad, x, kernel, padding, dilation, bias_grad, convolve):
     whole, lead = split(padding, dilation)
-    result = np.zeros((grad.shape[1], x.shape[1], *kernel), x.dtype)
-    bias_sums = np.zeros((1, grad.shape[1]))
-    for part in parts_of(len(x), dilation, x.shape[1], grad.shape[1], grad.shape[2:]):
+
+    def compute(part):
         grads, images = gather(grad, part, dilation, (0, 0)), gather(x, part, dilation, lead)
-        some, sums = convolve(grads, images, kernel, (1, 1), whole, (1, 1), 1, bias_grad)
+        return convolve(grads, images, kernel, (1, 1), whole, (1, 1), 1, bias_grad)
+
+    parts = parts_of(len(x), dilation, x.shape[1], grad.shape[1], grad.shape[2:])
+    result, bias_sums = compute(parts[0])
+    bias_sums = np.zeros((1, grad.shape[1])) if bias_sums is None else bias_sums[None].astype(np.float64)
+    for part in parts[1:]:
+        some, sums = compute(part)
         result += some
+        del some
         if bias_grad:
             bias_sums += sums
     return result, bias_sums

@@ -592,8 +592,8 @@ INLINE void multiply_vectors(const int vectors, ptrdiff_t rows, int real_pair, p
 }
 
 /* The same with one panel of up to COLUMN_TILE columns. */
-static void multiply_panel(ptrdiff_t width, ptrdiff_t rows, int q, ptrdiff_t depth, const real *a, ptrdiff_t a_plane,
-                           const real *b, ptrdiff_t b_plane, real *c, struct strides strides, int accumulate)
+INLINE void multiply_columns(ptrdiff_t width, ptrdiff_t rows, int q, ptrdiff_t depth, const real *a, ptrdiff_t a_plane,
+                             const real *b, ptrdiff_t b_plane, real *c, struct strides strides, const int accumulate)
 {
     switch (width / LANES) {
     case 1: multiply_vectors(1, rows, is_real(q), depth, a, a_plane, b, b_plane, c, strides, accumulate); break;
@@ -601,6 +601,16 @@ static void multiply_panel(ptrdiff_t width, ptrdiff_t rows, int q, ptrdiff_t dep
     default: multiply_vectors(COLUMN_VECTORS, rows, is_real(q), depth, a, a_plane, b, b_plane, c, strides, accumulate);
     }
 }
+
+/* Products of a few channels take so little time that a look at `accumulate` for each would be a fifth of it. */
+static __attribute__((noinline)) void multiply_panel(ptrdiff_t width, ptrdiff_t rows, int q, ptrdiff_t depth,
+                                                     const real *a, ptrdiff_t a_plane, const real *b, ptrdiff_t b_plane,
+                                                     real *c, struct strides strides)
+{ multiply_columns(width, rows, q, depth, a, a_plane, b, b_plane, c, strides, 0); }
+static __attribute__((noinline)) void multiply_panel_onto(ptrdiff_t width, ptrdiff_t rows, int q, ptrdiff_t depth,
+                                                          const real *a, ptrdiff_t a_plane, const real *b,
+                                                          ptrdiff_t b_plane, real *c, struct strides strides)
+{ multiply_columns(width, rows, q, depth, a, a_plane, b, b_plane, c, strides, 1); }
 
 /* ---- Tasks ---- */
 
@@ -788,7 +798,7 @@ static void multiply_chunk(const struct fft_geometry *g, const real *chunk, ptrd
             const real *a = chunk + 3 * q * a_plane;
             const real *b = patches + 2 * q * b_plane + (tile_start + start) * depth;
             real *c = products + 2 * q * LANES + start / LANES * PRODUCT_VECTOR;
-            multiply_panel(smaller(COLUMN_TILE, width - start), rows, q, depth, a, a_plane, b, b_plane, c, strides, 0);
+            multiply_panel(smaller(COLUMN_TILE, width - start), rows, q, depth, a, a_plane, b, b_plane, c, strides);
         }
 }
 
@@ -895,10 +905,10 @@ static void multiply_sum(const struct tiled_sum *s, ptrdiff_t q, const void *gra
     ptrdiff_t b_plane = sum_gradient_plane(s);
     const struct strides strides = {width, LANES, sum_product_plane(s)};
     for (ptrdiff_t start = 0; start < width; start += COLUMN_TILE)
-        multiply_panel(smaller(COLUMN_TILE, width - start), s->channels, (int)q, depth,
-                       (const real *)patches + 3 * q * a_plane, a_plane,
-                       (const real *)gradients + 2 * q * b_plane + start * depth, b_plane,
-                       (real *)products + 2 * q * strides.plane + start, strides, accumulate);
+        (accumulate ? multiply_panel_onto : multiply_panel)(
+            smaller(COLUMN_TILE, width - start), s->channels, (int)q, depth, (const real *)patches + 3 * q * a_plane,
+            a_plane, (const real *)gradients + 2 * q * b_plane + start * depth, b_plane,
+            (real *)products + 2 * q * strides.plane + start, strides);
 }
 
 /* grad_weight[k][channel of the image][tap] of one of the sum's channels: what stands at -tap in the inverse transform. */

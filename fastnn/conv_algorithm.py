@@ -44,7 +44,8 @@ def set_conv_algorithm(name):
           dimensions, where a row fits the cache.
         - "winograd" needs a quarter of the multiplications for filters of 3x3, and up to 4 times fewer for others of
           2x2 to 12x12, with stride 1, 2 or 4 (backward-data with a stride: 2 or 3 taps per phase, as 3x3 to 6x6 have
-          with stride 2), dilation 1, one group and at most 2048 channels, counted once per block of 3x3 or 2x2 taps.
+          with stride 2), one group and at most 2048 channels, counted once per block of 3x3 or 2x2 taps; with a
+          dilation where the stride is 1 and the images of every second, third, ... pixel are not large.
           Its largest error in float32 is at most 2e-5 of the output's RMS for up to 512 channels.
         - "fft" needs up to 13 times fewer, for large images and filters of up to 9x9 (stride 2: 18x18, stride 4:
           36x36), of the same kinds, with at most 512 channels, counted once per phase of the stride. Its error is
@@ -276,8 +277,8 @@ def phases_together(channels, out_channels, out_size, dilation):
 def choose_for_phases(wanted, operation, images, channels, out_channels, out_size, kernel, dilation, lanes):
     """What computes a dilated convolution by its phases, or something else where that is not faster than im2col.
 
-    One core with AVX-512, milliseconds of im2col and of phases, forward: (1, 512, 512, 33, 3) with dilation 2 28.4 and
-    20; (2, 64, 64, 56, 3) 2.8 and 1.6; tiles of 4x4 waste too much of smaller phases.
+    One core with AVX-512, milliseconds of im2col and of phases, forward: (1, 512, 512, 33, 3) with dilation 2 28 and
+    27, with channels last 28 and 23; (2, 64, 64, 56, 3) 2.8 and 1.9; tiles of 4x4 waste too much of smaller phases.
     """
     stride, phases = (1, 1), images * math.prod(dilation)
     size = tuple(-(-n // d) for n, d in zip(out_size, dilation, strict=True))
@@ -580,7 +581,8 @@ def direct_gains(operation, images, channels, out_channels, out_size, kernel, st
     Of many channels to a few, the direct kernels' copy of the image, and in backward-weights their sums in lanes, are
     too large for the cache where a step or a dilation has them use it seldom. Time over that of the matrix product,
     one core with AVX-512, forward and backward-weights: (2, 256, 4, 56, 3) 0.67 0.56, with stride 2 1.79 1.44, with
-    dilation 4 1.63 1.70; (2, 512, 6, 56, 3) 0.92 2.5, 3.8 10.6; (2, 64, 4, 56, 5) with stride 3 0.48 0.86.
+    dilation 4 1.63 1.70; (2, 512, 6, 56, 3) 0.92 2.5, 3.8 10.6; (2, 64, 4, 56, 5) with stride 3 0.48 0.86. And of
+    backward-data of (1, 1000, 3, 78, 3) with dilation 2: 2.2; (1, 256, 8, 65, (7, 3)), stride 2, dilation 4: 3.2.
     """
     depthwise = channels == out_channels == 1
     if math.prod(kernel) == 1 and not depthwise:
@@ -593,7 +595,7 @@ def direct_gains(operation, images, channels, out_channels, out_size, kernel, st
         few = (channels <= 8 or few_outputs) and max(stride) < 4 and (out_size[-1] >= 10 or fill_lanes)
         return depthwise or few or (fill_lanes and channels <= 64 and max(stride) == 1 and math.prod(out_size) >= 25)
     few_outputs = out_channels <= 8 and (
-        dense or operation == "conv_input_grad" or (channels <= 128 and math.prod(kernel) > 9)
+        dense or (operation == "conv_input_grad" and max(dilation) == 1) or (channels <= 128 and math.prod(kernel) > 9)
     )
     few = (channels <= 48 or few_outputs) and math.prod(out_size) >= 64
     return depthwise or few or (fill_lanes and channels <= 96)

@@ -236,6 +236,8 @@ def test_auto_takes_direct_for_few_outputs_where_it_was_measured_to_gain():
 
     assert by("conv", 64, 4, 56, 5, stride=3) == "direct"
     assert by("conv", 256, 4, 56, 3, stride=2) == by("conv", 128, 1, 56, 3, dilation=4) == "im2col"
+    assert by("conv_input_grad", 256, 4, 56, 3, stride=2) == "direct"
+    assert by("conv_input_grad", 256, 4, 56, 3, stride=2, dilation=2) == "im2col"
     assert by("conv_weight_grad", 60, 4, 56, 5, stride=3) == "direct"
     assert by("conv_weight_grad", 512, 6, 85, 3, stride=2) == "im2col"
     assert by("conv_weight_grad", 256, 1, 56, 3, dilation=4) == "direct"

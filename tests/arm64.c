@@ -151,31 +151,52 @@ static void check_patches(const char *name, int channels_last, const struct kern
     compare(name, y, expected, N * PLANE * K, 5e-6);
 }
 
-/* Depthwise 3x3, stride 1, padding 1, by the first weights of the first output channel's filters */
-static void check_depthwise(const struct depthwise_kernels *kernel, const real *x, const real *last, const real *weight)
+/* 3x3, stride 1, padding 1: runs of three taps */
+static struct group_geometry grouped(ptrdiff_t groups, ptrdiff_t channels, ptrdiff_t out_channels, int channels_last)
 {
+    static struct group_tap tap[TAPS];
+    for (int t = 0; t < TAPS; t++) tap[t] = (struct group_tap){t / 3 - 1, t % 3 - 1, t, t % 3 == 0 ? 3 : 0};
+    const ptrdiff_t outputs = groups * out_channels, pixel = channels_last ? outputs : 1;
+    return (struct group_geometry){groups, channels,        out_channels, channels_last, {H, W}, {H, W}, {1, 1},
+                                   0,      PLANE * outputs, W * pixel,    pixel,         TAPS,   tap};
+}
+
+/* One group */
+static void check_grouped(const struct group_kernels *kernel, const real *last, const real *weight,
+                          const struct conv_epilogue *epilogue, const double *expected)
+{
+    const struct group_geometry geometry = grouped(1, C, K, 1);
+    real *by_taps = numbers(TAPS * C * K), *y = numbers(N * PLANE * K);
+    for (int i = 0; i < K * DEPTH; i++) by_taps[(i % TAPS * C + i / TAPS % C) * K + i / DEPTH] = weight[i];
+    kernel->tile(&geometry, last, by_taps, 0, N * H, epilogue, 0, y, memory(kernel->scratch_size(&geometry)));
+    compare("grouped", y, expected, N * PLANE * K, 5e-6);
+}
+
+/* Depthwise, by the first weights of the first output channel's filters */
+static void check_depthwise(const struct kernels *table, const real *x, const real *last, const real *weight)
+{
+    const struct group_kernels *kernel = table->depthwise;
+    struct group_geometry geometry = grouped(C, 1, 1, 1);
     static double expected[N * PLANE * C];
     static real by_pixel[N * PLANE * C];
-    struct depthwise_tap tap[TAPS];
     real *by_taps = numbers(TAPS * C), *y = numbers(N * PLANE * C);
-    for (int t = 0; t < TAPS; t++) {
-        tap[t] = (struct depthwise_tap){t / 3 - 1, t % 3 - 1, t};
-        for (int c = 0; c < C; c++) by_taps[t * C + c] = weight[c * TAPS + t];
-    }
+    for (int i = 0; i < TAPS * C; i++) by_taps[i] = weight[i % C * TAPS + i / C];
     for (int i = 0; i < N * PLANE * C; i++) {
         int n = i / (PLANE * C), p = i / C % PLANE, c = i % C;
         expected[i] = 0;
         for (int t = 0; t < TAPS; t++) {
-            ptrdiff_t row = p / W + tap[t].y, column = p % W + tap[t].x;
+            ptrdiff_t row = p / W + t / 3 - 1, column = p % W + t % 3 - 1;
             if (row >= 0 && row < H && column >= 0 && column < W)
                 expected[i] += (double)weight[c * TAPS + t] * last[(n * PLANE + row * W + column) * C + c];
         }
     }
     const struct conv_epilogue epilogue = {.slope = 1, .channels = C};
-    struct depthwise_geometry geometry = {C, 1, {H, W}, {H, W}, {1, 1}, 0, PLANE * C, W * C, C, TAPS, tap};
     kernel->tile(&geometry, last, by_taps, 0, N * H, &epilogue, 0, y, memory(kernel->scratch_size(&geometry)));
     compare("depthwise, channels last", y, expected, N * PLANE * C, 5e-6);
-    geometry = (struct depthwise_geometry){C, 0, {H, W}, {H, W}, {1, 1}, 0, PLANE * C, W, 1, TAPS, tap};
+    table->grouped->tile(&geometry, last, by_taps, 0, N * H, &epilogue, 0, y,
+                         memory(table->grouped->scratch_size(&geometry)));
+    compare("depthwise, as any groups", y, expected, N * PLANE * C, 5e-6);
+    geometry = grouped(C, 1, 1, 0);
     kernel->tile(&geometry, x, by_taps, 0, N * H, &epilogue, 0, y, memory(kernel->scratch_size(&geometry)));
     for (int i = 0; i < N * PLANE * C; i++) { /* compared in the order of channels last */
         int n = i / (PLANE * C), p = i / C % PLANE, c = i % C;
@@ -324,7 +345,8 @@ static void check_convolutions(const struct kernels *table)
     check_pixels(table, last, weight, &with_bias);
     check_patches("patches", 0, table, x, weight, &with_bias, expected);
     check_patches("patches, channels last", 1, table, last, weight, &with_bias, expected_last);
-    check_depthwise(table->depthwise, x, last, weight);
+    check_grouped(table->grouped, last, weight, &with_bias, expected_last);
+    check_depthwise(table, x, last, weight);
 }
 
 static void check_rows(const struct kernels *table)

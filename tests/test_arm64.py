@@ -46,6 +46,8 @@ def test_kernels_are_right_on_arm64(core, dtype, tmp_path):
         "fft",
         "pixels",
         "patches",
+        "grouped",
+        "depthwise, as any groups",
         "depthwise, channels last",
         "depthwise, channels first",
     )

@@ -5,6 +5,7 @@ import math
 import os
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import NamedTuple
 
 __all__ = ["conv_algorithm", "get_conv_algorithm", "set_conv_algorithm"]
 
@@ -125,6 +126,27 @@ def check_algorithm(source, name):
     return name
 
 
+class Shape(NamedTuple):
+    """One of a convolution's three operations: "conv", "conv_input_grad" or "conv_weight_grad".
+
+    The sizes are those of the convolution that is computed: backward-data convolves the output's gradient. A vector has
+    `lanes` elements; all arrays have channels "first" or "last", or None of both.
+    """
+
+    operation: str
+    images: int
+    channels: int
+    out_channels: int
+    out_size: tuple
+    kernel: tuple
+    stride: tuple
+    dilation: tuple
+    groups: int
+    lanes: int
+    layout: str | None = "first"
+    itemsize: int = 4
+
+
 def choose(
     operation,
     images,
@@ -139,11 +161,9 @@ def choose(
     layout="first",
     itemsize=4,
 ):
-    """The algorithm for one operation ("conv", "conv_input_grad", "conv_weight_grad"): "im2col", "direct",
-    "winograd", "fft", or what the user knows as kinds of the first two, "patches" (see packs_patches()) and "grouped".
+    """The algorithm for a Shape, given by its fields: "im2col", "direct", "winograd", "fft", or what the user knows as
+    kinds of the first two, "patches" (see packs_patches()) and "grouped".
 
-    The shapes are those of the convolution that is computed: backward-data convolves the output's gradient. A vector
-    has `lanes` elements; all arrays have channels "first" or "last", or None of both.
     ``python -m fastnn bench conv --algorithms`` measures this table, and those below, anew: every algorithm on every
     layer, the chosen one marked, and what the choice has lost.
     Measured on a Zen 4 core with AVX-512 (AVX2 is within 5 %), float32, GFLOP/s of the three operations:
@@ -190,40 +210,25 @@ def choose(
 
 
 @lru_cache(maxsize=4096)  # a small layer takes no longer than the choice
-def choose_once(
-    wanted,
-    operation,
-    images,
-    channels,
-    out_channels,
-    out_size,
-    kernel,
-    stride,
-    dilation,
-    groups,
-    lanes,
-    layout,
-    itemsize,
-):
+def choose_once(wanted, *fields):
     """choose(), where `wanted` is the algorithm that the user asks for."""
-    shape = (operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes)
-    by = choose_by_shape(wanted, *shape)
-    if groups > 1 and grouped_runs(*shape, layout):
-        if wanted == "direct" or (wanted == "auto" and grouped_gains(*shape, layout)):
+    shape = Shape(*fields)
+    by = choose_in_any_layout(wanted, shape)
+    if shape.groups > 1 and grouped_runs(shape):
+        if wanted == "direct" or (wanted == "auto" and grouped_gains(shape)):
             return "grouped"
         by = "im2col"
-    packs = channels <= PATCH_CHANNELS if by == "im2col" else by == "direct" != wanted  # who asks for it gets it
-    if packs and packs_patches(*shape, layout, itemsize):
+    packs = shape.channels <= PATCH_CHANNELS if by == "im2col" else by == "direct" != wanted  # who asks for it gets it
+    if packs and packs_patches(shape):
         return "patches"
     return by
 
 
-def choose_by_shape(
-    wanted, operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes
-):
-    """choose_once() of arrays in any layout."""
+def choose_in_any_layout(wanted, shape):
+    """Without the kernels that are for some layouts alone."""
+    operation, _, channels, out_channels, out_size, kernel, stride, dilation, groups, *_ = shape
     if len(kernel) == 2 and max(dilation) > 1 == max(stride) and groups == 1:
-        by = choose_for_phases(wanted, operation, images, channels, out_channels, out_size, kernel, dilation, lanes)
+        by = choose_for_phases(wanted, shape)
         if by in ("winograd", "fft"):
             return by
     blocks = winograd_blocks(kernel, stride)[1]
@@ -257,15 +262,11 @@ def choose_by_shape(
     )
     if wanted != "auto":
         return wanted if {"winograd": winograd_runs, "fft": fft_runs, "direct": direct_runs}.get(wanted) else "im2col"
-    shape = (images, channels, out_channels, out_size, kernel, stride, lanes)
-    by_winograd = winograd_cost(operation, *shape) if winograd_runs else math.inf
-    by_fft = fft_cost(operation, *shape) if fft_runs else math.inf
-    if min(by_winograd, by_fft) < 0.93 * others_cost(operation, *shape):  # which threads share more evenly
+    by_winograd = winograd_cost(shape) if winograd_runs else math.inf
+    by_fft = fft_cost(shape) if fft_runs else math.inf
+    if min(by_winograd, by_fft) < 0.93 * others_cost(shape):  # which threads share more evenly
         return "fft" if by_fft < fft_margin(operation, kernel, most_taps) * by_winograd else "winograd"
-    group = (images, channels // groups, out_channels // groups, out_size, kernel, stride, dilation, lanes)
-    if direct_runs and direct_gains(operation, *group):
-        return "direct"
-    return "im2col"
+    return "direct" if direct_runs and direct_gains(shape) else "im2col"
 
 
 def phases_together(channels, out_channels, out_size, dilation):
@@ -274,32 +275,31 @@ def phases_together(channels, out_channels, out_size, dilation):
     return max(1, PHASE_ELEMENTS // max(1, elements))
 
 
-def choose_for_phases(wanted, operation, images, channels, out_channels, out_size, kernel, dilation, lanes):
+def choose_for_phases(wanted, shape):
     """What computes a dilated convolution by its phases, or something else where that is not faster than im2col.
 
     One core with AVX-512, milliseconds of im2col and of phases, forward: (1, 512, 512, 33, 3) with dilation 2 28 and
     27, with channels last 28 and 23; (2, 64, 64, 56, 3) 2.8 and 1.9; tiles of 4x4 waste too much of smaller phases.
     """
-    stride, phases = (1, 1), images * math.prod(dilation)
-    size = tuple(-(-n // d) for n, d in zip(out_size, dilation, strict=True))
+    _, images, channels, out_channels, out_size, kernel, _, dilation, *_ = shape
+    phases, weights = images * math.prod(dilation), channels * out_channels * math.prod(kernel)
     together = phases_together(channels, out_channels, out_size, dilation)
+    size = tuple(-(-n // d) for n, d in zip(out_size, dilation, strict=True))
     elements = (channels + out_channels) * math.prod(size)
-    large = operation == "conv_weight_grad" and channels * out_channels * math.prod(kernel) > PHASE_WEIGHTS
-    if large or elements > PHASE_ELEMENTS:
+    if elements > PHASE_ELEMENTS or (shape.operation == "conv_weight_grad" and weights > PHASE_WEIGHTS):
         return None
-    part = (operation, min(phases, together), channels, out_channels, size, kernel, stride)
-    by = choose_by_shape(wanted, *part, (1, 1), 1, lanes)
+    part = shape._replace(images=min(phases, together), out_size=size, dilation=(1, 1))
+    by = choose_in_any_layout(wanted, part)
     if wanted != "auto" or by not in ("winograd", "fft"):
         return by
-    cost = -(-phases // together) * {"winograd": winograd_cost, "fft": fft_cost}[by](*part, lanes)
-    cost += COPY_COST * phases * elements
-    shape = (images, channels, out_channels, out_size, kernel, stride, lanes)
-    return by if cost < 0.93 * others_cost(operation, *shape) else None
+    cost = -(-phases // together) * (winograd_cost(part) if by == "winograd" else fft_cost(part))
+    return by if cost + COPY_COST * phases * elements < 0.93 * others_cost(shape) else None
 
 
-def grouped_runs(operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes, layout):
+def grouped_runs(shape):
     """Whether native/grouped.pyx computes these groups: with channels last unless what some neighbouring outputs see of
     a vector of channels is too much to copy; with channels first depthwise ones that fill half a vector."""
+    operation, _, channels, out_channels, _, kernel, stride, dilation, groups, lanes, layout, _ = shape
     if len(kernel) != 2 or layout is None:
         return False
     c, k = channels // groups, out_channels // groups
@@ -313,7 +313,7 @@ def grouped_runs(operation, images, channels, out_channels, out_size, kernel, st
     return c == k == 1 and steps == 1 and operation != "conv_weight_grad" and 2 * groups >= lanes
 
 
-def grouped_gains(operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes, layout):
+def grouped_gains(shape):
     """Whether it is faster than the matrix product, which wastes what lanes and rows of its tiles a group leaves.
 
     Channels last, one core with AVX-512, milliseconds of this and of the matrix product, forward, backward-data and
@@ -322,28 +322,16 @@ def grouped_gains(operation, images, channels, out_channels, out_size, kernel, s
     0.76 0.71 2.8, 0.60 0.64 1.3; (64, 64, 28) 7.4 7.4 10.3, 7.0 7.2 8.0; of more channels than a vector has, which are
     spread over lanes one by one, (48, 2, 28) 2.8 0.36 2.7, 1.1 0.51 2.2.
     """
-    c, k, wide = channels // groups, out_channels // groups, out_size[-1] >= 16
+    c, k, lanes = shape.channels // shape.groups, shape.out_channels // shape.groups, shape.lanes
+    wide = shape.out_size[-1] >= 16
     if 2 * k <= lanes < c:
         return False
-    if operation == "conv_weight_grad":
+    if shape.operation == "conv_weight_grad":
         return 2 * k <= lanes or (k <= lanes and wide)
     return k <= lanes or (k <= 3 * lanes and wide)
 
 
-def packs_patches(
-    operation,
-    images,
-    channels,
-    out_channels,
-    out_size,
-    kernel,
-    stride,
-    dilation,
-    groups,
-    lanes,
-    layout,
-    itemsize,
-):
+def packs_patches(shape):
     """Whether a convolution packs patches as rows of its product, see csrc/pixels.c: with channels last of few channels
     to more than a vector of them, with channels first of patches that hardly overlap.
 
@@ -353,6 +341,7 @@ def packs_patches(
     first: (8, 3, 768, 224, 16) with stride 16 18.7 15.7 -> 15.3 14.5; (8, 3, 192, 224, 16) 5.4 6.0 -> 3.7 3.9;
     (64, 3, 16, 112, 5) with stride 5 4.3 5.3 -> 2.6 2.1; (8, 3, 64, 224, 7) with stride 4 4.4 8.7 -> 5.0 6.3.
     """
+    operation, _, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes, layout, itemsize = shape
     depth = math.prod(kernel) * channels
     if layout is None or operation == "conv_input_grad" or len(kernel) != 2 or groups > 1 or max(dilation) > 1:
         return False
@@ -377,13 +366,14 @@ def fft_margin(operation, kernel, most_taps):
     return 0.85 if most_taps <= 4 and operation != "conv_weight_grad" else 1
 
 
-def others_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
+def others_cost(shape):
     """What the direct kernels or the matrix product take, in multiply-adds at the peak.
 
     They reach 82 % of it, or 78 % in backward-weights, after 7 microseconds for the call; in backward-data with a
     stride less, the fewer channels the result has, and in backward-weights, the fewer output channels there are, up to
     half a vector.
     """
+    operation, images, channels, out_channels, out_size, kernel, stride, _, _, lanes, *_ = shape
     reached = 0.78 if operation == "conv_weight_grad" else 0.82
     if operation == "conv_weight_grad" and 2 * out_channels < lanes:
         reached *= out_channels / (out_channels + lanes / 2)
@@ -435,13 +425,14 @@ def phase_products(kernel, stride):
     return products, (taps + 3) ** 2 / 36, math.prod(stride) * (taps + 3) ** 2 / 36
 
 
-def winograd_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
+def winograd_cost(shape):
     """What Winograd's algorithm takes, in multiply-adds at the peak; infinite where it saves no products.
 
     Fitted to the tables: within a fifth of the measured times from 8 to 512 channels and from 4 tiles on; transforms
     count as beside other work on the machine, which they feel more than products do. The constants are those of blocks
     of 3x3; blocks of 2x2 have fewer points in everything.
     """
+    operation, images, channels, out_channels, out_size, kernel, stride, _, _, lanes, *_ = shape
     pairs = channels * (max(out_channels, lanes) if operation == "conv_weight_grad" else out_channels)
     if operation == "conv_input_grad" and stride != (1, 1):
         products, planes, filters = phase_products(kernel, stride)
@@ -479,7 +470,7 @@ def fft_channels(channels, kernel, stride):
     return channels * math.prod(min(k, s) for k, s in zip(kernel, stride, strict=True))
 
 
-def fft_cost(operation, images, channels, out_channels, out_size, kernel, stride, lanes):
+def fft_cost(shape):
     """What Fourier transforms of tiles take, in multiply-adds at the peak.
 
     Large weights are transformed again for each block of tiles. Fitted to measurements on a Zen 4 core; float32, in
@@ -527,6 +518,7 @@ def fft_cost(operation, images, channels, out_channels, out_size, kernel, stride
     (32, 64, 64, 13, 5, 2, 2)      50  127   74   47  129   73
     ============================  =============  =============
     """
+    operation, images, channels, out_channels, out_size, kernel, stride, _, _, lanes, *_ = shape
     tiles = images * math.prod(-(-n // (17 - t)) for n, t in zip(out_size, taps_per_phase(kernel, stride), strict=True))
     tiles = -(-tiles // lanes) * lanes
     channels = fft_channels(channels, kernel, stride)
@@ -553,8 +545,8 @@ def direct_copy(operation, channels, out_size, kernel, stride, dilation):
     return channels * sizes[-1] * (rows if len(kernel) == 2 else 1)
 
 
-def direct_gains(operation, images, channels, out_channels, out_size, kernel, stride, dilation, lanes):
-    """Whether packing patches costs more than it saves; channels are those of one group.
+def direct_gains(shape):
+    """Whether packing patches costs more than it saves.
 
     Measured on a Zen 4 core, float32, in turn on a machine with other work, GFLOP/s of the three operations:
 
@@ -584,6 +576,8 @@ def direct_gains(operation, images, channels, out_channels, out_size, kernel, st
     dilation 4 1.63 1.70; (2, 512, 6, 56, 3) 0.92 2.5, 3.8 10.6; (2, 64, 4, 56, 5) with stride 3 0.48 0.86. And of
     backward-data of (1, 1000, 3, 78, 3) with dilation 2: 2.2; (1, 256, 8, 65, (7, 3)), stride 2, dilation 4: 3.2.
     """
+    operation, images, channels, out_channels, out_size, kernel, stride, dilation, groups, lanes, *_ = shape
+    channels, out_channels = channels // groups, out_channels // groups
     depthwise = channels == out_channels == 1
     if math.prod(kernel) == 1 and not depthwise:
         return False

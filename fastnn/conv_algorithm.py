@@ -15,15 +15,17 @@ WINOGRAD_BLOCKS = 4  # as in csrc/kernels.h
 # stays in the second-level cache, and rows are not cut.
 DIRECT_COPY = 1 << 18
 DIRECT_WEIGHTS = 1 << 20
-# Elements of a dilation's phases, of image and outputs, that are copied at a time; weights whose gradients are added up
+# Bytes of a dilation's phases, of image and outputs, that are copied at a time; weights whose gradients are added up
 # from them at most; multiply-adds in the time of copying an element.
-PHASE_ELEMENTS = 1 << 20
+PHASE_BYTES = 4 << 20
 PHASE_WEIGHTS = 1 << 18
 COPY_COST = 130
-# Elements that are copied for the neighbouring outputs of some groups' channels at most.
+# Elements that are copied for the neighbouring outputs of some groups' channels at most, with channels last and first,
+# bytes of the weights, which are copied as well, and of what backward-weights has in the first-level cache.
 GROUPED_COPY = 1 << 17
-# Bytes of arrays that are copied at a time, where an algorithm does not take them as they stand.
-COPY_BYTES = 4 << 20
+DEPTHWISE_COPY = 1 << 18
+GROUPED_WEIGHT_BYTES = 4 << 20
+GROUPED_RING_BYTES = 48 << 10
 # Patches as rows of a matrix product: bytes of weights, elements of a patch and bytes of a pixel's outputs at most, so
 # that the memory of a call stays small; and input channels of those that the matrix product would compute otherwise.
 PATCH_WEIGHT_BYTES = 4 << 20
@@ -269,10 +271,12 @@ def choose_in_any_layout(wanted, shape):
     return "direct" if direct_runs and direct_gains(shape) else "im2col"
 
 
-def phases_together(channels, out_channels, out_size, dilation):
-    """How many phases of images, see native/dilated.py, are computed together: as many as are copied at a time."""
-    elements = (channels + out_channels) * math.prod(-(-n // d) for n, d in zip(out_size, dilation, strict=True))
-    return max(1, PHASE_ELEMENTS // max(1, elements))
+def phases_together(channels, out_channels, out_size, kernel, dilation, itemsize):
+    """How many phases of images, see native/dilated.py, are computed together: as many as are copied at a time; 0 where
+    one is too much."""
+    size = [-(-n // d) for n, d in zip(out_size, dilation, strict=True)]
+    seen = math.prod(n + k for n, k in zip(size, kernel, strict=True))
+    return PHASE_BYTES // max(1, (channels * seen + out_channels * math.prod(size)) * itemsize)
 
 
 def choose_for_phases(wanted, shape):
@@ -281,36 +285,47 @@ def choose_for_phases(wanted, shape):
     One core with AVX-512, milliseconds of im2col and of phases, forward: (1, 512, 512, 33, 3) with dilation 2 28 and
     27, with channels last 28 and 23; (2, 64, 64, 56, 3) 2.8 and 1.9; tiles of 4x4 waste too much of smaller phases.
     """
-    _, images, channels, out_channels, out_size, kernel, _, dilation, *_ = shape
+    _, images, channels, out_channels, out_size, kernel, _, dilation, *_, itemsize = shape
     phases, weights = images * math.prod(dilation), channels * out_channels * math.prod(kernel)
-    together = phases_together(channels, out_channels, out_size, dilation)
-    size = tuple(-(-n // d) for n, d in zip(out_size, dilation, strict=True))
-    elements = (channels + out_channels) * math.prod(size)
-    if elements > PHASE_ELEMENTS or (shape.operation == "conv_weight_grad" and weights > PHASE_WEIGHTS):
+    together = phases_together(channels, out_channels, out_size, kernel, dilation, itemsize)
+    large = shape.operation == "conv_weight_grad" and weights > PHASE_WEIGHTS
+    if together == 0 or large or any(d > n for d, n in zip(dilation, out_size, strict=True)):
         return None
+    size = tuple(-(-n // d) for n, d in zip(out_size, dilation, strict=True))
     part = shape._replace(images=min(phases, together), out_size=size, dilation=(1, 1))
     by = choose_in_any_layout(wanted, part)
     if wanted != "auto" or by not in ("winograd", "fft"):
         return by
     cost = -(-phases // together) * (winograd_cost(part) if by == "winograd" else fft_cost(part))
-    return by if cost + COPY_COST * phases * elements < 0.93 * others_cost(shape) else None
+    cost += COPY_COST * phases * (channels + out_channels) * math.prod(size)
+    return by if cost < 0.93 * others_cost(shape) else None
 
 
 def grouped_runs(shape):
-    """Whether native/grouped.pyx computes these groups: with channels last unless what some neighbouring outputs see of
-    a vector of channels is too much to copy; with channels first depthwise ones that fill half a vector."""
-    operation, _, channels, out_channels, _, kernel, stride, dilation, groups, lanes, layout, _ = shape
-    if len(kernel) != 2 or layout is None:
-        return False
-    c, k = channels // groups, out_channels // groups
-    step = 1 if operation == "conv_input_grad" else stride[1]  # of which every phase of the stride is a convolution
-    reach = [d * (n - 1) + 1 for d, n in zip(dilation, kernel, strict=True)]
-    if reach[0] * (reach[1] + 15 * step) * c * (lanes if 2 * k <= lanes else 1) > GROUPED_COPY:
+    """Whether native/grouped.pyx computes these groups: with channels last, or with channels first depthwise ones that
+    fill half a vector, unless what some neighbouring outputs see of a vector of channels, or the weights, are too much
+    to copy."""
+    operation, _, channels, out_channels, _, kernel, stride, _, groups, lanes, layout, itemsize = shape
+    c, k, weights = channels // groups, out_channels // groups, channels // groups * out_channels * math.prod(kernel)
+    if len(kernel) != 2 or layout is None or weights * itemsize > GROUPED_WEIGHT_BYTES:
         return False
     if layout == "last":
-        return True
+        return grouped_seen(shape, 16) <= GROUPED_COPY
     steps = 1 if operation == "conv" else max(stride)
-    return c == k == 1 and steps == 1 and operation != "conv_weight_grad" and 2 * groups >= lanes
+    by_windows = c == k == 1 and steps == 1 and operation != "conv_weight_grad" and 2 * groups >= lanes
+    return by_windows and grouped_seen(shape, 64, 8) <= DEPTHWISE_COPY
+
+
+def grouped_seen(shape, columns, rows=1):
+    """Elements that are copied for so many columns and rows of outputs: of every lane, or once for all of them."""
+    lanes, k = shape.lanes, shape.out_channels // shape.groups
+    # each phase of the stride of backward-data is a convolution of stride 1
+    stride = (1, 1) if shape.operation == "conv_input_grad" else shape.stride
+    height, width = (
+        (outputs - 1) * step + (taps - 1) * gap + 1
+        for outputs, step, taps, gap in zip((rows, columns), stride, shape.kernel, shape.dilation, strict=True)
+    )
+    return height * width * (shape.channels // shape.groups) * (lanes if 2 * k <= lanes else 1)
 
 
 def grouped_gains(shape):
@@ -327,7 +342,8 @@ def grouped_gains(shape):
     if 2 * k <= lanes < c:
         return False
     if shape.operation == "conv_weight_grad":
-        return 2 * k <= lanes or (k <= lanes and wide)
+        in_cache = grouped_seen(shape, 16) * shape.itemsize <= GROUPED_RING_BYTES
+        return in_cache and (2 * k <= lanes or (k <= lanes and wide))
     return k <= lanes or (k <= 3 * lanes and wide)
 
 

@@ -77,6 +77,7 @@ CONVOLUTIONS_WINOGRAD = [
     (7, 17, 9, (10, 9), (4, 4), 1, 0, 1, 1),  # panels across images, channels one past a vector
     (3, 2, 7, (27, 39), (3, 3), 2, 1, 1, 1),  # blocks smaller than 2x2
     (1, 9, 4, (40, 41), (7, 8), 4, (2, 3), 1, 1),
+    (0, 3, 5, (17, 18), (3, 3), 1, 2, 2, 1),
     (2, 3, 5, (17, 18), (3, 3), 1, 2, 2, 1),  # dilation: phases, all of a size and some one smaller
     (1, 2, 3, (13, 23), (5, 2), 1, (3, 1), (2, 3), 1),  # ... that begin before the image
     (2, 5, 4, (5, 6), (2, 3), 1, (4, 2), (4, 1), 1),  # ... without an element

@@ -212,6 +212,17 @@ def test_auto_takes_the_phases_of_a_dilation_where_it_was_measured_to_gain():
     assert by(512, 65, 4, "conv_weight_grad") == "im2col"  # weights too large to add up
 
 
+@pytest.mark.parametrize("by", ["winograd", "fft"])
+def test_dilations_beyond_the_outputs_are_not_taken_phase_by_phase(rng, by):
+    x, weight = rng.standard_normal((1, 2, 8, 8)), rng.standard_normal((3, 2, 3, 3))
+    for filters, arguments in ((weight[:, :, :1, :1], (1, 0, 10**6)), (weight, (1, 10**6, 10**6))):
+        results = []
+        for name in ("im2col", by):
+            with fastnn.conv_algorithm(name):  # a million phases would take seconds
+                results.append(F.conv2d(x, filters, None, *arguments))
+        np.testing.assert_array_equal(*results)
+
+
 def test_auto_takes_direct_where_it_was_measured_to_gain():
     def by(operation, channels, out_channels, size, kernel, groups=1, images=8):
         sizes = ((size, size), (kernel, kernel), (2, 2), (1, 1))
@@ -267,6 +278,8 @@ def test_auto_takes_the_kernels_of_groups_where_they_were_measured_to_gain():
     assert by("conv", 33, 33, 33, **first) == by("conv_input_grad", 33, 33, 33, **first) == "grouped"
     assert by("conv", 7, 7, 7, **first) == by("conv_weight_grad", 33, 33, 33, **first) == "direct"
     assert by("conv_input_grad", 33, 33, 33, stride=2, **first) == "direct"
+    assert by("conv", 33, 33, 33, stride=100, **first) != "grouped"  # windows too large to copy
+    assert by("conv", 8192, 8192, 8192, kernel=31, **last) != "grouped"  # ... or weights
 
 
 def test_patches_are_packed_where_it_was_measured_to_gain():

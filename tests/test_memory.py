@@ -159,6 +159,12 @@ def test_a_dilated_convolution_uses_at_most_16_mb_beside_its_result(layer, chann
     assert extra_memory("auto", np.float32, layer, 1, channels_last, dilation=4) <= 16 << 20
 
 
+def test_a_dilated_convolution_in_float64_or_without_padding_uses_at_most_16_mb_beside_its_result():
+    assert extra_memory("auto", np.float64, (2, 512, 512, 33, 3, 1, 2), 1, True, dilation=2) <= 16 << 20
+    assert extra_memory("auto", np.float32, (1, 512, 512, 48, 7, 1, 0), 1, dilation=2) <= 16 << 20
+    assert extra_memory("auto", np.float32, (4, 64, 64, 40, 9, 1, 32), 1, dilation=4) <= 16 << 20
+
+
 def test_gradients_of_arrays_with_different_layouts_use_at_most_16_mb_beside_their_result():
     for layer in ((32, 64, 65, 56, 3, 1, 1), (32, 3, 64, 112, 7, 2, 3), (16, 64, 65, 56, 7, 1, 3)):
         assert extra_memory("auto", np.float32, layer, 1, channels_last=2, passes=["weight"]) <= 16 << 20  # x alone

@@ -18,7 +18,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from fastnn import conv_algorithm
 from fastnn.conv_algorithm import choose
 from fastnn.native import dilated, direct, fft, grouped, winograd
 from fastnn.native.pixels import patches_conv, patches_weight_grad, pointwise_conv, pointwise_input_grad
@@ -53,7 +52,8 @@ cdef ptrdiff_t SPREAD_PIXELS = 800
 cdef ptrdiff_t SPREAD_BYTES = 8 << 20
 cdef ptrdiff_t SPREAD_DEPTH = 128
 cdef ptrdiff_t TASK_WEIGHTS = 144
-cdef ptrdiff_t COPY_BYTES = conv_algorithm.COPY_BYTES
+# Bytes of arrays that are copied at a time, where an algorithm does not take them as they stand.
+cdef ptrdiff_t COPY_BYTES = 4 << 20
 # Bytes of outputs that are summed up at a time, about: the sums of their parts take up to 3 % of it.
 cdef ptrdiff_t STATISTICS_BYTES = 32 << 20
 # Pixels of channels-last arrays that are summed up together.
@@ -473,7 +473,7 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
                     slope, statistics)
     cdef str by = algorithm("conv", x, layout_of(x), out_channels, out_size, kernel, stride, dilation, groups)
     if dilates(by, dilation):
-        if residual is None and not statistics:
+        if residual is None and not statistics:  # of which the phases' outputs know nothing
             return dilated.conv(x, weight, bias, out_size, padding, dilation, slope, kept, conv)
         by = "im2col"
     cdef Epilogue epilogue
@@ -583,10 +583,10 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     if needed is not None:
         return conv_input_grad(grad, (<object> weight)[needed[0]], bias, in_size, stride, needed[1], dilation, groups)
     cdef str by = algorithm("conv_input_grad", grad, layout_of(grad) if stands(grad) else None, rows * groups, in_size,
-                            (<object> weight).shape[2:], stride, dilation, groups)
+                            kernel, stride, dilation, groups)
     if dilates(by, dilation):
         return dilated.conv_input_grad(grad, weight, bias, in_size, padding, dilation, conv_input_grad)
-    if (last and not takes_last(by, grad, out_channels // groups, rows, groups, (<object> weight).shape[2:])
+    if (last and not takes_last(by, grad, out_channels // groups, rows, groups, kernel)
             or copies_much(grad)):
         return input_grad_by_parts(grad, weight, bias, in_size, stride, padding, dilation, groups)
     epilogue = Epilogue(bias, None, 1, False, rows * groups)

@@ -29,10 +29,11 @@ def phase_size(size, dilation, lead):
     return tuple(-(-(n + e) // d) for n, d, e in zip(size, dilation, lead, strict=True))
 
 
-def parts_of(images, dilation, channels, out_channels, out_size):
-    """Lists of (image, phase down, phase across), as many as are computed together."""
-    every = list(itertools.product(range(images), range(dilation[0]), range(dilation[1])))
-    together = phases_together(channels, out_channels, out_size, dilation)
+def parts_of(x, out_channels, out_size, kernel, dilation):
+    """Lists of (image, phase down, phase across), as many as are computed together, of x with some output."""
+    phases = [range(min(d, n)) for d, n in zip(dilation, out_size, strict=True)]
+    every = list(itertools.product(range(len(x)), *phases))
+    together = max(1, phases_together(x.shape[1], out_channels, out_size, kernel, dilation, x.itemsize))
     return [every[start : start + together] for start in range(0, len(every), together)]
 
 
@@ -80,7 +81,7 @@ def conv(x, weight, bias, out_size, padding, dilation, slope, kept, convolve):
         outputs = convolve(some, weight, bias, size, (1, 1), whole, (1, 1), 1, None, slope, False, kept)
         scatter(outputs, part, dilation, (0, 0), y)
 
-    for part in parts_of(len(x), dilation, x.shape[1], len(weight), out_size):
+    for part in parts_of(x, len(weight), out_size, weight.shape[2:], dilation):
         compute(part)
     return y
 
@@ -94,7 +95,7 @@ def conv_input_grad(grad, weight, bias, in_size, padding, dilation, convolve):
         some = gather(grad, part, dilation, (0, 0))
         scatter(convolve(some, weight, bias, size, (1, 1), whole, (1, 1), 1), part, dilation, lead, result)
 
-    for part in parts_of(len(grad), dilation, grad.shape[1], weight.shape[1], in_size):
+    for part in parts_of(grad, weight.shape[1], in_size, weight.shape[2:], dilation):
         compute(part)
     return result
 
@@ -106,7 +107,9 @@ def conv_weight_grad(grad, x, kernel, padding, dilation, bias_grad, convolve):
         grads, images = gather(grad, part, dilation, (0, 0)), gather(x, part, dilation, lead)
         return convolve(grads, images, kernel, (1, 1), whole, (1, 1), 1, bias_grad)
 
-    parts = parts_of(len(x), dilation, x.shape[1], grad.shape[1], grad.shape[2:])
+    parts = parts_of(x, grad.shape[1], grad.shape[2:], kernel, dilation)
+    if not parts:
+        return np.zeros((grad.shape[1], x.shape[1], *kernel), x.dtype), np.zeros((1, grad.shape[1]))
     result, bias_sums = compute(parts[0])
     bias_sums = np.zeros((1, grad.shape[1])) if bias_sums is None else bias_sums[None].astype(np.float64)
     for part in parts[1:]:

@@ -18,6 +18,7 @@ np.import_array()
 # Rows of outputs of a task; tasks at most where the sums of each are kept: statistics, and gradients by the weights.
 cdef ptrdiff_t TASK_ROWS = 8
 cdef ptrdiff_t UNITS = 512
+cdef ptrdiff_t STATISTICS_BYTES = 4 << 20
 cdef ptrdiff_t PARTS = 64
 cdef ptrdiff_t PARTIAL_BYTES = 8 << 20
 cdef double FLOP_PER_NANOSECOND = 20.0
@@ -67,11 +68,12 @@ cdef correlate(const group_geometry *g, ptrdiff_t images, np.ndarray x, np.ndarr
                np.ndarray y):
     """The outputs of one geometry; `weight` is [tap of the filter][C][all output channels]."""
     cdef const group_kernels *kernel = kernels_of(x, g)
-    cdef ptrdiff_t rows = images * g.grid[0], block = TASK_ROWS, task
+    cdef ptrdiff_t rows = images * g.grid[0], block = TASK_ROWS, task, units
     cdef ptrdiff_t row_outputs = g.grid[1] * g.groups * g.out_channels
     cdef int threads = threads_for(nanoseconds(g, rows))
     if epilogue.statistics:  # by the shape alone
-        block = max(block, ceil_div(rows, UNITS))
+        units = max(1, min(UNITS, STATISTICS_BYTES // (2 * g.groups * g.out_channels * np.PyArray_ITEMSIZE(x))))
+        block = max(block, ceil_div(rows, units))
     while not epilogue.statistics and block > 1 and ceil_div(rows, block) < 4 * threads:
         block //= 2
     cdef const char *source = np.PyArray_BYTES(x)

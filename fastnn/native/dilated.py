@@ -65,10 +65,8 @@ def scatter(phases, part, dilation, lead, target):
 
 
 def split(padding, dilation):
-    """(P, e) of the padding."""
-    return tuple(p // d for p, d in zip(padding, dilation, strict=True)), tuple(
-        p % d for p, d in zip(padding, dilation, strict=True)
-    )
+    """(P, e) of the padding, each of both dimensions."""
+    return tuple(zip(*map(divmod, padding, dilation), strict=True))
 
 
 def conv(x, weight, bias, out_size, padding, dilation, slope, kept, convolve):

@@ -184,6 +184,17 @@ static void stream_rows(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, cons
     }
 }
 
+/* C[i][j] = max(0, C[i][j]), of a tile whose sums are complete and which is still in the cache. NaN stays NaN. */
+static void rectify(ptrdiff_t rows, ptrdiff_t columns, void *output, ptrdiff_t row_stride)
+{
+    real *c = output;
+    for (ptrdiff_t row = 0; row < rows; row++, c += row_stride)
+        for (ptrdiff_t j = 0; j < columns; j += LANES) {
+            vec value = vec_load_rest(c + j, columns - j);
+            vec_store_rest(c + j, vec_max((vec){0}, value), columns - j);
+        }
+}
+
 const struct gemm_kernels FASTNN_TABLE(gemm) = {
     .row_tile = ROW_TILE,
     .column_tile = COLUMN_TILE,
@@ -194,4 +205,5 @@ const struct gemm_kernels FASTNN_TABLE(gemm) = {
     .tile_of_lines = tile_of_lines,
     .dot_rows = dot_rows,
     .stream_rows = stream_rows,
+    .rectify = rectify,
 };

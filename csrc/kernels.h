@@ -26,6 +26,7 @@ struct gemm_kernels {
                      void *c, ptrdiff_t row_stride);
     void (*stream_rows)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void *a, const void *b,
                         ptrdiff_t b_row, void *c, ptrdiff_t row_stride);
+    void (*rectify)(ptrdiff_t rows, ptrdiff_t columns, void *c, ptrdiff_t row_stride);
 };
 
 /* What a convolution does to its outputs when it stores them: csrc/epilogue.h. */

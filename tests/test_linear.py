@@ -45,6 +45,20 @@ def test_linear_matches_reference_forward_and_backward(isa, dtype, rng, shape):
         assert_matches(actual, gradient, "linear")
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_linear_relu_is_linear_and_then_relu(isa, dtype, rng, shape):
+    (x, weight, bias), _ = case(rng, shape, dtype)
+    if x.size:
+        x[0, 0] = np.nan
+    for given in (bias, None):
+        with fastnn.backend("reference"):
+            expected = F.linear_relu(x, weight, given)
+        actual = F.linear_relu(x, weight, given)
+        np.testing.assert_array_equal(actual, F.relu(F.linear(x, weight, given)))
+        np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected))
+        assert_matches(np.nan_to_num(actual), np.nan_to_num(expected), "linear")
+
+
 def test_linear_backward_matches_finite_differences(isa, rng):
     (x, weight, bias), dy = case(rng, (5, 7, 3))
     gradients = F.linear_backward(dy, x, weight, bias)

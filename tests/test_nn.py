@@ -424,6 +424,41 @@ def test_fusing_batch_norm_and_relu_changes_nothing(training, dtype, rng):
     assert not any(layer._saved for layer in layers)
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Linear(5, 3), (4, 5)),
+        (nn.Linear(5, 3, bias=False), (2, 4, 5)),
+        (nn.Conv1d(5, 3, 3), (2, 5, 9)),
+        (nn.Conv2d(5, 3, 3, padding=1), (2, 5, 6, 7)),
+        (nn.Conv2d(16, 16, 3, padding=1), (2, 16, 12, 12)),
+        (nn.Conv3d(5, 3, 2), (2, 5, 3, 4, 5)),
+    ],
+    ids=lambda value: repr(value).split("(")[0],
+)
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_a_layer_that_takes_the_relu_behind_it_along_changes_nothing(layer, shape, training, dtype, rng):
+    layers = [layer, nn.ReLU(), nn.ReLU()]
+    model = nn.Sequential(layers).to(dtype).train(training)
+    model.zero_grad()
+    x = rng.standard_normal(shape).astype(dtype)
+    with nn.enable_grad():
+        with fastnn.profile() as p:
+            y = model(x)
+        assert [call.kernel for call in p.calls].count("relu") == 1  # the second one's
+        assert layers[1]._saved is None or not layers[1]._saved
+        assert (y == 0).any()
+        assert (y > 0).any()
+        dy = rng.standard_normal(y.shape).astype(dtype)
+        dx = model.backward(dy)
+        fused = [y, dx, *(parameter.grad.copy() for parameter in model.parameters())]
+        model.zero_grad()
+        plain = [layers[1](layer(x)), layer.backward(layers[1].backward(dy))]
+    for one, other in zip(fused, [*plain, *(parameter.grad for parameter in model.parameters())], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not any(module._saved for module in layers)
+
+
 def residual_block(end, shortcut):
     body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1), *end)
     return nn.Residual(body, shortcut)
@@ -723,7 +758,7 @@ def test_training_reduces_the_loss(rng):
 
 
 def test_a_forward_that_fails_leaves_nothing_behind(rng):
-    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     x = rng.standard_normal((5, 3), dtype=np.float32)
     y = model(x)
     with pytest.raises(ValueError, match="Linear: input must have 3 features, got 2"):

@@ -118,9 +118,10 @@ def check_padding(function, padding, stride, reach):
     return tuple(r // 2 for r in reach), reach
 
 
-def convolve(function, input, weight, bias, stride, padding, dilation, groups, dims, kept=None):
+def convolve(function, input, weight, bias, stride, padding, dilation, groups, dims, slope=1.0, kept=None):
+    """The convolution; of negative outputs times the slope."""
     arguments = normalise(function, input, weight, bias, stride, padding, dilation, groups, dims)
-    return implementation("conv")(input, weight, bias, *arguments, kept=kept)
+    return implementation("conv")(input, weight, bias, *arguments, None, slope, False, kept)
 
 
 class KeptWeights:
@@ -137,12 +138,6 @@ class KeptWeights:
 
     def __reduce__(self):
         return KeptWeights, ()
-
-
-def conv2d_keeping(kept, input, weight, bias, stride, padding, dilation, groups):
-    """:func:`conv2d` by weights that were transformed in an earlier call, if they are still the same: nn's layers own a
-    :class:`KeptWeights` each."""
-    return convolve("conv2d", input, weight, bias, stride, padding, dilation, groups, 2, kept)
 
 
 def convolve_backward(function, grad_output, input, weight, bias, stride, padding, dilation, groups, needs, dims):

@@ -13,7 +13,7 @@ from fastnn.functional.checks import (
     check_writeable,
 )
 
-__all__ = ["linear", "linear_backward"]
+__all__ = ["linear", "linear_backward", "linear_relu"]
 
 
 def check_linear(function, input, weight, bias):
@@ -56,8 +56,41 @@ def linear(input, weight, bias=None):
     >>> F.linear(np.array([[1.0, 2.0]]), np.array([[1.0, 1.0], [0.0, -1.0]]), np.array([0.5, 0.0]))
     array([[ 3.5, -2. ]])
     """
-    check_linear("linear", input, weight, bias)
-    y = implementation("linear")(rows(input), weight, bias)
+    return affine("linear", input, weight, bias)
+
+
+def linear_relu(input, weight, bias=None):
+    """``max(0, x W^T + b)``: :func:`linear`, then :func:`relu`, in one pass over the output.
+
+    Backward, :func:`linear_backward` takes ``relu_backward(grad_output, y)``.
+
+    Parameters
+    ----------
+    input, weight, bias
+        As in :func:`linear`.
+
+    Returns
+    -------
+    ndarray, shape (..., out_features)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype or shape does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.linear_relu(np.array([[1.0, 2.0]]), np.array([[1.0, 1.0], [0.0, -1.0]]), np.array([0.5, 0.0]))
+    array([[3.5, 0. ]])
+    """
+    return affine("linear_relu", input, weight, bias, True)
+
+
+def affine(function, input, weight, bias, *relu):
+    check_linear(function, input, weight, bias)
+    y = implementation("linear")(rows(input), weight, bias, *relu)
     return y if input.ndim == 2 else y.reshape(*input.shape[:-1], weight.shape[0])
 
 

@@ -18,6 +18,7 @@ cdef extern from "kernels.h" nogil:
                          const void *bias, void *c, ptrdiff_t row_stride) noexcept nogil
         void (*stream_rows)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t depth, const void *a, const void *b,
                             ptrdiff_t b_row, void *c, ptrdiff_t row_stride) noexcept nogil
+        void (*rectify)(ptrdiff_t rows, ptrdiff_t columns, void *c, ptrdiff_t row_stride) noexcept nogil
 
     struct conv_epilogue:
         const void *bias

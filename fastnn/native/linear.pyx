@@ -55,8 +55,8 @@ cdef void pack_panel(const gemm_kernels *kernel, const operand *x, ptrdiff_t lin
                 x.depth_stride, min(tile, end - line), depth, tile, packed)
 
 
-cdef multiply(operand a, operand b, np.ndarray bias, np.ndarray c, ptrdiff_t depth):
-    """c[M, N] = A[M, depth] B[depth, N] + bias[N] (or None); c is C-contiguous, A and B have c's dtype."""
+cdef multiply(operand a, operand b, np.ndarray bias, bint relu, np.ndarray c, ptrdiff_t depth):
+    """c[M, N] = A[M, depth] B[depth, N] + bias[N] (or None), or its ReLU; c is C-contiguous, A and B have c's dtype."""
     cdef const gemm_kernels *kernel = kernels_for(c).gemm
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(c), rows = np.PyArray_DIM(c, 0), columns = np.PyArray_DIM(c, 1)
     cdef ptrdiff_t row_tile = kernel.row_tile, column_tile = kernel.column_tile
@@ -126,13 +126,17 @@ cdef multiply(operand a, operand b, np.ndarray bias, np.ndarray c, ptrdiff_t dep
                             else first_bias + (column_start + step) * itemsize,
                             target + ((row_start + first) * columns + column_start + step) * itemsize, columns,
                             depth_start > 0)
+                        if relu and depth_start + block_depth == depth:
+                            kernel.rectify(
+                                min(rows_each, block_rows - first), min(column_tile, block_columns - step),
+                                target + ((row_start + first) * columns + column_start + step) * itemsize, columns)
                     row_start = row_start + block_rows
                 depth_start = depth_start + block_depth
             column_start = column_start + block_columns
 
 
-cdef multiply_few_by_lines(np.ndarray a, np.ndarray b, np.ndarray bias, np.ndarray c):
-    """c[M, N] = a[M, K] b[N, K]^T + bias[N]: every line of b is read once, where it lies."""
+cdef multiply_few_by_lines(np.ndarray a, np.ndarray b, np.ndarray bias, bint relu, np.ndarray c):
+    """c[M, N] = a[M, K] b[N, K]^T + bias[N], or its ReLU: every line of b is read once, where it lies."""
     cdef const gemm_kernels *kernel = kernels_for(c).gemm
     cdef ptrdiff_t itemsize = np.PyArray_ITEMSIZE(c), rows = np.PyArray_DIM(c, 0), columns = np.PyArray_DIM(c, 1)
     cdef ptrdiff_t depth = np.PyArray_DIM(a, 1), task, start
@@ -161,6 +165,8 @@ cdef multiply_few_by_lines(np.ndarray a, np.ndarray b, np.ndarray bias, np.ndarr
             kernel.tile_of_lines(min(each, columns - start), rows, depth, lines + start * depth * itemsize, packed,
                                  NULL if first_bias == NULL else first_bias + start * itemsize,
                                  target + start * itemsize, columns)
+        if relu:
+            kernel.rectify(rows, min(each, columns - start), target + start * itemsize, columns)
 
 
 cdef multiply_few_by_rows(np.ndarray a, np.ndarray b, np.ndarray c):
@@ -192,8 +198,8 @@ cdef operand columns_of(np.ndarray x):
     return operand(np.PyArray_BYTES(x), 1, np.PyArray_DIM(x, 1))
 
 
-def linear(np.ndarray x, np.ndarray weight, bias):
-    """y[N, M] = x[N, D] weight[M, D]^T + bias[M]."""
+def linear(np.ndarray x, np.ndarray weight, bias, bint relu=False):
+    """y[N, M] = x[N, D] weight[M, D]^T + bias[M], or its ReLU."""
     x = contiguous(x)
     weight = contiguous(weight)
     cdef np.ndarray bias_values = None if bias is None else contiguous(bias)
@@ -201,11 +207,11 @@ def linear(np.ndarray x, np.ndarray weight, bias):
     shape[0], shape[1] = np.PyArray_DIM(x, 0), np.PyArray_DIM(weight, 0)
     cdef np.ndarray y = empty(2, shape, np.PyArray_TYPE(x))
     if np.PyArray_DIM(x, 1) == 0:
-        y[...] = 0 if bias is None else bias
+        y[...] = 0 if bias is None else np.maximum(bias, 0) if relu else bias
     elif shape[0] <= FEW_ROWS:
-        multiply_few_by_lines(x, weight, bias_values, y)
+        multiply_few_by_lines(x, weight, bias_values, relu, y)
     else:
-        multiply(rows_of(x), rows_of(weight), bias_values, y, np.PyArray_DIM(x, 1))
+        multiply(rows_of(x), rows_of(weight), bias_values, relu, y, np.PyArray_DIM(x, 1))
     return y
 
 
@@ -223,10 +229,10 @@ def linear_backward(np.ndarray grad_output, np.ndarray x, np.ndarray weight, nee
         if batch <= STREAM_ROWS:
             multiply_few_by_rows(grad_output, weight, grad_x)
         else:
-            multiply(rows_of(grad_output), columns_of(weight), None, grad_x, np.PyArray_DIM(weight, 0))
+            multiply(rows_of(grad_output), columns_of(weight), None, False, grad_x, np.PyArray_DIM(weight, 0))
     if needs[1]:
         grad_weight = empty(2, np.PyArray_DIMS(weight), typenum) if out is None else out
-        multiply(columns_of(grad_output), columns_of(x), None, grad_weight, batch)
+        multiply(columns_of(grad_output), columns_of(x), None, False, grad_weight, batch)
     if needs[2]:
         row[0], row[1] = 1, np.PyArray_DIM(weight, 0)
         grad_bias = empty(2, row, typenum)

@@ -6,6 +6,8 @@ import numpy as np
 
 import fastnn.functional as F
 from fastnn.nn.activation import ReLU
+from fastnn.nn.conv import Conv1d, Conv2d, Conv3d
+from fastnn.nn.linear import Linear
 from fastnn.nn.module import Module
 from fastnn.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from fastnn.nn.pool import MaxPool1d, MaxPool2d, MaxPool3d
@@ -102,26 +104,32 @@ def place(chain, layer, what, value):
     return f"in layer {name} ({type(layer).__name__}) of a Sequential, whose {what} was {given}"
 
 
+BATCH_NORMS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
+CONVOLUTIONS = (Conv1d, Conv2d, Conv3d)
+MAX_POOLS = (MaxPool1d, MaxPool2d, MaxPool3d)
+
+
 def fused(layers):
-    """The steps of a chain, as pairs of a layer and its options: a batch norm or a Residual takes a ReLU after it
-    along, a ReLU goes behind a max-pool after it, where fewer elements are left: no maximum changes its place."""
+    """The steps of a chain, as pairs of a layer and its options: a batch norm, a Residual, an affine layer or a
+    convolution takes a ReLU after it along. Between a convolution, or anything else, and a max-pool the ReLU goes behind
+    the pool, where fewer elements are left: no maximum changes its place."""
     steps: list[tuple[Module, dict]] = []
-    for layer in layers:
+    for layer, following in zip(layers, [*layers[1:], None], strict=True):
         last = type(steps[-1][0]) if steps else None
-        if type(layer) is ReLU and steps and fuses_relu(*steps[-1]):
+        if type(layer) is ReLU and steps and takes_relu(*steps[-1], type(following) in MAX_POOLS):
             steps[-1] = (steps[-1][0], {"relu": True})
-        elif last is ReLU and type(layer) in (MaxPool1d, MaxPool2d, MaxPool3d):
+        elif last is ReLU and type(layer) in MAX_POOLS:
             steps.insert(-1, (layer, {}))
         else:
             steps.append((layer, {}))
     return steps
 
 
-BATCH_NORMS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
-
-
-def fuses_relu(layer, options):
-    return type(layer) in (*BATCH_NORMS, Residual) and not options
+def takes_relu(layer, options, before_pool):
+    """Whether the layer, with these options, has a ReLU behind it in its own pass."""
+    if options:
+        return False
+    return type(layer) in (*BATCH_NORMS, Residual, Linear) or (type(layer) in CONVOLUTIONS and not before_pool)
 
 
 def first_trainable(layers):

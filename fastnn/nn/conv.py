@@ -6,7 +6,7 @@ import numpy as np
 
 import fastnn.functional as F
 from fastnn.functional.checks import check_flag, check_integer, check_integers
-from fastnn.functional.conv import KeptWeights, check_padding, conv2d_keeping
+from fastnn.functional.conv import KeptWeights, check_padding, convolve
 from fastnn.nn import init
 from fastnn.nn.module import Module, Parameter, accumulate, check_input, trainable
 
@@ -17,7 +17,8 @@ class Convolution(Module):
     """What the convolutions share: their parameters, and a forward and backward by the function of their kind.
 
     A subclass gives the number of spatial ``dimensions``, ``transposed``, ``arguments()`` (what the function takes
-    after the bias), and the pair of functions.
+    after the bias), and the pair of functions. In a Sequential those that are not transposed take a ReLU behind them
+    along (``relu=True``).
     """
 
     function: Callable
@@ -55,25 +56,27 @@ class Convolution(Module):
         """What the function takes after the bias."""
         return self.stride, self.padding, self.dilation, self.groups
 
-    def forward(self, input):
+    def forward(self, input, relu=False):
         if getattr(input, "ndim", 0) == self.dimensions + 2:  # others are refused by the function
             check_input(self, input, self.weight.data, self.in_channels, "channels")
-        bias = None if self.bias is None else self.bias.data
-        if self.recording or self.function is not F.conv2d:
-            self._kept = None
-            output = self.function(input, self.weight.data, bias, *self.arguments())
+        arrays = input, self.weight.data, None if self.bias is None else self.bias.data
+        if self.transposed:
+            output = self.function(*arrays, *self.arguments())
         else:
-            self._kept = self._kept or KeptWeights()
-            output = conv2d_keeping(self._kept, input, self.weight.data, bias, *self.arguments())
-        self.save_for_backward(input)
+            self._kept = None if self.recording else self._kept or KeptWeights()
+            name, slope = self.function.__name__, 0.0 if relu else 1.0
+            output = convolve(name, *arrays, *self.arguments(), self.dimensions, slope, self._kept)
+        self.save_for_backward(input, output if relu else None)
         return output
 
-    def backward(self, grad_output, needs_input_grad=True):
-        (input,) = self.pop_saved()
+    def backward(self, grad_output, needs_input_grad=True, relu=False):
+        input, output = self.pop_saved()
         bias = self.bias
         needs = (needs_input_grad, self.weight.requires_grad, trainable(bias))
         if not any(needs):
             return None
+        if relu:
+            grad_output = F.relu_backward(grad_output, output)
         bias_data = None if bias is None else bias.data
         dx, dw, db = self.gradient(grad_output, input, self.weight.data, bias_data, *self.arguments(), needs=needs)
         accumulate(self.weight, dw)

@@ -13,6 +13,8 @@ __all__ = ["Linear"]
 class Linear(Module):
     """``y = x W^T + b`` along the last dimension.
 
+    In a Sequential it takes a ReLU behind it along (``relu=True``).
+
     Parameters
     ----------
     in_features, out_features : int
@@ -39,19 +41,22 @@ class Linear(Module):
         """Draw the initial parameters anew, by torch's rule."""
         init.default_(self.weight, self.bias)
 
-    def forward(self, input):
+    def forward(self, input, relu=False):
         if getattr(input, "ndim", 0):  # a number is refused by the function
             check_input(self, input, self.weight.data, self.in_features, "features", axis=-1)
-        output = F.linear(input, self.weight.data, None if self.bias is None else self.bias.data)
-        self.save_for_backward(input)
+        function = F.linear_relu if relu else F.linear
+        output = function(input, self.weight.data, None if self.bias is None else self.bias.data)
+        self.save_for_backward(input, output if relu else None)
         return output
 
-    def backward(self, grad_output, needs_input_grad=True):
-        (input,) = self.pop_saved()
+    def backward(self, grad_output, needs_input_grad=True, relu=False):
+        input, output = self.pop_saved()
         bias = self.bias
         needs = (needs_input_grad, self.weight.requires_grad, trainable(bias))
         if not any(needs):
             return None
+        if relu:
+            grad_output = F.relu_backward(grad_output, output)
         dx, dw, db = F.linear_backward(
             grad_output,
             input,

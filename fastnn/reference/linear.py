@@ -5,10 +5,11 @@ import numpy as np
 __all__ = ["linear", "linear_backward"]
 
 
-def linear(x, weight, bias):
-    """x (M, I), weight (O, I), bias (O,) or None -> (M, O)."""
+def linear(x, weight, bias, relu=False):
+    """x (M, I), weight (O, I), bias (O,) or None -> (M, O), or its ReLU."""
     y = x @ weight.T
-    return y if bias is None else y + bias
+    y = y if bias is None else y + bias
+    return np.maximum(y, 0) if relu else y
 
 
 def linear_backward(grad_output, x, weight, needs, out):

@@ -8,7 +8,7 @@ import pytest
 
 from fastnn import models, nn
 from fastnn.__main__ import main
-from fastnn.bench import step_peers, step_report, step_timing
+from fastnn.bench import inference_peers, step_peers, step_report, step_timing
 from fastnn.bench.conv_timing import WrongResult
 from fastnn.bench.step_nets import NETS, Net
 
@@ -61,10 +61,27 @@ def test_the_losses_of_all_libraries_fall_alike(net, name):
     assert losses[-1, 0] < losses[0, 0]
 
 
+@pytest.mark.parametrize("name", ["torch", "torch last", "onnxruntime"])
+@pytest.mark.parametrize("net", SMALL, ids=str)
+def test_the_scores_of_all_libraries_are_alike(net, name):
+    (library,) = [peer for peer in inference_peers.PEERS if peer.name == name]
+    for package in library.packages:
+        pytest.importorskip(package)
+    scores = inference_peers.FASTNN.build(net, 1)()
+    np.testing.assert_allclose(library.build(net, 1)(), scores, rtol=0, atol=1e-4 * np.abs(scores).max())
+
+
+def test_inference_has_every_net_with_one_image_and_with_32():
+    nets = inference_peers.inference_nets()
+    assert {net.name for net in nets} == {net.name for net in NETS}
+    assert len(nets) == 2 * len({net.name for net in NETS})
+    assert main(["bench", "inference", "--seconds", "0.01", "--threads", "1", "--nets", "lenet"]) == 0
+
+
 def test_other_losses_end_the_measurement():
     wrong = step_peers.Library("wrong", ("numpy",), lambda net, threads: lambda: 7.0, "")
-    with pytest.raises(WrongResult, match=r"mlp, batch 5: the losses of the first steps are .* but wrong's"):
-        step_timing.measure_steps(SMALL[0], 1, 0.01, [wrong])
+    with pytest.raises(WrongResult, match=r"mlp, batch 5: the first results are .* but wrong's \[7. 7. 7.\]"):
+        step_timing.measure(SMALL[0], 1, 0.01, [step_peers.FASTNN, wrong])
 
 
 def test_layers_without_a_translation_are_named():

@@ -50,11 +50,11 @@ def test_linear_relu_is_linear_and_then_relu(isa, dtype, rng, shape):
     (x, weight, bias), _ = case(rng, shape, dtype)
     if x.size:
         x[0, 0] = np.nan
-    for given in (bias, None):
+    for shift in (bias, None):
         with fastnn.backend("reference"):
-            expected = F.linear_relu(x, weight, given)
-        actual = F.linear_relu(x, weight, given)
-        np.testing.assert_array_equal(actual, F.relu(F.linear(x, weight, given)))
+            expected = F.linear_relu(x, weight, shift)
+        actual = F.linear_relu(x, weight, shift)
+        np.testing.assert_array_equal(actual, F.relu(F.linear(x, weight, shift)))
         np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected))
         assert_matches(np.nan_to_num(actual), np.nan_to_num(expected), "linear")
 

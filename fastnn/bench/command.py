@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import fastnn
-from fastnn.bench import conv_choice, conv_report, step_peers, step_report
+from fastnn.bench import conv_choice, conv_report, inference_peers, step_peers, step_report
 from fastnn.bench.conv_layers import BATCHES, FITTED, LAYERS, parse_geometry, select
 from fastnn.bench.peers import PEERS
 from fastnn.bench.report import plot_roofline, print_table
@@ -18,20 +18,25 @@ from fastnn.cli.numbers import positive, thread_count
 FAMILIES = list(dict.fromkeys(workload.family for workload in WORKLOADS))
 CONV_OPTIONS = ("peers", "algorithms", "layers", "geometry", "batch", "json")
 STEP_OPTIONS = ("peers", "nets", "json")
-ALONE = {"conv": CONV_OPTIONS, "steps": STEP_OPTIONS}
+ALONE = {"conv": CONV_OPTIONS, "steps": STEP_OPTIONS, "inference": STEP_OPTIONS}
 
 
 def add_arguments(parser):
     parser.add_argument(
-        "families", nargs="*", metavar="family", help=f"some of {', '.join(FAMILIES)}; all if none; or steps"
+        "families",
+        nargs="*",
+        metavar="family",
+        help=f"some of {', '.join(FAMILIES)}; all if none; or steps, or inference",
     )
     parser.add_argument("--threads", type=thread_count, nargs="+", help="numbers of threads (default: 1 and all)")
     parser.add_argument("--seconds", type=positive, default=1.0, help="time to spend on each call (default: 1)")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the roofline, or the ratios, into this file")
-    alone = parser.add_argument_group("with conv, the layers of well-known networks, or steps, training steps, alone")
+    alone = parser.add_argument_group(
+        "with conv, the layers of well-known networks, or steps or inference of whole networks, alone"
+    )
     alone.add_argument("--peers", action="store_true", default=None, help="beside other libraries")
     alone.add_argument("--json", metavar="FILE", help="write everything that was measured into this file")
-    steps = parser.add_argument_group("with steps alone")
+    steps = parser.add_argument_group("with steps or inference alone")
     steps.add_argument("--nets", nargs="+", metavar="WORD", help="only those with one of these words in their names")
     conv = parser.add_argument_group("with the family conv alone")
     conv.add_argument("--algorithms", action="store_true", default=None, help="every algorithm beside the chosen one")
@@ -55,7 +60,7 @@ def geometry(text):
 
 
 def run(arguments):
-    alone = arguments.families if arguments.families in (["conv"], ["steps"]) else []
+    alone = arguments.families if arguments.families in [[family] for family in ALONE] else []
     unknown = set(arguments.families) - set(FAMILIES) - set(alone)
     if unknown:
         raise UsageError(f"bench: there is no family {', '.join(sorted(unknown))}; choose from {', '.join(FAMILIES)}")
@@ -72,7 +77,7 @@ def run(arguments):
                 f"bench: --{option} belongs to {' or '.join(owners)} alone: python -m fastnn bench {owners[0]}"
             )
     if alone:
-        (run_conv if alone == ["conv"] else run_steps)(arguments, threads)
+        (run_conv if alone == ["conv"] else run_nets)(arguments, threads)
         return
     rows, limits = print_table(arguments.families, threads, arguments.seconds)
     if arguments.plot:
@@ -105,17 +110,21 @@ def run_conv(arguments, threads):
     keep(arguments, conv_report, tables, peers)
 
 
-def run_steps(arguments, threads):
-    nets = [net for net in NETS if not arguments.nets or any(word in net.name for word in arguments.nets)]
+def run_nets(arguments, threads):
+    inference = arguments.families == ["inference"]
+    library = inference_peers if inference else step_peers
+    nets = inference_peers.inference_nets() if inference else NETS
+    nets = [net for net in nets if not arguments.nets or any(word in net.name for word in arguments.nets)]
     if not nets:
         names = ", ".join(dict.fromkeys(net.name for net in NETS))
         raise UsageError(f"bench: no net has {' or '.join(arguments.nets)} in its name; there are {names}")
-    peers = [peer for peer in step_peers.PEERS if arguments.peers and peer.version]
+    peers = [peer for peer in library.PEERS if arguments.peers and peer.version]
     if arguments.plot and not peers:
-        raise UsageError("bench: steps draws ratios: add --peers, and install one of them")
-    missing = [peer for peer in step_peers.PEERS if arguments.peers and not peer.version]
-    step_report.print_introduction(peers, missing)
-    tables = step_report.print_tables(nets, threads, arguments.seconds, peers)
+        raise UsageError(f"bench: {arguments.families[0]} draws ratios: add --peers, and install one of them")
+    missing = [peer for peer in library.PEERS if arguments.peers and not peer.version]
+    introduction = step_report.INFERENCE if inference else step_report.STEPS
+    step_report.print_introduction(introduction, peers, missing)
+    tables = step_report.print_tables(nets, threads, arguments.seconds, [library.FASTNN, *peers])
     keep(arguments, step_report, tables, peers)
 
 

@@ -74,8 +74,7 @@ def torch_module(module):
         children = [torch_module(child) for child in module]
         return torch.nn.Sequential(*children)
     translated = torch_layer(torch.nn, module)
-    for name, parameter in translated.named_parameters():
-        parameter.data.copy_(torch.from_numpy(getattr(module, name).data))
+    translated.load_state_dict({name: torch.from_numpy(array) for name, array in module.state_dict().items()})
     return translated
 
 

@@ -1,4 +1,4 @@
-"""The table of `python -m fastnn bench steps`, its JSON file and its bar chart."""
+"""The table of `python -m fastnn bench steps` or `bench inference`, its JSON file and its bar chart."""
 
 import json
 import time
@@ -8,21 +8,24 @@ from dataclasses import asdict
 import fastnn
 from fastnn.bench.conv_report import clear_progress, draw_bars, print_means, show_progress
 from fastnn.bench.conv_timing import WrongResult, fresh_process
-from fastnn.bench.step_peers import FASTNN
-from fastnn.bench.step_timing import Row, measure_steps, peak_memory
+from fastnn.bench.step_timing import Row, measure, peak_memory
 from fastnn.native import runtime
 
-INTRODUCTION = """\
+STEPS = """\
 Training steps on one batch, float32: forward, cross-entropy, backward, Adam. Milliseconds are medians of steps made in
 turn in one process, each library's in bursts of a few, the first not counted. MB is how far the memory of a process
 grows that makes three steps with this library alone."""
+INFERENCE = """\
+Forwards of one batch in evaluation mode, float32. Milliseconds are medians of calls made in turn in one process, each
+library's in bursts of a few, the first not counted. MB is how far the memory of a process grows that makes three with
+this library alone."""
 RATIOS = (
     "Ratios: the library's time / fastnn's; best: the fastest library of each row. All on the same number of threads:"
 )
 
 
-def print_introduction(peers, missing):
-    print(INTRODUCTION)
+def print_introduction(text, peers, missing):
+    print(text)
     if peers:
         print(RATIOS)
     for peer in peers:
@@ -31,31 +34,31 @@ def print_introduction(peers, missing):
         print(f"    {peer.how_to_install}")
 
 
-def print_tables(nets, threads, seconds, peers):
-    """Measures and prints; returns the rows by number of threads."""
+def print_tables(nets, threads, seconds, libraries):
+    """Measures and prints; returns the rows by number of threads. The first library is fastnn."""
     tables = {}
     for count in sorted(threads):
         print(f"\n{count} thread{'s' * (count > 1)}, {runtime.isa()}")
-        print(header(peers), flush=True)
+        print(header(libraries), flush=True)
         start, rows = time.monotonic(), []
         for i, net in enumerate(nets):
             show_progress(str(net), count, i, len(nets), time.monotonic() - start)
-            rows.append(measure_row(net, count, seconds, peers))
+            rows.append(measure_row(net, count, seconds, libraries))
             clear_progress()
             print(line(rows[-1]), flush=True)
-        if peers:
+        if len(libraries) > 1:
             print_means(rows)
         tables[count] = rows
     return tables
 
 
-def measure_row(net, threads, seconds, peers):
+def measure_row(net, threads, seconds, libraries):
     """What goes wrong in the processes that measure ends the command in a line."""
     memory = {}
     try:
         with fresh_process(threads) as call:
-            medians = call(measure_steps, net, threads, seconds, peers)
-        for library in [FASTNN, *peers]:
+            medians = call(measure, net, threads, seconds, libraries)
+        for library in libraries:
             with fresh_process(threads) as call:
                 memory[library.name] = call(peak_memory, net, threads, library)
     except WrongResult as wrong:
@@ -67,10 +70,10 @@ def measure_row(net, threads, seconds, peers):
     return Row(str(net), threads, medians, memory)
 
 
-def header(peers):
-    names = [peer.name for peer in peers]
-    times = "".join(f"{name} ms".rjust(17) for name in [FASTNN.name, *names])
-    ratios = "".join(f"{name:>14}" for name in names) + ("  best" if names else "")
+def header(libraries):
+    names = [library.name for library in libraries]
+    times = "".join(f"{name} ms".rjust(17) for name in names)
+    ratios = "".join(f"{name:>14}" for name in names[1:]) + ("  best" if names[1:] else "")
     return f"{'net':26}{times} {ratios}  MB"
 
 

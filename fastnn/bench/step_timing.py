@@ -1,21 +1,23 @@
-"""Times the training steps of `python -m fastnn bench steps`, in a process of its own for each number of threads."""
+"""Times what `python -m fastnn bench steps` and `bench inference` do with a net, in a process of its own for each
+number of threads."""
 
 import resource
 import sys
 from dataclasses import dataclass
 
+import numpy as np
+
 from fastnn.bench.conv_timing import WrongResult
-from fastnn.bench.step_peers import FASTNN
 from fastnn.bench.timing import medians_in_turn
 
-LARGEST_DIFFERENCE = 1e-3  # of the losses, relative
-WARM_UP = 3  # steps before anything is measured; compilers work in the first one
+LARGEST_DIFFERENCE = 1e-3  # of losses or scores, relative to the largest; losses to at least 1
+WARM_UP = 3  # calls before anything is measured; compilers work in the first one
 UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
 
 
 @dataclass(frozen=True)
 class Row:
-    """The median seconds of a net's step, and how far a process's memory grew for it, in bytes, by library."""
+    """The median seconds of a net's step or forward, and how far a process's memory grew, in bytes, by library."""
 
     net: str
     threads: int
@@ -30,16 +32,20 @@ class Row:
         return result | ({"best": min(theirs.values()) / ours} if theirs else {})
 
 
-def measure_steps(net, threads, budget, peers):
-    """Median seconds by library, once their losses were compared."""
-    libraries = [FASTNN, *peers]
-    steps = {library.name: library.build(net, threads) for library in libraries}
-    losses = {name: [step() for _ in range(WARM_UP)] for name, step in steps.items()}
-    for name, found in losses.items():
-        for actual, expected in zip(found, losses["fastnn"], strict=True):
-            if not (net.random or abs(actual - expected) <= LARGEST_DIFFERENCE * max(1.0, abs(expected))):
-                raise WrongResult(f"{net}: the losses of the first steps are {losses['fastnn']}, but {name}'s {found}")
-    return dict(zip(steps, medians_in_turn(list(steps.values()), budget), strict=True))
+def measure(net, threads, budget, libraries):
+    """Median seconds by library, once their losses or scores were compared with those of the first, fastnn."""
+    calls = {library.name: library.build(net, threads) for library in libraries}
+    results = {name: np.array([call() for _ in range(WARM_UP)]) for name, call in calls.items()}
+    ours = results["fastnn"]
+    largest = max(np.abs(ours).max(), 1.0 if ours.ndim == 1 else 0.0)
+    for name, theirs in results.items():
+        if not (net.random or np.abs(theirs - ours).max() <= LARGEST_DIFFERENCE * largest):
+            raise WrongResult(f"{net}: the first results are {brief(ours)}, but {name}'s {brief(theirs)}")
+    return dict(zip(calls, medians_in_turn(list(calls.values()), budget), strict=True))
+
+
+def brief(results):
+    return np.array2string(results.ravel(), precision=4, threshold=6)
 
 
 def peak_memory(net, threads, library):

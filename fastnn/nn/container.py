@@ -111,8 +111,8 @@ MAX_POOLS = (MaxPool1d, MaxPool2d, MaxPool3d)
 
 def fused(layers):
     """The steps of a chain, as pairs of a layer and its options: a batch norm, a Residual, an affine layer or a
-    convolution takes a ReLU after it along. Between a convolution, or anything else, and a max-pool the ReLU goes behind
-    the pool, where fewer elements are left: no maximum changes its place."""
+    convolution takes a ReLU after it along. Between a convolution, or any other layer, and a max-pool the ReLU goes
+    behind the pool, where fewer elements are left: no maximum changes its place."""
     steps: list[tuple[Module, dict]] = []
     for layer, following in zip(layers, [*layers[1:], None], strict=True):
         last = type(steps[-1][0]) if steps else None

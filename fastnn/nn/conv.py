@@ -64,8 +64,8 @@ class Convolution(Module):
             output = self.function(*arrays, *self.arguments())
         else:
             self._kept = None if self.recording else self._kept or KeptWeights()
-            name, slope = self.function.__name__, 0.0 if relu else 1.0
-            output = convolve(name, *arrays, *self.arguments(), self.dimensions, slope, self._kept)
+            options = {"dims": self.dimensions, "slope": 0.0 if relu else 1.0, "kept": self._kept}
+            output = convolve(self.function.__name__, *arrays, *self.arguments(), **options)
         self.save_for_backward(input, output if relu else None)
         return output
 

@@ -5,7 +5,8 @@
  * a kernel per activation, run them over arrays. All formulas hold for every finite x: exp is only taken of numbers
  * from 0 down, or where its overflow gives the right limit. NaN stays NaN.
  *
- * PReLU has the slope of its negative side in an array: see the end of the file.
+ * Below them the sum of two arrays, which a residual block ends with, and PReLU, which has the slope of its negative side
+ * in an array.
  */
 #include "kernels.h"
 #include "vecmath.h"
@@ -141,6 +142,18 @@ ACTIVATION(SILU, silu, silu_gradient)
 ACTIVATION(HARDTANH, hardtanh, hardtanh_gradient)
 ACTIVATION(HARDSWISH, hardswish, hardswish_gradient)
 
+/* y = a + b, or its ReLU */
+static void add(const void *a, const void *b, ptrdiff_t count, int relu, void *output)
+{
+    const real *first = a, *second = b;
+    real *y = output;
+    for (ptrdiff_t i = 0; i < count; i += LANES) {
+        ptrdiff_t rest = count - i;
+        vec sum = vec_load_rest(first + i, rest) + vec_load_rest(second + i, rest);
+        vec_store_rest(y + i, relu ? vec_max((vec){0}, sum) : sum, rest);
+    }
+}
+
 /* PReLU: x for x > 0, else w x, with a slope w per channel. Works on `lines` lines of `count` elements that begin
  * `line_stride` apart. Either a line belongs to one channel, line i to channel (first_line + i) % channels, or
  * (per_element) it has one element of each channel. */
@@ -216,6 +229,7 @@ const struct activation_kernels FASTNN_TABLE(activation) = {
     ENTRY(SILU),
     ENTRY(HARDTANH),
     ENTRY(HARDSWISH),
+    .add = add,
     .prelu = prelu,
     .prelu_backward = prelu_backward,
     .prelu_reduce = prelu_reduce,

@@ -388,6 +388,7 @@ struct activation_kernels {
     void (*forward[ACTIVATIONS])(const void *input, ptrdiff_t count, double a, double b, void *output);
     void (*backward[ACTIVATIONS])(const void *grad_output, const void *input, ptrdiff_t count, double a, double b,
                                   void *grad_input);
+    void (*add)(const void *a, const void *b, ptrdiff_t count, int relu, void *output);
     void (*prelu)(const void *input, const void *weight, ptrdiff_t first_line, ptrdiff_t lines, ptrdiff_t count,
                   ptrdiff_t line_stride, ptrdiff_t channels, int per_element, void *output);
     void (*prelu_backward)(const void *grad_output, const void *input, const void *weight, ptrdiff_t first_line,

@@ -102,11 +102,6 @@ def empty_cache():
         native_runtime.empty_cache()
 
 
-def empty(shape, dtype):
-    """An array that is not initialised, from the caching allocator where there is one."""
-    return np.empty(shape, dtype) if native_runtime is None else native_runtime.allocate(shape, dtype)
-
-
 def shared_memory(arrays):
     """The indices of two arrays that have memory in common, or None."""
     if native_runtime is not None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import fastnn
 import fastnn.functional as F
 from fastnn import reference
+from fastnn.backend import implementation
 from tests.oracle import assert_gradient, assert_matches, numerical_gradient
 from tests.shapes import COUNTS
 
@@ -65,6 +66,31 @@ def test_matches_reference_at_random_shapes_and_scales(isa, dtype, name, argumen
     expected_gradient = getattr(reference, f"{name}_backward")(wide_dy, wide_x, *arguments)
     np.testing.assert_allclose(getattr(F, name)(x, *arguments), expected, **bounds)
     np.testing.assert_allclose(getattr(F, f"{name}_backward")(dy, x, *arguments), expected_gradient, **bounds)
+
+
+@each_activation
+def test_channels_last_stay_last(isa, dtype, rng, name, arguments):
+    x, dy = rng.standard_normal((2, 3, 5, 7, 9)).astype(dtype).transpose(0, 1, 4, 2, 3)
+    forward, backward = getattr(F, name), getattr(F, f"{name}_backward")
+    y, dx = forward(x, *arguments), backward(dy, x, *arguments)
+    assert y.strides == dx.strides == x.strides
+    np.testing.assert_array_equal(y, forward(x.copy("C"), *arguments))
+    np.testing.assert_array_equal(dx, backward(dy.copy("C"), x.copy("C"), *arguments))
+    np.testing.assert_array_equal(dx, backward(dy.copy("C"), x, *arguments))
+    np.testing.assert_array_equal(dx, backward(dy, x.copy("C"), *arguments))
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_sum_of_two_arrays(isa, dtype, rng, relu):
+    add = implementation("add")
+    for count in COUNTS:
+        a, b = rng.standard_normal((2, count)).astype(dtype)
+        a[::3] = np.nan
+        np.testing.assert_array_equal(add(a, b, relu), reference.add(a, b, relu))
+    a, b = rng.standard_normal((2, 3, 5, 7, 9)).astype(dtype).transpose(0, 1, 4, 2, 3)
+    for first, second in ((a, b), (a, b.copy("C")), (a.copy("C"), b), (a[:, ::2], b[:, ::2])):
+        np.testing.assert_array_equal(add(first, second, relu), reference.add(first, second, relu))
+    assert add(a, b, relu).strides == a.strides
 
 
 @each_activation

@@ -1,18 +1,20 @@
-"""Elementwise activations: one driver splits contiguous arrays into chunks and runs the chosen kernel on each."""
+"""Elementwise activations: one driver splits arrays as they stand into chunks and runs the chosen kernel on each."""
 cimport numpy as np
 from cython.parallel cimport prange
 from fastnn.native.kernels cimport (
     ELU, GELU, GELU_TANH, HARDSWISH, HARDTANH, LEAKY_RELU, LOG_SIGMOID, RELU, SIGMOID, SILU, SOFTPLUS, TANH,
     activation_kernels)
-from fastnn.native.runtime cimport Block, ceil_div, contiguous, empty_like, kernels_for, scratch, threads_for
+from fastnn.native.runtime cimport (
+    Block, ceil_div, channels_last, contiguous, either_layout, empty_in_layout, empty_like, kernels_for, scratch,
+    threads_for)
 
 np.import_array()
 
 __all__ = [
-    "elu", "elu_backward", "gelu", "gelu_backward", "hardswish", "hardswish_backward", "hardtanh", "hardtanh_backward",
-    "leaky_relu", "leaky_relu_backward", "log_sigmoid", "log_sigmoid_backward", "prelu", "prelu_backward", "relu",
-    "relu_backward", "sigmoid", "sigmoid_backward", "silu", "silu_backward", "softplus", "softplus_backward", "tanh",
-    "tanh_backward",
+    "add", "elu", "elu_backward", "gelu", "gelu_backward", "hardswish", "hardswish_backward", "hardtanh",
+    "hardtanh_backward", "leaky_relu", "leaky_relu_backward", "log_sigmoid", "log_sigmoid_backward", "prelu",
+    "prelu_backward", "relu", "relu_backward", "sigmoid", "sigmoid_backward", "silu", "silu_backward", "softplus",
+    "softplus_backward", "tanh", "tanh_backward",
 ]
 
 # Elements per chunk: 64 KiB of float32, so that a chunk's input and output stay in the second-level cache.
@@ -23,9 +25,19 @@ cdef double COPY = 0.3
 cdef double COMPUTE = 1.0
 
 
+cdef inline np.ndarray like(np.ndarray x):
+    """An array for a result that stands in memory as x does."""
+    return empty_like(x) if np.PyArray_IS_C_CONTIGUOUS(x) else empty_in_layout(x, (<object> x).shape)
+
+
+cdef inline np.ndarray standing_as(np.ndarray x, np.ndarray other):
+    """The other array, or a copy, with its channels where x has them."""
+    return contiguous(other) if np.PyArray_IS_C_CONTIGUOUS(x) else channels_last(other)
+
+
 cdef np.ndarray forward(int kind, double nanoseconds, np.ndarray x, double a=0, double b=0):
-    x = contiguous(x)
-    cdef np.ndarray y = empty_like(x)
+    x = either_layout(x)
+    cdef np.ndarray y = like(x)
     cdef const activation_kernels *kernel = kernels_for(x).activation
     cdef const char *source = np.PyArray_BYTES(x)
     cdef char *target = np.PyArray_BYTES(y)
@@ -39,9 +51,9 @@ cdef np.ndarray forward(int kind, double nanoseconds, np.ndarray x, double a=0, 
 
 cdef np.ndarray backward(int kind, double nanoseconds, np.ndarray grad_output, np.ndarray x,
                          double a=0, double b=0):
-    grad_output = contiguous(grad_output)
-    x = contiguous(x)
-    cdef np.ndarray grad_input = empty_like(x)
+    x = either_layout(x)
+    grad_output = standing_as(x, grad_output)
+    cdef np.ndarray grad_input = like(x)
     cdef const activation_kernels *kernel = kernels_for(x).activation
     cdef const char *dy = np.PyArray_BYTES(grad_output)
     cdef const char *source = np.PyArray_BYTES(x)
@@ -52,6 +64,23 @@ cdef np.ndarray backward(int kind, double nanoseconds, np.ndarray grad_output, n
         kernel.backward[kind](dy + chunk * CHUNK * itemsize, source + chunk * CHUNK * itemsize,
                               min(CHUNK, count - chunk * CHUNK), a, b, dx + chunk * CHUNK * itemsize)
     return grad_input
+
+
+def add(np.ndarray a, np.ndarray b, bint relu):
+    """a + b, or its ReLU."""
+    a = either_layout(a)
+    b = standing_as(a, b)
+    cdef np.ndarray y = like(a)
+    cdef const activation_kernels *kernel = kernels_for(a).activation
+    cdef const char *first = np.PyArray_BYTES(a)
+    cdef const char *second = np.PyArray_BYTES(b)
+    cdef char *target = np.PyArray_BYTES(y)
+    cdef ptrdiff_t count = np.PyArray_SIZE(a), itemsize = np.PyArray_ITEMSIZE(a), chunk, start
+    for chunk in prange(ceil_div(count, CHUNK), nogil=True, num_threads=threads_for(count * COPY)):
+        start = chunk * CHUNK
+        kernel.add(first + start * itemsize, second + start * itemsize, min(CHUNK, count - start), relu,
+                   target + start * itemsize)
+    return y
 
 
 def relu(np.ndarray x):

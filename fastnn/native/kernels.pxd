@@ -373,6 +373,7 @@ cdef extern from "kernels.h" nogil:
                                      void *output) noexcept nogil
         void (*backward[ACTIVATIONS])(const void *grad_output, const void *input, ptrdiff_t count, double a, double b,
                                       void *grad_input) noexcept nogil
+        void (*add)(const void *a, const void *b, ptrdiff_t count, int relu, void *output) noexcept nogil
         void (*prelu)(const void *input, const void *weight, ptrdiff_t first_line, ptrdiff_t lines, ptrdiff_t count,
                       ptrdiff_t line_stride, ptrdiff_t channels, int per_element, void *output) noexcept nogil
         void (*prelu_backward)(const void *grad_output, const void *input, const void *weight, ptrdiff_t first_line,

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import numpy as np
 
 import fastnn.functional as F
+from fastnn.backend import implementation
 from fastnn.nn.activation import ReLU
 from fastnn.nn.conv import Conv1d, Conv2d, Conv3d
 from fastnn.nn.linear import Linear
 from fastnn.nn.module import Module
 from fastnn.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from fastnn.nn.pool import MaxPool1d, MaxPool2d, MaxPool3d
-from fastnn.runtime import empty
 
 __all__ = ["Identity", "Residual", "Sequential"]
 
@@ -174,13 +174,12 @@ class Residual(Module):
             output = self.body(input, last={"relu": True, "residual": skipped})
         else:
             output = self.body(input)
-            if output.shape != skipped.shape:
+            if output.shape != skipped.shape or output.dtype != skipped.dtype:
                 raise ValueError(
-                    f"Residual: the body's output has shape {output.shape}, but the shortcut's {skipped.shape}; "
-                    "give a shortcut that maps the input to the body's output shape"
+                    f"Residual: the body's output is {output.dtype} of shape {output.shape}, but the shortcut's "
+                    f"{skipped.dtype} of shape {skipped.shape}; give a shortcut that leads to the body's output"
                 )
-            output = add(output, skipped)
-            output = F.relu(output) if relu else output
+            output = implementation("add")(output, skipped, relu)
         if relu:
             self.save_for_backward(output)
         return output
@@ -193,18 +192,13 @@ class Residual(Module):
                 grad_output = F.relu_backward(grad_output, output)
         gradient = self.body.backward(grad_output, **options)
         skipped = grad_output if self.shortcut is None else self.shortcut.backward(grad_output, **options)
-        return add(gradient, skipped) if needs_input_grad else None
+        return implementation("add")(gradient, skipped, False) if needs_input_grad else None
 
 
 def ends_in_batch_norm(module):
     """Whether this is a Sequential whose last step is a batch norm without a ReLU, which can add a residual."""
     steps = fused(module.children()) if type(module) is Sequential else []
     return bool(steps) and type(steps[-1][0]) in BATCH_NORMS and not steps[-1][1]
-
-
-def add(a, b):
-    """The sum of two arrays of one shape, in recycled memory like the outputs of the layers."""
-    return np.add(a, b, out=empty(a.shape, np.result_type(a, b)))
 
 
 class Identity(Module):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 __all__ = [
+    "add",
     "elu",
     "elu_backward",
     "gelu",
@@ -30,6 +31,11 @@ __all__ = [
     "tanh",
     "tanh_backward",
 ]
+
+
+def add(a, b, relu):
+    """a + b, or its ReLU."""
+    return np.maximum(a + b, 0) if relu else a + b
 
 
 def relu(x):

@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
@@ -33,6 +34,7 @@ PATCH_DEPTH = 4096
 PATCH_OUTPUT_BYTES = 16 << 10
 PATCH_CHANNELS = 8
 active = "auto"
+observer: Callable | None = None  # is told of every choice: a profile's
 
 
 def set_conv_algorithm(name):
@@ -122,6 +124,24 @@ def computing_by(name):
         set_conv_algorithm(before)
 
 
+@contextmanager
+def telling(function):
+    """In this block every choice is told to the function too."""
+    global observer
+    before = observer
+
+    def tell(by):
+        function(by)
+        if before is not None:
+            before(by)
+
+    observer = tell
+    try:
+        yield
+    finally:
+        observer = before
+
+
 def check_algorithm(source, name):
     if name not in ALGORITHMS:
         raise ValueError(f"{source} must be 'auto', 'im2col', 'direct', 'winograd' or 'fft', got {name!r}")
@@ -208,7 +228,10 @@ def choose(
     ================================  =============  =============  =============
     """
     sizes = (tuple(out_size), tuple(kernel), tuple(stride), tuple(dilation))
-    return choose_once(active, operation, images, channels, out_channels, *sizes, groups, lanes, layout, itemsize)
+    by = choose_once(active, operation, images, channels, out_channels, *sizes, groups, lanes, layout, itemsize)
+    if observer is not None:
+        observer(by)
+    return by
 
 
 @lru_cache(maxsize=4096)  # a small layer takes no longer than the choice

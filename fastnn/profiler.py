@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastnn.backend import observe
+from fastnn.conv_algorithm import telling
 from fastnn.runtime import get_num_threads
 
 measure_limits: Callable | None
@@ -38,6 +39,9 @@ class Call(NamedTuple):
         and the least traffic: inputs read once, outputs written once.
     thread : int
         The thread that called it.
+    algorithm : str
+        Of a convolution: "im2col", "direct", "winograd", "fft", or the kinds of the first two for patches as rows and
+        for groups with channels last, "patches" and "grouped". Empty for others.
     """
 
     kernel: str
@@ -47,6 +51,12 @@ class Call(NamedTuple):
     flops: float
     bytes: float
     thread: int
+    algorithm: str = ""
+
+    @property
+    def title(self):
+        """The kernel's name with the algorithm."""
+        return f"{self.kernel} {self.algorithm}".rstrip()
 
 
 class Profile:
@@ -69,9 +79,10 @@ class Profile:
         self.began = time.perf_counter()
         self.seconds = 0.0
         self.noting_seconds = 0.0
+        self.chosen = threading.local()  # the algorithm of the last convolution, by thread
 
     def table(self, by="kernel"):
-        """Calls, time, rates, and the part of the limits reached, the longest first.
+        """Calls, time, rates, and the part of the limits reached, the longest first; convolutions by algorithm.
 
         The roofline's time for a call is the longer of its operations at the highest rate of multiply-adds and its
         traffic at the bandwidth of memory, both measured when they are first needed (half a second, 200 MB).
@@ -91,7 +102,7 @@ class Profile:
             raise ValueError(f"Profile.table: by must be 'kernel' or 'arrays', got {by!r}")
         groups: dict[str, list[Call]] = {}
         for call in self.calls:
-            groups.setdefault(call.kernel if by == "kernel" else f"{call.kernel} {call.arrays}", []).append(call)
+            groups.setdefault(call.title if by == "kernel" else f"{call.title} {call.arrays}", []).append(call)
         within = sum(call.seconds for call in self.calls)
         width = max(map(len, [*groups, "elsewhere: Python, NumPy"]))
         lines = [f"{'kernel':{width}}  calls         ms   time  GFLOP/s    GB/s  roofline"]
@@ -117,7 +128,7 @@ class Profile:
         """
         events = [
             {
-                "name": call.kernel,
+                "name": call.title,
                 "cat": "kernel",
                 "ph": "X",
                 "ts": call.start * 1e6,
@@ -135,6 +146,7 @@ class Profile:
         """The kernel, which notes each of its calls here."""
 
         def noted(*arguments, **options):
+            self.chosen.algorithm = ""
             start = time.perf_counter()
             result = kernel(*arguments, **options)
             seconds = time.perf_counter() - start
@@ -149,6 +161,7 @@ class Profile:
                     float(operations),
                     float(changed_bytes(arguments) if name.endswith("_") else bytes_of([*given, *made])),
                     threading.get_ident(),
+                    self.chosen.algorithm,
                 )
             )
             self.noting_seconds += time.perf_counter() - start - seconds
@@ -185,9 +198,13 @@ def profile():
     def observer(name, kernel):
         return result.noting(name, before(name, kernel) if before else kernel)
 
+    def choice_observer(algorithm):
+        result.chosen.algorithm = algorithm
+
     before = observe(observer)
     try:
-        yield result
+        with telling(choice_observer):
+            yield result
     finally:
         observe(before)
         result.seconds = time.perf_counter() - result.began

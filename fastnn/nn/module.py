@@ -576,6 +576,38 @@ class Module:
                     setattr(module, name, buffer.astype(dtype))
         return self
 
+    def plan(self, input_shape, dtype=None):
+        """What a call of this module does: its kernels, step by step, and in training mode those of its backward.
+
+        A copy of the module runs once, on zeros, so that nothing of this one changes.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+        dtype : dtype, optional
+            The input's; that of the parameters if it is not given.
+
+        Returns
+        -------
+        Plan
+            ``print`` it; its ``steps`` say the same.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the shape is none, or the module does not take such an input.
+
+        Examples
+        --------
+        >>> from fastnn import nn
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+        >>> [(step.module, step.layer, step.output) for step in model.eval().plan((2, 3, 8, 8)).steps]
+        [('0', 'Conv2d + ReLU', '2x8x6x6'), ('2', 'Flatten', '2x288'), ('3', 'Linear', '2x10')]
+        """
+        from fastnn.nn.plan import make_plan
+
+        return make_plan(self, input_shape, dtype)
+
     # Checkpoints
 
     def named_arrays(self, prefix=""):

@@ -27,6 +27,9 @@ def set_num_threads(count):
     of ``os.fork`` (and so of ``multiprocessing``'s "fork") has one thread whatever is asked for, as OpenMP does not
     survive a fork; start processes by "spawn" to have more.
 
+    On Linux helping threads keep off the CPU that their caller runs on, unless ``OMP_PROC_BIND``, ``OMP_PLACES`` or
+    ``GOMP_CPU_AFFINITY`` is set: then they run where these say.
+
     Parameters
     ----------
     count : int

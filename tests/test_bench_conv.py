@@ -139,7 +139,7 @@ def test_algorithms_stand_beside_the_chosen_one(capsys, tmp_path):
     assert bench(*words) == 0
     output = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in output.splitlines()]
-    assert "layer operation im2col direct winograd fft lost" in lines
+    assert "layer operation im2col direct winograd fft patches grouped lost" in lines
     for operation in ("forward", "d input", "d weight"):
         assert sum(line.startswith(f"given N2 C3 K8 12x12 5x5/1 p2 {operation} ") for line in lines) == 1
         assert f"\n{operation:8} lost " in output
@@ -149,6 +149,12 @@ def test_algorithms_stand_beside_the_chosen_one(capsys, tmp_path):
     ]
     for row in rows:
         assert row["lost"] == row["seconds"][row["chosen"]] / min(row["seconds"].values()) >= 1
+
+
+def test_kinds_of_an_algorithm_have_columns_of_their_own(capsys):
+    assert bench("--algorithms", "--geometry", "1,3,8,32,8,8,0", "--threads", "1") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "8x8/8 p0" in line and " forward " in line]
+    assert line.split()[-3].endswith("*")  # "patches", before "grouped" and what was lost
 
 
 def test_every_algorithm_of_the_comparison_computes_by_itself(monkeypatch):
@@ -262,8 +268,8 @@ def test_a_layer_beyond_all_memory_ends_the_command_in_a_line():
     ("words", "message"),
     [
         (["conv", "--layers", "nonsense"], "no layer has nonsense in its name; they are named after lenet, course, "),
-        (["linear", "--peers"], "--peers belongs to conv or steps alone: python -m fastnn bench conv"),
-        (["conv", "linear", "--json", "x"], "--json belongs to conv or steps alone"),
+        (["linear", "--peers"], "--peers belongs to conv or steps or inference alone: python -m fastnn bench conv"),
+        (["conv", "linear", "--json", "x"], "--json belongs to conv or steps or inference alone"),
         (["--layers", "lenet"], "--layers belongs to conv alone"),
         (["conv", "--algorithms", "--peers"], "--algorithms compares fastnn's own, as a table: leave out --peers"),
         (["conv", "--geometry", "1,1,1,1,1,1,0", "--batch", "1"], "--geometry stands for itself: leave out --layers"),

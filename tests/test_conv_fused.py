@@ -37,6 +37,8 @@ EPILOGUES = [
         (2, 8, 8, (40, 33), (3, 3), 1, 1, 1, 8),
         (2, 17, 17, (19, 131), (5, 3), 1, (2, 1), 1, 17),  # ... by windows, of some of the columns
         (1, 40, 9, (70, 66), (5, 5), 1, 2, 1, 1),  # several bands
+        (2, 8, 9, (24, 22), (3, 3), 1, 2, 2, 1),  # phases of a dilation, all of a size
+        (3, 8, 9, (25, 22), (3, 3), 1, 3, 3, 1),  # ... some one smaller
     ],
     ids=str,
 )

@@ -52,6 +52,8 @@ from tests.shapes import CONVOLUTIONS_DEPTHWISE, CONVOLUTIONS_GROUPED
         (1, 2, 40, (40, 41), (11, 11), 4, 2, 1, 1),
         (2, 7, 50, (8, 9), (4, 4), 4, 0, 1, 1),
         (2, 3, 36, (3, 2), (3, 5), 1, (1, 4), 1, 1),  # ... wider than the image
+        (3, 16, 16, (90, 70), (3, 3), 1, 1, 1, 16),  # parts of the weights' sums with several rows, across images
+        (5, 8, 8, (29, 17), (3, 3), 1, 1, 1, 2),
         *CONVOLUTIONS_DEPTHWISE,
         *CONVOLUTIONS_GROUPED,
     ],

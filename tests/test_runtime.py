@@ -37,6 +37,31 @@ def run(program, **environment):
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
+HELPERS = (
+    PARALLEL
+    + """
+def allowed(thread):
+    return os.sched_getaffinity(int(thread))
+
+before = os.sched_getaffinity(0)
+fastnn.set_num_threads(2)
+others = set(os.listdir("/proc/self/task"))
+work()
+helpers = [allowed(thread) for thread in set(os.listdir("/proc/self/task")) - others]
+assert allowed(0) == before
+print(sorted(len(before) - len(cpus) for cpus in helpers))
+"""
+)
+
+
+@pytest.mark.skipif(not runtime.openmp() or not hasattr(os, "sched_getaffinity"), reason="needs OpenMP on Linux")
+@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", set)(0)) < 2, reason="needs two CPUs")
+@pytest.mark.parametrize(("bind", "missing"), [(None, "[1]"), ("false", "[0]")])
+def test_helpers_keep_off_their_callers_cpu(bind, missing):
+    environment = {} if bind is None else {"OMP_PROC_BIND": bind}
+    assert run(HELPERS, **environment).stdout.strip() == missing
+
+
 def succeed(program, **environment):
     done = run(program, **environment)
     assert done.returncode == 0, done.stdout + done.stderr

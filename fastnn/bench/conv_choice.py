@@ -16,6 +16,7 @@ from fastnn.native import runtime
 
 OPERATIONS = ("forward", "d input", "d weight")
 FORCED = ALGORITHMS[1:]  # without "auto"
+KINDS = ("patches", "grouped")  # of "im2col" and "direct": what these, or "auto", choose where it is faster
 INTRODUCTION = """\
 conv2d, float32: GFLOP/s by the direct formula, of every algorithm that can compute a layer: medians of calls made in
 turn. The one that fastnn chooses, by shape alone, has a star; "lost": its time over the fastest one's."""
@@ -42,12 +43,13 @@ def compare_algorithms(layer, threads, seconds):
     fastnn.set_num_threads(threads)
     calls = operations(layer)
     chosen = algorithms_by(layer, "auto")  # whatever FASTNN_CONV_ALGORITHM asks for
-    able = {name: algorithms_by(layer, name) for name in FORCED}
     comparisons = []
     for i, operation in enumerate(OPERATIONS):
-        names = [name for name in FORCED if able[name][i] == name]
-        medians = medians_in_turn([computing_by(name, calls[i]) for name in names], seconds)
-        times = dict(zip(names, medians, strict=True))
+        able: dict[str, str] = {}  # what to ask for, by what computes then
+        for name in (*FORCED, "auto"):
+            able.setdefault(algorithms_by(layer, name)[i], name)
+        medians = medians_in_turn([computing_by(name, calls[i]) for name in able.values()], seconds)
+        times = dict(zip(able, medians, strict=True))
         comparisons.append(Comparison(layer.name, threads, operation, layer.flops, chosen[i], times))
     return comparisons
 
@@ -78,13 +80,13 @@ def computing_by(name, call):
 
 
 def header():
-    columns = " ".join(f"{name:>9}" for name in FORCED)
+    columns = " ".join(f"{name:>9}" for name in (*FORCED, *KINDS))
     return f"{'layer':36} {'operation':9} {columns} {'lost':>5}"
 
 
 def line(comparison):
     cells = []
-    for name in FORCED:
+    for name in (*FORCED, *KINDS):
         rate = comparison.flops / comparison.seconds[name] / 1e9 if name in comparison.seconds else None
         star = "*" if name == comparison.chosen else " "
         cells.append(f"{'-' if rate is None else f'{rate:.0f}':>8}{star}")

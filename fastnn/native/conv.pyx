@@ -336,7 +336,8 @@ cdef class Geometry:
 
 @lru_cache(maxsize=64)
 def forward_geometry(in_shape, out_size, kernel, stride, padding, dilation, groups, out_channels, in_last, out_last):
-    if in_shape[2:] == out_size and product(kernel) == 1 and max(stride) == 1:  # the image as it lies is a single row
+    # the image as it lies is a single row
+    if in_shape[2:] == out_size and product(kernel) == 1 and max(stride) == 1 and max(padding) == 0:
         in_shape, out_size = in_shape[:2] + (product(out_size),), (product(out_size),)
         kernel = stride = dilation = (1,)
         padding = (0,)
@@ -473,8 +474,8 @@ def conv(np.ndarray x, np.ndarray weight, bias, out_size, stride, padding, dilat
                     slope, statistics)
     cdef str by = algorithm("conv", x, layout_of(x), out_channels, out_size, kernel, stride, dilation, groups)
     if dilates(by, dilation):
-        if residual is None and not statistics:  # of which the phases' outputs know nothing
-            return dilated.conv(x, weight, bias, out_size, padding, dilation, slope, kept, conv)
+        if not statistics or dilated.phases_fill(out_size, dilation):
+            return dilated.conv(x, weight, bias, out_size, padding, dilation, residual, slope, statistics, kept, conv)
         by = "im2col"
     cdef Epilogue epilogue
     cdef ptrdiff_t rows = out_channels // groups
@@ -608,7 +609,7 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, bias, in_size, stride, p
     kernel = three(kernel, 1)
     cdef tuple grad_size = three((<object> grad).shape[2:], 1)
     cdef tuple size = three(in_size, 1)
-    if size == grad_size and product(kernel) == 1 and max(stride) == 1:  # see forward_geometry()
+    if size == grad_size and product(kernel) == 1 and max(stride) == 1 and max(padding) == 0:  # see forward_geometry()
         size = grad_size = (1, 1, product(size))
         padding = (0, 0, 0)
     cdef ptrdiff_t taps = product(kernel), plane = product(size), grad_plane = product(grad_size)

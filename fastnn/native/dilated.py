@@ -69,19 +69,29 @@ def split(padding, dilation):
     return tuple(zip(*map(divmod, padding, dilation), strict=True))
 
 
-def conv(x, weight, bias, out_size, padding, dilation, slope, kept, convolve):
+def phases_fill(out_size, dilation):
+    """Whether all phases of the outputs have the same size: sums over the phases are then sums over the outputs."""
+    return all(n % d == 0 for n, d in zip(out_size, dilation, strict=True))
+
+
+def conv(x, weight, bias, out_size, padding, dilation, residual, slope, statistics, kept, convolve):
     whole, lead = split(padding, dilation)
     size = phase_size(out_size, dilation, (0, 0))
     y = empty_in_layout(x, (len(x), len(weight), *out_size))
+    sums = np.zeros((2, len(weight)))
 
     def compute(part):  # whose arrays are gone before those of the next
         some = gather(x, part, dilation, lead)
-        outputs = convolve(some, weight, bias, size, (1, 1), whole, (1, 1), 1, None, slope, False, kept)
+        added = None if residual is None else gather(residual, part, dilation, (0, 0))
+        outputs = convolve(some, weight, bias, size, (1, 1), whole, (1, 1), 1, added, slope, statistics, kept)
+        if statistics:
+            outputs, *some_sums = outputs
+            sums[...] += some_sums
         scatter(outputs, part, dilation, (0, 0), y)
 
     for part in parts_of(x, len(weight), out_size, weight.shape[2:], dilation):
         compute(part)
-    return y
+    return (y, *sums) if statistics else y
 
 
 def conv_input_grad(grad, weight, bias, in_size, padding, dilation, convolve):

@@ -11,7 +11,7 @@ from fastnn.native.kernels cimport (
     conv_backward_kernels, conv_epilogue, direct_geometry, direct_kernels, direct_phase, direct_taps)
 from fastnn.native.runtime cimport (
     Block, ceil_div, channels_last, contiguous, either_layout, empty_in_layout, empty_of_shape, is_channels_last,
-    kernels_for, scratch, threads_for)
+    kernels_for, scratch, share, shares_for, take_task, threads_for)
 
 from functools import lru_cache
 
@@ -193,7 +193,8 @@ cdef correlate(Plan plan, np.ndarray image, np.ndarray weight, ptrdiff_t group_s
     cdef char *target = np.PyArray_BYTES(result)
     cdef char *packed = <char *> packed_memory.data
     cdef char *thread_scratch = <char *> thread_memory.data
-    cdef ptrdiff_t group, phase, batch, task, done
+    cdef Block shares = shares_for(threads)
+    cdef ptrdiff_t group, phase, batch, task, done, thread
     with nogil:
         for group in range(groups):
             done = 0
@@ -202,16 +203,16 @@ cdef correlate(Plan plan, np.ndarray image, np.ndarray weight, ptrdiff_t group_s
                                    plan.filter_width, plan.phase + phase, g.channels, rows,
                                    packed + group * packed_bytes + done * padded_rows * itemsize)
                 done += plan.depth(phase)
-        # Neighbouring bands for each thread: one by one they are up to 16 % slower (LeNet's first layer 70 %). Whoever
-        # is there takes the share of a thread that is late.
-        for task in prange(groups * batches * bands, num_threads=threads, schedule="dynamic",
-                           chunksize=ceil_div(groups * batches * bands, threads)):
-            batch = task // (groups * bands)
-            group = task // bands % groups
-            kernel.tile(
-                g, plan.phase, phases, source + group * g.channels * g.in_channel_stride * itemsize,
-                packed + group * packed_bytes, rows, group * rows, batch * g.interleave, task % bands * g.band,
-                values, target, thread_scratch + threadid() * scratch_bytes)
+        for thread in prange(threads, num_threads=threads, schedule="static"):
+            task = take_task(<share *> shares.data, thread, threads, groups * batches * bands)
+            while task >= 0:
+                batch = task // (groups * bands)
+                group = task // bands % groups
+                kernel.tile(
+                    g, plan.phase, phases, source + group * g.channels * g.in_channel_stride * itemsize,
+                    packed + group * packed_bytes, rows, group * rows, batch * g.interleave, task % bands * g.band,
+                    values, target, thread_scratch + thread * scratch_bytes)
+                task = take_task(<share *> shares.data, thread, threads, groups * batches * bands)
 
 
 cdef Plan convolution(size_t table, tuple in_shape, bint last, tuple out_shape, kernel, stride, padding, dilation,

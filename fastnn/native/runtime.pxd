@@ -9,6 +9,12 @@ cdef inline ptrdiff_t ceil_div(ptrdiff_t a, ptrdiff_t b) noexcept nogil:
     """How many parts of at most b make up a."""
     return (a + b - 1) // b
 
+cdef extern from "shares.h" nogil:
+    struct share:
+        ptrdiff_t next
+    ptrdiff_t take_task(share *shares, ptrdiff_t thread, ptrdiff_t threads, ptrdiff_t tasks)
+
+cdef Block shares_for(int threads)
 cdef const kernels *kernels_for(np.ndarray x)
 cdef int threads_for(double nanoseconds) noexcept nogil
 cdef Block scratch(size_t size)

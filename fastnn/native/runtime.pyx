@@ -5,6 +5,7 @@ GIL held (they allocate, choose and count; the kernels run outside), so the free
 """
 cimport numpy as np
 from libc.stdlib cimport free, qsort
+from libc.string cimport memset
 from cython.parallel cimport prange
 from fastnn.native.kernels cimport (
     FASTNN_FLOAT32, FASTNN_FLOAT64, fastnn_isa_count, fastnn_isa_name, fastnn_isa_supported, fastnn_kernels, kernels,
@@ -18,6 +19,9 @@ np.import_array()
 
 cdef extern from *:
     """
+    #if !defined(_GNU_SOURCE)
+    #define _GNU_SOURCE /* for placement.h */
+    #endif
     #include <stdlib.h>
     #if defined(__linux__)
     #include <sys/mman.h>
@@ -61,6 +65,9 @@ cdef extern from *:
     void fastnn_guard(void *data, size_t used, size_t size) nogil
     long fastnn_second_level_cache() nogil
     const int FASTNN_OPENMP
+
+cdef extern from "placement.h" nogil:
+    void keep_helpers_apart(int threads)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -149,7 +156,9 @@ cdef int threads_for(double nanoseconds) noexcept nogil:
     """
     if not FASTNN_OPENMP or forked or num_threads == 1 or nanoseconds < 2 * NANOSECONDS_PER_THREAD:
         return 1
-    return <int> min(<double> num_threads, nanoseconds / NANOSECONDS_PER_THREAD)
+    cdef int threads = <int> min(<double> num_threads, nanoseconds / NANOSECONDS_PER_THREAD)
+    keep_helpers_apart(threads)
+    return threads
 
 
 def _after_fork_in_child():
@@ -241,6 +250,13 @@ cdef Block scratch(size_t size):
     used_bytes += rounded
     peak_bytes = max(peak_bytes, used_bytes)
     return block
+
+
+cdef Block shares_for(int threads):
+    """For take_task(): a share for each thread, of which nothing is taken."""
+    cdef Block shares = scratch(threads * sizeof(share))
+    memset(shares.data, 0, threads * sizeof(share))
+    return shares
 
 
 cdef np.ndarray empty(int ndim, const np.npy_intp *shape, int typenum):

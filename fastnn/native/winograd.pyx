@@ -11,7 +11,7 @@ from fastnn.native.kernels cimport (
     winograd_weight_kernels)
 from fastnn.native.runtime cimport (
     Block, ceil_div, channels_last, contiguous, either_layout, empty_in_layout, empty_of_shape, is_channels_last,
-    kernels_for, scratch, threads_for)
+    kernels_for, scratch, share, shares_for, take_task, threads_for)
 
 import numpy as np
 
@@ -318,6 +318,8 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, tiled_weight weig
         weight.transformed = weight_memory.data
     cdef char *patches = <char *> patch_memory.data
     cdef char *thread_scratch = <char *> thread_memory.data
+    cdef Block shares = shares_for(threads)
+    cdef ptrdiff_t thread
     with nogil:
         if transforms:
             for task in prange(ceil_div(rows, kernel.weight_rows), schedule="static",
@@ -327,12 +329,12 @@ cdef correlate(winograd_geometry *geometry, np.ndarray source, tiled_weight weig
             for task in range(work.blocks):
                 shared_block(&o, block_of(&work, tiles, task), &work, threads, patches, thread_scratch, scratch_bytes)
         else:
-            # Neighbouring blocks, as many for each thread: shared out one by one they are 3 to 14 % slower. Whoever is
-            # there takes the share of a thread that is late.
-            for task in prange(work.blocks, num_threads=threads, schedule="dynamic",
-                               chunksize=ceil_div(work.blocks, threads)):
-                own_block(&o, block_of(&work, tiles, task), patches + threadid() * patch_bytes,
-                          thread_scratch + threadid() * scratch_bytes)
+            for thread in prange(threads, num_threads=threads, schedule="static"):
+                task = take_task(<share *> shares.data, thread, threads, work.blocks)
+                while task >= 0:
+                    own_block(&o, block_of(&work, tiles, task), patches + thread * patch_bytes,
+                              thread_scratch + thread * scratch_bytes)
+                    task = take_task(<share *> shares.data, thread, threads, work.blocks)
     if keep and transforms:
         kept.state = (layout, weights, found)
 

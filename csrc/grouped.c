@@ -24,6 +24,8 @@
 
 /* Outputs of a row that are computed together, of a short rest half as many. */
 enum { OUTPUTS = VEC_BYTES == 64 ? 16 : 8 };
+/* Longer sums of outputs are taken in parts of about so many terms, which keeps their rounding errors small. */
+enum { TERMS = 256 };
 /* Channels whose gradients are summed up together. */
 enum { GRADIENT_CHANNELS = VEC_BYTES == 64 ? 3 : 2 };
 /* Columns of a strip at most, and bytes of its ring, if they are enough for OUTPUTS columns. */
@@ -204,7 +206,8 @@ struct task {
     const real *weight, *ring; /* weight[run][C][tap of the run][LANES] */
     vec bias;
     const struct conv_epilogue *epilogue;
-    int plain; /* are sums stored as they are, in whole vectors? */
+    int plain;      /* are sums stored as they are, in whole vectors? */
+    ptrdiff_t part; /* taps that are summed up together */
     real *output;
 };
 
@@ -215,18 +218,28 @@ INLINE void compute_outputs(const struct task *task, const int spread, const int
     const struct group_geometry *g = task->g;
     const ptrdiff_t step = g->stride[1] * task->s->pixel;
     const real *residual = task->epilogue->residual, *weight = task->weight;
-    vec sum[OUTPUTS], result[OUTPUTS];
+    const struct group_tap *tap = g->tap, *end = g->tap + g->taps;
+    vec sum[OUTPUTS], total[OUTPUTS], result[OUTPUTS];
 #pragma GCC unroll 16
     for (int i = 0; i < count; i++) sum[i] = task->bias;
-    for (const struct group_tap *tap = g->tap; tap < g->tap + g->taps; tap += tap->run) {
-        const real *from = find_tap(task->s, tap, slot, task->ring) + column;
-        if (tap->run == 3)
-            add_channels(spread, 3, count, g->channels, weight, from, step, sum);
-        else if (tap->run == 2)
-            add_channels(spread, 2, count, g->channels, weight, from, step, sum);
-        else
-            add_channels(spread, 1, count, g->channels, weight, from, step, sum);
-        weight += tap->run * g->channels * LANES;
+    for (int part = 0; tap < end; part++) {
+        const struct group_tap *stop = smaller(task->part, end - tap) + tap;
+        for (; tap < stop; tap += tap->run) {
+            const real *from = find_tap(task->s, tap, slot, task->ring) + column;
+            if (tap->run == 3)
+                add_channels(spread, 3, count, g->channels, weight, from, step, sum);
+            else if (tap->run == 2)
+                add_channels(spread, 2, count, g->channels, weight, from, step, sum);
+            else
+                add_channels(spread, 1, count, g->channels, weight, from, step, sum);
+            weight += tap->run * g->channels * LANES;
+        }
+        if (part == 0 && tap == end) break;
+#pragma GCC unroll 16
+        for (int i = 0; i < count; i++) {
+            total[i] = part > 0 ? total[i] + sum[i] : sum[i];
+            sum[i] = tap < end ? (vec){0} : total[i];
+        }
     }
     if (task->plain && stored == count) {
 #pragma GCC unroll 16
@@ -308,7 +321,13 @@ static void tile(const struct group_geometry *g, const void *input, const void *
     const int plain = !epilogue->residual && !epilogue->sums && epilogue->slope == 1;
     struct channel_sums *sums = scratch;
     real *ring = (real *)(sums + bundles), *packed = ring + ring_size(&s);
-    struct task task = {.g = g, .s = &s, .weight = packed, .ring = ring, .epilogue = epilogue, .output = output};
+    struct task task = {.g = g,
+                        .s = &s,
+                        .weight = packed,
+                        .ring = ring,
+                        .epilogue = epilogue,
+                        .output = output,
+                        .part = larger(1, TERMS / g->channels)};
     struct outputs o;
     for (ptrdiff_t i = 0; i < bundles; i++) sums[i] = (struct channel_sums){0};
     for (ptrdiff_t row = start; row < start + rows; row += o.rows) {

@@ -358,7 +358,9 @@ def grouped_gains(shape):
     backward-weights of 8 images, 3x3, groups of C to K channels at H: (4, 4, 28) 1.2 1.3 1.3, 3.8 4.1 7.1; (8, 8, 28)
     2.1 2.1 2.4, 4.8 4.9 6.1; (16, 16, 28) 2.0 2.1 3.1, 3.5 3.8 3.9; (32, 32, 28) 3.7 3.7 6.0, 4.5 4.6 4.8; (32, 32, 7)
     0.76 0.71 2.8, 0.60 0.64 1.3; (64, 64, 28) 7.4 7.4 10.3, 7.0 7.2 8.0; of more channels than a vector has, which are
-    spread over lanes one by one, (48, 2, 28) 2.8 0.36 2.7, 1.1 0.51 2.2.
+    spread over lanes one by one, (48, 2, 28) 2.8 0.36 2.7, 1.1 0.51 2.2. Backward-weights of 4 images, 7x7: (8, 8, 28)
+    1.8, 4.4; (128, 16, 14) 8.1, 15; (32, 32, 14) 2.4, 2.4; (128, 32, 7) 11, 13; 5x5: (128, 16, 28) 13, 23; (8, 16, 14)
+    0.56, 0.39.
     """
     c, k, lanes = shape.channels // shape.groups, shape.out_channels // shape.groups, shape.lanes
     wide = shape.out_size[-1] >= 16
@@ -366,7 +368,8 @@ def grouped_gains(shape):
         return False
     if shape.operation == "conv_weight_grad":
         in_cache = grouped_seen(shape, 16) * shape.itemsize <= GROUPED_RING_BYTES
-        return in_cache and (2 * k <= lanes or (k <= lanes and wide))
+        taps = math.prod(shape.kernel)
+        return taps >= 36 or (k <= lanes and (wide or 2 * k <= lanes) and (in_cache or taps >= 25))
     return k <= lanes or (k <= 3 * lanes and wide)
 
 

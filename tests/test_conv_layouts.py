@@ -54,6 +54,7 @@ from tests.shapes import CONVOLUTIONS_DEPTHWISE, CONVOLUTIONS_GROUPED
         (2, 3, 36, (3, 2), (3, 5), 1, (1, 4), 1, 1),  # ... wider than the image
         (3, 16, 16, (90, 70), (3, 3), 1, 1, 1, 16),  # parts of the weights' sums with several rows, across images
         (5, 8, 8, (29, 17), (3, 3), 1, 1, 1, 2),
+        (1, 130, 8, (6, 20), (9, 9), 1, 4, 1, 2),  # groups with long sums
         *CONVOLUTIONS_DEPTHWISE,
         *CONVOLUTIONS_GROUPED,
     ],

@@ -37,7 +37,8 @@ def check_same_dtype(function, name, x, other_name, other):
 def check_ndim(function, name, x, expected, layout):
     """x has this many dimensions; layout says which, e.g. "(N, C, H, W)"."""
     if x.ndim != expected:
-        raise ValueError(f"{function}: {name} must have {expected} dimensions {layout}, got shape {x.shape}")
+        hint = f"; {name}[None] is a batch of it alone" if x.ndim == expected - 1 and layout.startswith("(N") else ""
+        raise ValueError(f"{function}: {name} must have {expected} dimensions {layout}, got shape {x.shape}{hint}")
 
 
 def check_shape(function, name, x, expected, meaning=""):
@@ -82,6 +83,8 @@ def check_integers(function, name, value, count, minimum=None, maximum=LARGEST_S
     """The value as a tuple of `count` ints: one integer stands for all of them, else there is one per dimension."""
     if type(value) is int and (minimum is None or minimum <= value) and value <= maximum:
         return (value,) * count
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        value = tuple(value)
     if not isinstance(value, (tuple, list)):
         return (check_integer(function, name, value, minimum, maximum),) * count
     if len(value) == 1:

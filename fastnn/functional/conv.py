@@ -12,6 +12,7 @@ from fastnn.backend import implementation
 from fastnn.functional.checks import (
     channels_last_hint,
     check_choice,
+    check_elements,
     check_flag,
     check_float_array,
     check_grad_output,
@@ -101,6 +102,7 @@ def output_size(function, in_size, kernel, stride, padding, dilation):
         raise ValueError(
             f"{function}: the kernel reaches over {tuple(r + 1 for r in reach)} elements (size {kernel}, dilation "
             f"{dilation}), more than the padded input's {padded}; use a larger input, more padding or a smaller kernel"
+            + ("; or are input and weight swapped?" if min(kernel) > max(in_size) else "")
         )
     return tuple((n - r - 1) // s + 1 for n, r, s in zip(padded, reach, stride, strict=True)), before
 
@@ -184,6 +186,7 @@ def normalise_transposed(function, input, weight, bias, stride, padding, output_
             f"{function}: the output would have size {size}; use a larger input or kernel, or less padding "
             f"(input {input.shape[2:]}, kernel {weight.shape[2:]}, padding {padding})"
         )
+    check_elements(function, (input.shape[0], weight.shape[1] * groups, *size), "stride with this dilation")
     return size, stride, padding, dilation, groups
 
 

@@ -867,14 +867,21 @@ cdef tuple weight_grad_by_rows(np.ndarray grad, np.ndarray x, kernel, stride, pa
 
 cdef tuple weight_grad_by_parts(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups,
                                 bint bias_grad):
-    """weight_grad() by way of copies with channels first, part by part; parts of the images are added up."""
+    """weight_grad() by way of copies with channels first, part by part; parts of the images are added up, of one group
+    as many output channels at a time as have 4 MB of weights."""
     cdef np.ndarray result = np.zeros((grad.shape[1], x.shape[1] // groups, *kernel), x.dtype)
     cdef np.ndarray bias_sums = np.zeros((1, grad.shape[1]))
+    cdef ptrdiff_t rows = max(16, COPY_BYTES // max(1, result.nbytes // max(1, grad.shape[1]))), in_part, start
     for images, ins, outs in copied_parts(x, grad, groups):
-        part, sums = weight_grad(contiguous((<object> grad)[images, outs]), contiguous((<object> x)[images, ins]),
-                                 kernel, stride, padding, dilation, groups_of(ins, result.shape[1]), bias_grad)
-        (<object> result)[outs] += part
-        (<object> bias_sums)[0, outs] += sums.sum(axis=0)
+        some = contiguous((<object> x)[images, ins])
+        in_part = groups_of(ins, result.shape[1])
+        for start in range(outs.start, outs.stop, rows if in_part == 1 else max(1, outs.stop - outs.start)):
+            of = slice(start, min(start + rows, outs.stop) if in_part == 1 else outs.stop)
+            part, sums = weight_grad(contiguous((<object> grad)[images, of]), some, kernel, stride, padding, dilation,
+                                     in_part, bias_grad)
+            (<object> result)[of] += part
+            part = None  # the memory of which the next one can have
+            (<object> bias_sums)[0, of] += sums.sum(axis=0)
     return result, bias_sums
 
 

@@ -26,7 +26,7 @@ COMMON_FLAGS = ["-g0", "-fvisibility=hidden", "-ffp-contract=fast", "-Wall", "-W
 # functions for constant arguments, of which those that matter are inlined, are 4 % of the wheel.
 CORE_FLAGS = ["-O3", "-fno-ipa-cp-clone", "-std=gnu11", "-fno-math-errno", "-Wextra", "-Wno-unused-function"]
 # Written in vectors, and as fast with -O2, which makes a third to a half less of them.
-SMALL_SOURCES = {"layout.c", "pixels.c", "softmax.c"}
+SMALL_SOURCES = {"layout.c", "optim.c", "pixels.c", "softmax.c"}
 DTYPES = {"f32": [], "f64": ["-DFASTNN_F64"]}
 # The widest last. A variant is built where the compiler can build it for the target.
 X86_VARIANTS = {

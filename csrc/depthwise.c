@@ -29,11 +29,6 @@ INLINE ptrdiff_t vector_start(const struct group_geometry *g, ptrdiff_t c) { ret
 
 INLINE int is_inside(ptrdiff_t position, ptrdiff_t size) { return position >= 0 && position < size; }
 
-/* first .. end - 1 of something */
-struct range {
-    ptrdiff_t first, end;
-};
-
 /* ---- Channels last ---- */
 
 /* A run of taps that some neighbouring outputs see: where it stands under the first of them, its weights, and which of the elements
@@ -141,18 +136,6 @@ static void tile_last(const struct group_geometry *g, const real *input, const r
 }
 
 /* ---- Channels first ---- */
-
-/* The positions that taps add to an output's, along one dimension; 0 without taps. */
-static struct range reach_of(const struct group_geometry *g, int dimension)
-{
-    struct range reach = {0, 1};
-    for (ptrdiff_t t = 0; t < g->taps; t++) {
-        const ptrdiff_t at = dimension == 0 ? g->tap[t].y : g->tap[t].x;
-        reach.first = t == 0 ? at : smaller(reach.first, at);
-        reach.end = t == 0 ? at + 1 : larger(reach.end, at + 1);
-    }
-    return reach;
-}
 
 /* A window's copy: rows and columns that it sees, elements from one row to the next. */
 struct window {

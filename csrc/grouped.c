@@ -42,24 +42,14 @@ struct strip {
     ptrdiff_t group_bundles;      /* of one group, or 0: a bundle is of whole groups */
 };
 
-static void find_reach(const struct group_geometry *g, struct strip *s)
-{
-    for (int axis = 0; axis < 2; axis++) {
-        ptrdiff_t low = 0, high = 0;
-        for (ptrdiff_t t = 0; t < g->taps; t++) {
-            const ptrdiff_t at = axis == 0 ? g->tap[t].y : g->tap[t].x;
-            low = t == 0 ? at : smaller(low, at);
-            high = t == 0 ? at : larger(high, at);
-        }
-        s->first[axis] = low, s->reach[axis] = high - low + 1;
-    }
-}
-
 static struct strip strip_of(const struct group_geometry *g)
 {
     const int whole_groups = 2 * g->out_channels <= LANES;
     struct strip s = {.columns = smaller(COLUMNS, round_up(g->grid[1], OUTPUTS)), .spread = whole_groups ? LANES : 1};
-    find_reach(g, &s);
+    for (int axis = 0; axis < 2; axis++) {
+        const struct range reach = reach_of(g, axis);
+        s.first[axis] = reach.first, s.reach[axis] = reach.end - reach.first;
+    }
     s.pixel = g->channels * s.spread;
     s.group_bundles = whole_groups ? 0 : (g->out_channels + LANES - 1) / LANES;
     for (;; s.columns = round_up(s.columns / 2, OUTPUTS)) {

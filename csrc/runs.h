@@ -1,4 +1,6 @@
-/* Runs of up to three taps of a row of the filter, each a step of the outputs from the next: what the second one sees of an output,
+/* What the kernels for groups have in common: where taps reach, and runs.
+ *
+ * Runs are up to three taps of a row of the filter, each a step of the outputs from the next: what the second one sees of an output,
  * the first one sees of the next output. An element that neighbouring outputs see is loaded once for all taps of a run, because a
  * core loads about half as many vectors as it can multiply and add (3x3, eight outputs, lanes that see elements of their own: 57 -> 109
  * GFLOP/s in the first-level cache).
@@ -6,9 +8,27 @@
 #ifndef FASTNN_RUNS_H
 #define FASTNN_RUNS_H
 
+#include "kernels.h"
 #include "vec.h"
 
 enum { RUN = 3 };
+
+/* first .. end - 1 of something */
+struct range {
+    ptrdiff_t first, end;
+};
+
+/* The positions that taps add to an output's, along one dimension; 0 without taps. */
+static struct range reach_of(const struct group_geometry *g, int dimension)
+{
+    struct range reach = {0, 1};
+    for (ptrdiff_t t = 0; t < g->taps; t++) {
+        const ptrdiff_t at = dimension == 0 ? g->tap[t].y : g->tap[t].x;
+        reach.first = t == 0 ? at : smaller(reach.first, at);
+        reach.end = t == 0 ? at + 1 : larger(reach.end, at + 1);
+    }
+    return reach;
+}
 
 /* A vector of elements, or one for all lanes. */
 INLINE vec load_operand(const int vector, const real *from) { return vector ? vec_load(from) : vec_set(*from); }

@@ -8,19 +8,20 @@ from fastnn.native.geometry cimport forward_taps, phase_taps
 from fastnn.native.kernels cimport (
     conv_backward_kernels, conv_epilogue, group_geometry, group_kernels, group_tap)
 from fastnn.native.runtime cimport (
-    Block, ceil_div, channels_last, empty_in_layout, empty_of_shape, is_channels_last, kernels_for, scratch,
-    threads_for)
+    Block, ceil_div, empty_in_layout, empty_of_shape, is_channels_last, kernels_for, scratch, threads_for)
 
 import numpy as np
 
 np.import_array()
 
-# Rows of outputs of a task; tasks at most where the sums of each are kept: statistics, and gradients by the weights.
+# Rows of outputs of a task.
 cdef ptrdiff_t TASK_ROWS = 8
+# Tasks that have sums of their own at most, and bytes of all these sums: statistics, and gradients by the weights.
 cdef ptrdiff_t UNITS = 512
 cdef ptrdiff_t STATISTICS_BYTES = 4 << 20
 cdef ptrdiff_t PARTS = 64
 cdef ptrdiff_t PARTIAL_BYTES = 8 << 20
+# On one thread; what groups of few channels leave of the matrix product's 40.
 cdef double FLOP_PER_NANOSECOND = 20.0
 
 
@@ -143,7 +144,6 @@ def conv_input_grad(np.ndarray grad, np.ndarray weight, Epilogue epilogue, in_si
 
 def conv_weight_grad(np.ndarray grad, np.ndarray x, kernel, stride, padding, dilation, ptrdiff_t groups):
     """The gradient (K, C / groups, R, S) by the weight, from the output's gradient and the input."""
-    grad, x = channels_last(grad), channels_last(x)
     cdef ptrdiff_t out_channels = grad.shape[1], itemsize = np.PyArray_ITEMSIZE(x), task
     cdef group_geometry g = forward_geometry(x, out_channels, groups, (<object> grad).shape[2:], stride)
     taps = [forward_taps(kernel[i], padding[i], dilation[i]) for i in range(2)]

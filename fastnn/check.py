@@ -75,6 +75,7 @@ def corners(count, channels, height, width):
 # One line per kernel. Sizes are a little more than whole vectors, tiles and blocks, so that the ends are tested too.
 CASES = [
     Case("linear", lambda n: (n(67, 300), n(129, 300), n(129)), bound=GEMM),
+    Case("linear_relu", lambda n: (n(67, 300), n(129, 300), n(129)), bound=GEMM),
     Case("conv1d", lambda n: (n(3, 16, 101), n(20, 16, 5), n(20)), {"stride": 2, "padding": 2}, GEMM),
     Case("conv2d", lambda n: (n(4, 16, 19, 21), n(33, 16, 3, 3), n(33)), {"padding": 1, "stride": 2}, GEMM),
     Case("conv2d", lambda n: (n(4, 64, 19, 21), n(65, 64, 3, 3), n(65)), {"padding": 1}, WINOGRAD, "Winograd"),
@@ -118,6 +119,7 @@ CASES = [
     Case("layer_norm", lambda n: (n(67, 133), (133,), n(133), n(133))),
     Case("group_norm", lambda n: (n(5, 12, 9, 11), 3, n(12), n(12))),
     Case("instance_norm", lambda n: (n(5, 12, 9, 11), n(12), n.positive(12), n(12), n(12))),
+    Case("add", lambda n: (n(3, 16385), n(3, 16385)), {"relu": True}),
     Case("relu", lambda n: (n(3, 16385),)),
     Case("leaky_relu", lambda n: (n(3, 1009),)),
     Case("prelu", lambda n: (n(3, 5, 1009), n(5)), bound=GEMM),  # the slopes' gradient is a sum over the batch

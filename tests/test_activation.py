@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 import fastnn
 import fastnn.functional as F
 from fastnn import reference
-from fastnn.backend import implementation
 from tests.oracle import assert_gradient, assert_matches, numerical_gradient
 from tests.shapes import COUNTS
 
@@ -82,7 +81,7 @@ def test_channels_last_stay_last(isa, dtype, rng, name, arguments):
 
 @pytest.mark.parametrize("relu", [False, True])
 def test_sum_of_two_arrays(isa, dtype, rng, relu):
-    add = implementation("add")
+    add = F.add
     for count in COUNTS:
         a, b = rng.standard_normal((2, count)).astype(dtype)
         a[::3] = np.nan
@@ -91,6 +90,12 @@ def test_sum_of_two_arrays(isa, dtype, rng, relu):
     for first, second in ((a, b), (a, b.copy("C")), (a.copy("C"), b), (a[:, ::2], b[:, ::2])):
         np.testing.assert_array_equal(add(first, second, relu), reference.add(first, second, relu))
     assert add(a, b, relu).strides == a.strides
+    with pytest.raises(
+        ValueError, match=r"add: other must have shape \(3, 9, 5, 7\) \(input's shape\), got \(1, 9, 5, 7\)"
+    ):
+        add(a, b[:1], relu)
+    with pytest.raises(TypeError, match="add: other must be float32 or float64, got float16"):
+        add(a, b.astype(np.float16), relu)
 
 
 @each_activation

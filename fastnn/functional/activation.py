@@ -3,13 +3,16 @@
 from fastnn.backend import implementation
 from fastnn.functional.checks import (
     check_choice,
+    check_flag,
     check_float_array,
     check_grad_output,
     check_number,
     check_same_dtype,
+    check_shape,
 )
 
 __all__ = [
+    "add",
     "elu",
     "elu_backward",
     "gelu",
@@ -37,6 +40,40 @@ __all__ = [
     "tanh",
     "tanh_backward",
 ]
+
+
+def add(input, other, relu=False):
+    """``input + other``, or its ReLU, in one pass: the end of a residual block.
+
+    Backward, ``relu_backward(grad_output, y)`` is the gradient of both.
+
+    Parameters
+    ----------
+    input, other : ndarray of float32 or float64
+        Of one shape and dtype; the result has its channels where ``input`` has them.
+    relu : bool
+
+    Returns
+    -------
+    ndarray
+        Same shape and dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype or shape does not fit: nothing is broadcast.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn.functional as F
+    >>> F.add(np.array([-1.0, 2.0]), np.array([0.5, 0.5]), relu=True)
+    array([0. , 2.5])
+    """
+    check_float_array("add", "input", input)
+    check_same_dtype("add", "other", other, "input", input)
+    check_shape("add", "other", other, input.shape, "input's shape")
+    return implementation("add")(input, other, check_flag("add", "relu", relu))
 
 
 def relu(input):

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 
 import fastnn.functional as F
-from fastnn.backend import implementation
 from fastnn.nn.activation import ReLU
 from fastnn.nn.conv import Conv1d, Conv2d, Conv3d
 from fastnn.nn.linear import Linear
@@ -179,7 +178,7 @@ class Residual(Module):
                     f"Residual: the body's output is {output.dtype} of shape {output.shape}, but the shortcut's "
                     f"{skipped.dtype} of shape {skipped.shape}; give a shortcut that leads to the body's output"
                 )
-            output = implementation("add")(output, skipped, relu)
+            output = F.add(output, skipped, relu)
         if relu:
             self.save_for_backward(output)
         return output
@@ -192,7 +191,7 @@ class Residual(Module):
                 grad_output = F.relu_backward(grad_output, output)
         gradient = self.body.backward(grad_output, **options)
         skipped = grad_output if self.shortcut is None else self.shortcut.backward(grad_output, **options)
-        return implementation("add")(gradient, skipped, False) if needs_input_grad else None
+        return F.add(gradient, skipped) if needs_input_grad else None
 
 
 def ends_in_batch_norm(module):
